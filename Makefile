@@ -1,0 +1,30 @@
+# GNU make, a POSIX shell and Python's venv (3.10 to 3.13) are all that is assumed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+
+.PHONY: demo test lint clean
+.DEFAULT_GOAL := demo
+
+$(STAMP): requirements.txt requirements-dev.txt setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
+	  { echo "mmseg_volo needs Python 3.10 to 3.13, and $(PYTHON) is `$(PYTHON) -V 2>&1`: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "installing into $(VENV); PyTorch is several GB, this takes a few minutes"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+demo: $(STAMP)  ## makes a data set, trains a small VOLO on it, evaluates it, draws its masks
+	$(BIN)/python tools/demo.py
+
+test: lint  ## ruff and pytest
+	$(BIN)/python -m pytest -q
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache

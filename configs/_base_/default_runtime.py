@@ -1,0 +1,17 @@
+"""What every run shares: hooks, logging, where to look types up."""
+
+default_scope = 'mmseg'
+custom_imports = dict(imports=['mmseg_volo'], allow_failed_imports=False)
+runner_type = 'SegRunner'  # so that MMSegmentation's own tools print as little as ours
+
+env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0), dist_cfg=dict())
+sync_bn = 'torch'  # across processes; one process has plain BN
+log_processor = dict(by_epoch=False)
+log_level = 'INFO'
+load_from = None
+resume = False
+
+vis_backends = [dict(type='LocalVisBackend')]
+visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends, name='visualizer')
+custom_hooks = [dict(type='PlainCheckpointHook')]
+tta_model = dict(type='SegTTAModel')

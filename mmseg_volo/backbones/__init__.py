@@ -1,0 +1,3 @@
+from mmseg_volo.backbones.volo import VOLO
+
+__all__ = ['VOLO']

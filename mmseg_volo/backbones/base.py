@@ -1,0 +1,174 @@
+"""The contract that all backbones keep, and the strict loading of their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mmseg_volo.backbones.layers import LayerNorm2d
+from mmseg_volo.weights import read_state_dict, strict_load
+
+MIN_SIZE = 32  # pixels per side
+
+
+class Backbone(BaseModule):
+    """Base class of the backbones: an image in, one map per entry of `out_indices` out.
+
+    A family defines `_stages_forward`, `_parts`, `stem_key` and `_convert`; everything else is here.
+
+    Args:
+        dims: channels of each stage.
+        strides: stride of each stage; the largest one is what inputs are padded to a multiple of.
+        out_indices: stages whose maps are returned, ascending. Stages behind the last one are not built.
+        in_channels: channels of the image. When it is not 3, the stem of a 3-channel checkpoint is adapted: summed
+            for one channel, else repeated and scaled by 3 / in_channels.
+        drop_path_rate: stochastic depth of the last block.
+        frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages (also their norm statistics).
+        pretrain_img_size: side in pixels of the square images that the weights were trained on: sets the size of
+            position tables, which are resized to the input in every forward.
+        with_cp: recompute blocks in the backward pass to save memory.
+        out_norm: a LayerNorm over the channels of each returned map; off returns the raw maps.
+        init_cfg: `dict(type='Pretrained', checkpoint=PATH_OR_timm://NAME[, prefix='backbone.'])` or None.
+
+    Attributes:
+        out_channels, out_strides: tuples, one entry per returned map.
+    """
+
+    stem_key: str  # name of the weight that sees the image
+    ignored_keys: tuple[str, ...] = ()  # prefixes of a checkpoint's classifier, which is left out
+
+    def __init__(
+        self,
+        dims: Sequence[int],
+        strides: Sequence[int],
+        out_indices: Sequence[int],
+        in_channels: int,
+        drop_path_rate: float,
+        frozen_stages: int,
+        pretrain_img_size: int,
+        with_cp: bool,
+        out_norm: bool,
+        init_cfg: dict | None,
+    ):
+        super().__init__(init_cfg)
+        name = type(self).__name__
+        out_indices = tuple(out_indices)
+        if not out_indices or out_indices != tuple(sorted(set(out_indices) & set(range(len(dims))))):
+            raise ValueError(f'{name}: out_indices must be ascending stages of 0..{len(dims) - 1}, got {out_indices}')
+        if not -1 <= frozen_stages <= len(dims):
+            raise ValueError(f'{name}: frozen_stages must lie in -1..{len(dims)}, got {frozen_stages}')
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f'{name}: drop_path_rate must lie in [0, 1), got {drop_path_rate}')
+        if pretrain_img_size < 1 or pretrain_img_size % max(strides):
+            raise ValueError(f'{name}: pretrain_img_size must be a multiple of {max(strides)}, got {pretrain_img_size}')
+        self.out_indices = out_indices
+        self.num_stages = out_indices[-1] + 1
+        self.in_channels = in_channels
+        self.drop_path_rate = drop_path_rate
+        self.frozen_stages = frozen_stages
+        self.pretrain_img_size = pretrain_img_size
+        self.with_cp = with_cp
+        self.out_channels = tuple(dims[i] for i in out_indices)
+        self.out_strides = tuple(strides[i] for i in out_indices)
+        self.pad_to = max(strides)
+        self.out_norms = nn.ModuleList(LayerNorm2d(dims[i]) if out_norm else nn.Identity() for i in out_indices)
+
+    def _stages_forward(self, x: Tensor) -> list[Tensor]:
+        """(B, in_channels, H, W), H and W multiples of `pad_to` -> a map (B, dim, H / stride, W / stride) per stage."""
+        raise NotImplementedError
+
+    def _parts(self) -> list[list[nn.Module | nn.Parameter]]:
+        """What `frozen_stages` freezes: the parts of the stem, then of each stage that is built."""
+        raise NotImplementedError
+
+    def _convert(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A checkpoint's keys in any known layout -> ours."""
+        return dict(state_dict)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Features of an image.
+
+        Args:
+            x: (B, in_channels, H, W), normalised, H and W at least 32, any parity and aspect.
+
+        Returns:
+            One map (B, out_channels[i], ceil(H / out_strides[i]), ceil(W / out_strides[i])) per entry of `out_indices`.
+        """
+        height, width = x.shape[-2:]
+        if x.ndim != 4 or x.shape[1] != self.in_channels or min(height, width) < MIN_SIZE:
+            raise ValueError(
+                f'{type(self).__name__} takes (B, {self.in_channels}, H, W) with H and W of at least {MIN_SIZE}, '
+                f'got {tuple(x.shape)}'
+            )
+        maps = self._stages_forward(F.pad(x, (0, -width % self.pad_to, 0, -height % self.pad_to)))
+        outs = []
+        for i, stride, norm in zip(self.out_indices, self.out_strides, self.out_norms, strict=True):
+            outs.append(norm(maps[i][..., : -(-height // stride), : -(-width // stride)]))
+        return tuple(outs)
+
+    def _run(self, blocks: nn.Sequential, x: Tensor) -> Tensor:
+        for block in blocks:
+            recompute = self.with_cp and self.training and x.requires_grad
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+        return x
+
+    def _freeze(self) -> None:
+        """Called at the end of a family's constructor and by `train()`."""
+        for part in (p for parts in self._parts()[: self.frozen_stages + 1] for p in parts):
+            part.requires_grad_(False)
+            if isinstance(part, nn.Module):
+                part.eval()
+
+    def train(self, mode: bool = True) -> Backbone:
+        super().train(mode)
+        self._freeze()
+        return self
+
+    def init_weights(self) -> None:
+        """Loads `init_cfg`; without it the constructor's random weights stay."""
+        if self.init_cfg is not None:
+            if not isinstance(self.init_cfg, Mapping) or self.init_cfg.get('type') != 'Pretrained':
+                raise ValueError(f"init_cfg must be dict(type='Pretrained', checkpoint=...), got {self.init_cfg!r}")
+            if unknown := self.init_cfg.keys() - {'type', 'checkpoint', 'prefix'}:
+                raise ValueError(f"init_cfg knows 'type', 'checkpoint' and 'prefix', got also {sorted(unknown)}")
+            source = self.init_cfg['checkpoint']
+            self.load_pretrained(read_state_dict(source, self.init_cfg.get('prefix', '')), source)
+        self.is_init = True
+
+    def load_pretrained(self, state_dict: Mapping[str, Tensor], source: str = 'state_dict') -> None:
+        """Strictly loads classifier weights (classifier left out) or this backbone's own.
+
+        Args:
+            state_dict: in any layout that the family knows.
+            source: where it came from, for the message.
+
+        Raises:
+            ValueError: a key is missing, unknown, or of another shape; names the first ones. Nothing is loaded then.
+        """
+        own = self.state_dict()
+        weights = {k: v for k, v in self._convert(state_dict).items() if not k.startswith(self.ignored_keys)}
+        stem = weights.get(self.stem_key)
+        if stem is not None and stem.ndim == 4 and stem.shape[1] == 3 != self.in_channels:
+            weights[self.stem_key] = adapt_stem(stem, self.in_channels)
+        if not any(k.startswith('out_norms.') for k in weights):  # a classifier has none: ours start at identity
+            weights |= {k: v for k, v in own.items() if k.startswith('out_norms.')}
+        strict_load(self, weights, source)
+
+
+def adapt_stem(weight: Tensor, in_channels: int) -> Tensor:
+    """A convolution that sees RGB -> one that sees `in_channels` channels with outputs of the same size (timm's rule).
+
+    Args:
+        weight: (out, 3, k, k).
+
+    Returns:
+        (out, in_channels, k, k).
+    """
+    if in_channels == 1:
+        return weight.sum(dim=1, keepdim=True)
+    repeated = weight.repeat(1, -(-in_channels // 3), 1, 1)[:, :in_channels]
+    return repeated * (3 / in_channels)

@@ -1,0 +1,75 @@
+"""Outlook attention (VOLO, arXiv 2106.13112, section 3.1), without unfold and fold."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+KERNEL = 3  # every published VOLO uses kernel 3, stride 2, padding 1
+WINDOW = KERNEL * KERNEL
+
+
+def gather_windows(v: Tensor) -> Tensor:
+    """The 3x3 windows of stride 2 and padding 1: what `F.unfold` gives, kept channels-last.
+
+    Args:
+        v: (B, H, W, C).
+
+    Returns:
+        (B, ceil(H / 2), ceil(W / 2), C, 3, 3), a view of the padded map; zeros outside the map.
+    """
+    height, width = v.shape[1:3]
+    v = F.pad(v, (0, 0, 1, width % 2, 1, height % 2))
+    return v.unfold(1, KERNEL, 2).unfold(2, KERNEL, 2)
+
+
+def scatter_windows(x: Tensor, height: int, width: int) -> Tensor:
+    """Adds overlapping windows back onto the map: the adjoint of `gather_windows`, what `F.fold` gives.
+
+    Along one axis a pixel of even index lies in one window (its centre), one of odd index in two (the last tap of
+    window i and the first of window i + 1). So each axis is a shifted addition and an interleaving: no Col2Im, no
+    in-place writes.
+
+    Args:
+        x: (B, h, w, 3, 3, C), windows at stride 2.
+        height, width: size of the map; h = ceil(height / 2), w = ceil(width / 2).
+
+    Returns:
+        (B, height, width, C).
+    """
+    for dim, size in ((1, height), (2, width)):
+        first, centre, last = x.unbind(3)  # taps along this axis: (B, h, w, [3,] C)
+        beyond = torch.zeros_like(first.narrow(dim, 0, 1))
+        following = torch.cat([first.narrow(dim, 1, first.shape[dim] - 1), beyond], dim)
+        x = torch.stack([centre, last + following], dim + 1).flatten(dim, dim + 1).narrow(dim, 0, size)
+    return x
+
+
+class OutlookAttention(nn.Module):
+    """Each 3x3 window is mixed by weights computed from its centre alone.
+
+    Parameters are named as in sail-sg/volo and timm (`v`, `attn`, `proj`), so their weights fit.
+    """
+
+    def __init__(self, dim: int, num_heads: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.scale = (dim // num_heads) ** -0.5
+        self.v = nn.Linear(dim, dim, bias=False)
+        self.attn = nn.Linear(dim, WINDOW * WINDOW * num_heads)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, H, W, C) -> same
+        batch, height, width, dim = x.shape
+        windows = gather_windows(self.v(x))
+        h, w = windows.shape[1:3]
+        # (B, h, w, heads, head_dim, 3, 3) -> (B, h, w, heads, 9, head_dim)
+        windows = windows.unflatten(3, (self.num_heads, -1)).permute(0, 1, 2, 3, 5, 6, 4).flatten(4, 5)
+
+        centre = F.avg_pool2d(x.permute(0, 3, 1, 2), 2, ceil_mode=True).permute(0, 2, 3, 1)
+        attn = self.attn(centre).unflatten(3, (self.num_heads, WINDOW, WINDOW))
+        mixed = (attn * self.scale).softmax(dim=-1) @ windows  # (B, h, w, heads, 9, head_dim)
+
+        mixed = mixed.transpose(3, 4).reshape(batch, h, w, KERNEL, KERNEL, dim)
+        return self.proj(scatter_windows(mixed, height, width))

@@ -1,0 +1,131 @@
+"""`mmseg-volo train|test|predict`, which `tools/*.py` call too."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+
+from mmseg_volo.apis import CHECKPOINT_SUFFIXES, load
+from mmseg_volo.config import UsageError, load_config
+from mmseg_volo.datasets.check import check_files
+from mmseg_volo.engine.optim import amp_options
+from mmseg_volo.engine.runner import SegRunner
+from mmseg_volo.inference import predict_files
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments that MMSegmentation's users know."""
+    root = argparse.ArgumentParser('mmseg-volo', description='Train, test and use semantic segmentors.')
+    commands = root.add_subparsers(dest='command', required=True, metavar='train|test|predict')
+
+    train_args = commands.add_parser('train', help='train a segmentor')
+    train_args.add_argument('config', help='path of a config, or the name of a shipped one')
+    train_args.add_argument('--resume', action='store_true', help='go on from the latest checkpoint in the work dir')
+    train_args.add_argument('--amp', action='store_true', help='mixed precision: bfloat16 where the device has it')
+    _add_common(train_args)
+
+    test_args = commands.add_parser('test', help='evaluate a checkpoint')
+    test_args.add_argument('config', help='path of a config, or the name of a shipped one')
+    test_args.add_argument('checkpoint', help='path of a checkpoint')
+    test_args.add_argument('--show-dir', help='folder for pictures: image, truth and prediction side by side')
+    test_args.add_argument('--out', help='folder for the predicted masks')
+    test_args.add_argument('--tta', action='store_true', help='average over scales and flips')
+    _add_common(test_args)
+
+    predict_args = commands.add_parser('predict', help='segment images')
+    predict_args.add_argument(
+        'paths',
+        nargs='+',
+        metavar='MODEL',
+        help='CONFIG CHECKPOINT INPUT..., or CHECKPOINT INPUT...: images, folders or patterns such as "photos/*.jpg"',
+    )
+    predict_args.add_argument('--out', required=True, help='folder for masks/ and overlays/')
+    predict_args.add_argument('--opacity', type=float, default=0.5, help='of the overlay, 0 to 1')
+    predict_args.add_argument('--device', help="e.g. 'cpu', 'cuda:1'")
+    return root
+
+
+def _add_common(args: argparse.ArgumentParser) -> None:
+    args.add_argument('--work-dir', help='folder for logs and results; ./work_dirs/CONFIG if not given')
+    args.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    args.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
+    args.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs that override the config')
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        argv: e.g. `['train', 'volo_demo', '--amp']`; `sys.argv[1:]` if None.
+
+    Returns:
+        The exit status: 0, or 2 with one sentence on stderr when what the user gave cannot work.
+    """
+    args = parser().parse_args(argv)
+    try:
+        {'train': train, 'test': test, 'predict': predict}[args.command](args)
+    except UsageError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    return 0
+
+
+def train(args: argparse.Namespace) -> None:
+    """Trains what a config describes."""
+    cfg = prepare(args, ['train_dataloader', 'val_dataloader'])
+    cfg.resume = args.resume or cfg.get('resume', False)
+    if args.amp:
+        cfg.optim_wrapper.update(amp_options())
+    build(cfg).train()
+
+
+def test(args: argparse.Namespace) -> None:
+    """Evaluates a checkpoint and prints the score of each class."""
+    if not Path(args.checkpoint).is_file():
+        raise UsageError(f'no checkpoint at {Path(args.checkpoint).absolute()}: give the path of a trained .pth file')
+    cfg = prepare(args, ['test_dataloader'])
+    cfg.load_from = args.checkpoint
+    if args.show_dir:
+        cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='OverlayHook', out_dir=args.show_dir)]
+    if args.out:
+        cfg.test_evaluator.update(output_dir=args.out, keep_results=True)
+    if args.tta:
+        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        cfg.model = dict(**cfg.tta_model, module=cfg.model)
+    build(cfg).test()
+
+
+def predict(args: argparse.Namespace) -> None:
+    """Segments images and writes masks and overlays."""
+    count = 1 if args.paths[0].endswith(CHECKPOINT_SUFFIXES) else 2
+    if len(args.paths) <= count:
+        raise UsageError(f'expected CONFIG CHECKPOINT INPUT... or CHECKPOINT INPUT..., got {" ".join(args.paths)}')
+    predict_files(load(*args.paths[:count], device=args.device), args.paths[count:], args.out, args.opacity)
+
+
+def build(cfg: Config) -> SegRunner:
+    """The runner of a config; what is wrong with the config is said in one sentence."""
+    try:
+        return SegRunner.from_cfg(cfg)
+    except (AssertionError, KeyError, TypeError, ValueError, FileNotFoundError) as error:
+        raise UsageError(f'{cfg.filename} cannot be built: {" ".join(str(error).split())}') from error
+
+
+def prepare(args: argparse.Namespace, loaders: Sequence[str]) -> Config:
+    """Loads the config, applies the common arguments, and looks at the data sets that will be used."""
+    cfg = load_config(args.config, args.cfg_options)
+    cfg.launcher = args.launcher
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
+    for loader in loaders:
+        if cfg.get(loader):
+            try:
+                check_files(cfg[loader].dataset, loader)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise UsageError(str(error)) from error
+    return cfg

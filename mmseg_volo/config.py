@@ -1,0 +1,88 @@
+"""Finding, loading and checking configs before any work starts."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+PACKAGE = Path(__file__).parent
+# in a checkout the configs lie beside the package, in an installation inside it
+CONFIGS = next(p for p in (PACKAGE.parent / 'configs', PACKAGE / 'configs') if (p / '_base_').is_dir())
+
+RUNNER_KEYS = frozenset(inspect.signature(Runner).parameters) - {'cfg'}
+OTHER_KEYS = frozenset(
+    'custom_imports runner_type sync_bn find_unused_parameters model_wrapper_cfg tta_model tta_pipeline data_root '
+    'train_pipeline test_pipeline crop_size num_classes max_iters norm_cfg vis_backends activation_checkpointing compile'.split()
+)
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+class UsageError(ValueError):
+    """What the user gave cannot work; the message says what was given, what was expected and what to do."""
+
+
+def shipped_configs() -> list[str]:
+    """Names of the configs that come with the package, without `.py`."""
+    return sorted(p.stem for p in CONFIGS.glob('*.py'))
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean X?` for a message, or nothing."""
+    close = difflib.get_close_matches(word, [*known], n=3, cutoff=0.6)
+    return f'; did you mean {" or ".join(close)}?' if close else ''
+
+
+def find_config(name: str | Path) -> Path:
+    """A path to a config file, or the name of a shipped one (`volo_d4_cityscapes`, with or without `configs/`, `.py`).
+
+    Raises:
+        UsageError: there is neither.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    stem = path.name.removesuffix('.py')
+    if path.parent in (Path('.'), Path('configs')) and (CONFIGS / f'{stem}.py').is_file():
+        return CONFIGS / f'{stem}.py'
+    hint = nearest(stem, shipped_configs())
+    raise UsageError(f'no config at {path.absolute()}, and none of that name comes with the package{hint}')
+
+
+def load_config(name: str | Path, options: Mapping[str, Any] | None = None) -> Config:
+    """Reads a config and applies `--cfg-options`.
+
+    Args:
+        name: see `find_config`.
+        options: dotted keys to values. `data_root` reaches all data loaders.
+
+    Raises:
+        UsageError: no such config, it does not load, or a key is not known.
+    """
+    path = find_config(name)
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:  # whatever the file's own code raises
+        raise UsageError(f'{path} does not load: {type(error).__name__}: {error}') from error
+    known = RUNNER_KEYS | OTHER_KEYS
+    for key in cfg:
+        close = difflib.get_close_matches(key, known - cfg.keys(), n=1, cutoff=0.85)
+        if key not in known and close:
+            raise UsageError(f'{path}: unknown key {key!r}; did you mean {close[0]!r}?')
+    for key in options or {}:
+        first = key.split('.')[0]
+        if first not in cfg and first not in known:
+            raise UsageError(
+                f'--cfg-options {key}: {path.name} has no {first!r}{nearest(first, [*cfg.keys(), *known])}'
+            )
+    cfg.merge_from_dict(dict(options or {}))
+    if options and 'data_root' in options:
+        for loader in LOADERS:
+            if cfg.get(loader):
+                cfg[loader].dataset.data_root = options['data_root']
+    return cfg

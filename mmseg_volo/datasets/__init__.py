@@ -1,0 +1,3 @@
+from mmseg_volo.datasets.camvid import CamVidDataset
+
+__all__ = ['CamVidDataset']

@@ -1,0 +1,57 @@
+"""Masks as pictures: colours, overlays, legends. All pictures are uint8 RGB of shape (H, W, 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+IGNORED = (0, 0, 0)
+
+
+def colour(mask: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
+    """Class indices (H, W) -> picture (H, W, 3); indices beyond the palette, e.g. 255 for ignored, are black.
+
+    Args:
+        palette: one RGB colour per class.
+    """
+    table = np.array([*palette, IGNORED], dtype=np.uint8)
+    return table[np.minimum(mask, len(palette))]
+
+
+def overlay(image: np.ndarray, mask: np.ndarray, palette: Sequence[Sequence[int]], opacity: float = 0.5) -> np.ndarray:
+    """The colours of a mask (H, W) laid over its image (H, W, 3).
+
+    Args:
+        palette: one RGB colour per class.
+        opacity: 0 shows the image alone, 1 the mask alone.
+    """
+    return cv2.addWeighted(image, 1 - opacity, colour(mask, palette), opacity, 0)
+
+
+def with_legend(picture: np.ndarray, mask: np.ndarray, classes: Sequence[str], palette: Sequence) -> np.ndarray:
+    """A picture with a strip below it that names the classes which occur in its mask, with their share of the pixels.
+
+    Returns:
+        (H + strip, W, 3); text and boxes grow with the picture's width.
+    """
+    height, width = picture.shape[:2]
+    counts = np.bincount(mask.ravel(), minlength=len(classes))[: len(classes)]
+    entries = [(i, f'{classes[i]} {100 * counts[i] / mask.size:.1f}%') for i in np.argsort(-counts) if counts[i]]
+    scale = max(0.35, width / 1600)
+    line = round(30 * scale) + 4
+    boxes, x, y = [], line // 3, 0
+    for i, text in entries:
+        needed = line + cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0] + line // 2
+        if x + needed > width and x > line:
+            x, y = line // 3, y + line
+        boxes.append((i, text, x, y))
+        x += needed
+    strip = np.full((y + line + line // 3, width, 3), 255, np.uint8)
+    for i, text, x, y in boxes:
+        top = y + line // 3
+        cv2.rectangle(strip, (x, top), (x + line * 2 // 3, top + line * 2 // 3), [int(c) for c in palette[i]], -1)
+        place = (x + line, top + line * 2 // 3 - line // 8)
+        cv2.putText(strip, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (20, 20, 20), 1, cv2.LINE_AA)
+    return np.concatenate([picture, strip])

@@ -1,0 +1,5 @@
+from mmseg_volo.engine.hooks import OverlayHook, PlainCheckpointHook
+from mmseg_volo.engine.optim import CpuAmpOptimWrapper
+from mmseg_volo.engine.runner import SegRunner
+
+__all__ = ['CpuAmpOptimWrapper', 'OverlayHook', 'PlainCheckpointHook', 'SegRunner']

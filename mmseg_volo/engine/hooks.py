@@ -1,0 +1,97 @@
+"""Checkpoints of plain data, pictures of what was tested."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+from mmengine.logging import HistoryBuffer
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from mmseg_volo.draw import colour, overlay, with_legend
+
+RECORD = 'mmseg_volo'  # meta[RECORD] is what inference needs, as data: no config text is ever executed
+
+
+def plain(value: Any) -> Any:
+    """The same content in types that `torch.load(weights_only=True)` reads: NumPy becomes torch or Python."""
+    if isinstance(value, Mapping):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [plain(v) for v in value] if not isinstance(value, tuple) else tuple(plain(v) for v in value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    if value is None or isinstance(value, (str, bytes, bool, int, float, Tensor)):
+        return value
+    return str(value)
+
+
+@HOOKS.register_module()
+class PlainCheckpointHook(Hook):
+    """Keeps pickled classes out of checkpoints, and writes into them what `mmseg_volo.load(checkpoint)` needs.
+
+    mmengine stores its log buffers as objects with NumPy arrays and functions inside, which safe loading refuses; here
+    they are stored as tensors and made into objects again on resume.
+    """
+
+    priority = 'VERY_LOW'  # last, to see what the other hooks have put in
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        hub = checkpoint['message_hub']
+        hub['log_scalars'] = {
+            name: dict(zip(('log_history', 'count_history'), buffer.data, strict=True), max_length=buffer.max_length)
+            for name, buffer in hub['log_scalars'].items()
+        }
+        cfg = runner.cfg
+        checkpoint['meta'][RECORD] = {key: cfg[key] for key in ('model', 'test_pipeline') if key in cfg}
+        for key, value in checkpoint.items():
+            if key not in ('state_dict', 'ema_state_dict', 'optimizer'):
+                checkpoint[key] = plain(value)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
+        for name, saved in scalars.items():
+            if isinstance(saved, Mapping):
+                history, count = saved['log_history'].numpy(), saved['count_history'].numpy()
+                scalars[name] = HistoryBuffer(history, count, saved['max_length'])
+
+
+@HOOKS.register_module()
+class OverlayHook(Hook):
+    """After each tested image, a picture of it, the truth and the prediction side by side, with a legend.
+
+    Args:
+        out_dir: folder of the pictures; they keep the images' paths below the data set's folder.
+        opacity: of the colours, 0 to 1.
+    """
+
+    def __init__(self, out_dir: str, opacity: float = 0.6):
+        self.out_dir = Path(out_dir)
+        self.opacity = opacity
+
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict, outputs: Sequence[SegDataSample]
+    ) -> None:
+        dataset = runner.test_dataloader.dataset
+        classes, palette = dataset.metainfo['classes'], dataset.metainfo['palette']
+        for sample in outputs:
+            image = cv2.imread(sample.img_path, cv2.IMREAD_COLOR)[..., ::-1]
+            mask = sample.pred_sem_seg.data[0].cpu().numpy()
+            pictures = [image, overlay(image, mask, palette, self.opacity)]
+            if 'gt_sem_seg' in sample:
+                pictures.insert(1, colour(sample.gt_sem_seg.data[0].cpu().numpy(), palette))
+            picture = with_legend(np.concatenate(pictures, 1), mask, classes, palette)
+            path = self.out_dir / os.path.relpath(sample.img_path, dataset.data_prefix['img_path'])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path.with_suffix('.jpg')), picture[..., ::-1])

@@ -1,0 +1,3 @@
+from mmseg_volo.necks.pyramid import StridePyramid
+
+__all__ = ['StridePyramid']

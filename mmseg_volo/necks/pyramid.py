@@ -1,0 +1,69 @@
+"""A pyramid at strides 4, 8, 16, 32 out of maps at any strides (after LV-ViT's side layers)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmcv.cnn import build_norm_layer
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+
+@MODELS.register_module()
+class StridePyramid(BaseModule):
+    """One side layer per map: a bias-free convolution, a norm, a ReLU.
+
+    Towards a finer stride the convolution is a transposed one with kernel = stride = the ratio, at the same stride
+    1x1, towards a coarser one 3x3 with the ratio as its stride. This is how the group of VOLO fed LV-ViT to UPerNet
+    (zihangJiang/TokenLabeling, `seg/`). Deviation: theirs keeps the last map at stride 16 and widens it to 2048
+    channels; VOLO's own way is not published.
+
+    Args:
+        in_channels: channels of each map.
+        in_strides: stride of each map, VOLO's are (8, 16, 16, 16).
+        out_strides: wanted stride of each map; must divide or be a multiple of the map's own.
+        out_channels: channels of each output; those of the input if None.
+        norm_cfg: mmcv's norm config; SyncBN if None (BN where there is one process).
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        in_strides: Sequence[int],
+        out_strides: Sequence[int] = (4, 8, 16, 32),
+        out_channels: Sequence[int] | None = None,
+        norm_cfg: dict | None = None,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg)
+        out_channels = in_channels if out_channels is None else out_channels
+        if not len(in_channels) == len(in_strides) == len(out_strides) == len(out_channels):
+            raise ValueError(
+                'StridePyramid: in_channels, in_strides, out_strides and out_channels must have one entry per map, got '
+                f'{in_channels}, {in_strides}, {out_strides}, {out_channels}'
+            )
+        self.out_channels = tuple(out_channels)
+        self.out_strides = tuple(out_strides)
+        self.sides = nn.ModuleList(
+            nn.Sequential(
+                _change_stride(cin, cout, stride, wanted),
+                build_norm_layer(norm_cfg or dict(type='SyncBN'), cout)[1],
+                nn.ReLU(inplace=True),
+            )
+            for cin, cout, stride, wanted in zip(in_channels, out_channels, in_strides, out_strides, strict=True)
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """(B, in_channels[i], h, w) each -> (B, out_channels[i], h * in_stride / out_stride, ...) each, rounded up."""
+        return tuple(side(m) for side, m in zip(self.sides, maps, strict=True))
+
+
+def _change_stride(cin: int, cout: int, stride: int, wanted: int) -> nn.Module:
+    if stride % wanted and wanted % stride:
+        raise ValueError(f'StridePyramid: cannot go from stride {stride} to {wanted}, one must divide the other')
+    if wanted > stride:
+        return nn.Conv2d(cin, cout, 3, wanted // stride, padding=1, bias=False)
+    if wanted == stride:
+        return nn.Conv2d(cin, cout, 1, bias=False)
+    return nn.ConvTranspose2d(cin, cout, stride // wanted, stride // wanted, bias=False)

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / 'shared' / 'data'
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def camvid() -> Path:
+    path = SHARED / 'camvid'
+    if not path.is_dir():
+        pytest.skip(f'CamVid is not at {path}; its licence keeps it outside the project')
+    return path

@@ -1,0 +1,8 @@
+"""The same as `mmseg-volo predict`: see `python tools/predict.py --help`."""
+
+import sys
+
+from mmseg_volo.cli import main
+
+if __name__ == '__main__':
+    sys.exit(main(['predict', *sys.argv[1:]]))

@@ -1,0 +1,8 @@
+"""The same as `mmseg-volo test`: see `python tools/test.py --help`."""
+
+import sys
+
+from mmseg_volo.cli import main
+
+if __name__ == '__main__':
+    sys.exit(main(['test', *sys.argv[1:]]))
