@@ -4,13 +4,15 @@ import contextlib
 import io
 import warnings
 
-# mmcv without compiled operators says so on import; nothing here needs them
+# what mmcv and mmseg say of themselves, with nothing wrong: no compiled operators (nothing here needs them), and
+# mmseg's heads calling a function of mmseg that mmseg deprecates
 warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
+warnings.filterwarnings('ignore', message='``build_pixel_sampler`` would be deprecated')
 with contextlib.redirect_stdout(io.StringIO()):  # mmseg prints that an optional reader is absent
     import mmseg.datasets  # noqa: F401
 
-from mmseg_volo import backbones, datasets, engine, necks
-from mmseg_volo.apis import Prediction, load, predict
+from mmseg_volo import backbones, datasets, engine, necks  # noqa: E402
+from mmseg_volo.apis import Prediction, load, predict  # noqa: E402
 
 __all__ = ['Prediction', 'backbones', 'datasets', 'engine', 'load', 'necks', 'predict']
 __version__ = '0.1.0'

@@ -120,6 +120,8 @@ def prepare(args: argparse.Namespace, loaders: Sequence[str]) -> Config:
     """Loads the config, applies the common arguments, and looks at the data sets that will be used."""
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
+    if 'visualizer' in cfg:  # mmengine keeps one per name in a process, and warns of a second
+        cfg.visualizer.name = args.command
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
     for loader in loaders:
@@ -129,3 +131,8 @@ def prepare(args: argparse.Namespace, loaders: Sequence[str]) -> Config:
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise UsageError(str(error)) from error
     return cfg
+
+
+def run() -> None:
+    """The console command `mmseg-volo`."""
+    sys.exit(main())

@@ -101,7 +101,10 @@ def _from_timm(name: str) -> Mapping[str, Any]:
     if not timm.is_model(name.split('.')[0]):
         near = timm.list_models(f'{name.split("_")[0]}*', pretrained=True)[:8]
         raise ValueError(f'timm://{name}: timm {timm.__version__} has no such model; it has {near or "none alike"}')
-    config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    try:
+        config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError:  # the model has no such tag
+        config = None
     if config is None or not config.hf_hub_id:
         tags = timm.list_models(f'{name.split(".")[0]}*', pretrained=True)
         raise ValueError(f'timm://{name}: timm {timm.__version__} has no such weights; it has {tags or "none"}')

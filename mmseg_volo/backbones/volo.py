@@ -87,6 +87,11 @@ def resolve_arch(arch: str | Mapping) -> Arch:
     return found
 
 
+def _stage(a: Arch, i: int, rates: Sequence[float]) -> nn.Sequential:
+    dim, mixer = a.dims[i], Attention if i else OutlookAttention
+    return nn.Sequential(*(Block(dim, mixer(dim, a.num_heads[i]), a.mlp_ratio, rate if i else 0.0) for rate in rates))
+
+
 @MODELS.register_module()
 class VOLO(Backbone):
     """VOLO D1 to D5 as a backbone of four maps, at strides 8, 16, 16, 16.
@@ -131,18 +136,10 @@ class VOLO(Backbone):
         )
         self.patch_embed = Stem(in_channels, a.stem_dim, a.dims[0])
         rates = torch.linspace(0, drop_path_rate, sum(a.depths), device='cpu').tolist()
-        stages = []
+        stages: list[nn.Module] = []
         for i in range(self.num_stages):
-            mixer = Attention if i else OutlookAttention
             first = sum(a.depths[:i])
-            stages.append(
-                nn.Sequential(
-                    *(
-                        Block(a.dims[i], mixer(a.dims[i], a.num_heads[i]), a.mlp_ratio, rates[first + j] if i else 0.0)
-                        for j in range(a.depths[i])
-                    )
-                )
-            )
+            stages.append(_stage(a, i, rates[first : first + a.depths[i]]))
         # `network` counts the downsampling as a stage of its own, as the official checkpoints do
         if self.num_stages > 1:
             stages.insert(1, Downsample(a.dims[0], a.dims[1]))

@@ -12,6 +12,13 @@ from mmengine.runner import Runner
 
 from mmseg_volo.weights import read_checkpoint, strict_load, unwrap
 
+# said at every start with nothing wrong; they go to the log file
+MEANINGLESS = (
+    'The prefix is not set in metric class',
+    '"FileClient" will be deprecated',
+    '"HardDiskBackend" is the alias',
+)
+
 
 @RUNNERS.register_module()
 class SegRunner(Runner):
@@ -26,6 +33,7 @@ class SegRunner(Runner):
         self._console = {h: h.level for h in logger.handlers if type(h) is logging.StreamHandler}
         for handler, level in self._console.items():
             handler.setLevel(max(level, logging.WARNING))
+            handler.addFilter(lambda record: not record.getMessage().startswith(MEANINGLESS))
         return logger
 
     def load_or_resume(self) -> None:

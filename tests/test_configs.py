@@ -1,0 +1,129 @@
+"""Every shipped config builds, and its parts agree."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmseg.registry import DATASETS, MODELS
+
+from mmseg_volo.config import CONFIGS, UsageError, find_config, load_config, shipped_configs
+
+EXPERIMENTS = sorted(CONFIGS.glob('*.py'))
+assert EXPERIMENTS, f'no experiment found under {CONFIGS}'
+LEAVES = sorted((CONFIGS / '_base_').rglob('*.py'))
+NAMES = [p.stem for p in EXPERIMENTS]
+every = pytest.mark.parametrize('path', EXPERIMENTS, ids=NAMES)
+
+
+@every
+def test_builds_and_agrees(path: Path) -> None:
+    cfg = load_config(path)
+    for part in cfg.model.values():
+        if isinstance(part, dict):
+            part.pop('init_cfg', None)
+    with torch.device('meta'), DefaultScope.overwrite_default_scope('mmseg'):
+        model = MODELS.build(cfg.model)
+        crop = cfg.crop_size
+        maps = model.backbone(torch.empty(2, 3, *crop))
+        assert tuple(m.shape[1] for m in maps) == model.backbone.out_channels
+        for m, stride in zip(maps, model.backbone.out_strides, strict=True):
+            assert m.shape[-2:] == (-(-crop[0] // stride), -(-crop[1] // stride))
+        if model.with_neck:
+            maps = model.neck(maps)
+            for m, stride in zip(maps, model.neck.out_strides, strict=True):
+                assert m.shape[-2:] == (crop[0] // stride, crop[1] // stride)
+        logits = model.decode_head(maps)
+        heads = [model.decode_head]
+        if model.with_auxiliary_head:
+            heads.append(model.auxiliary_head)
+            assert model.auxiliary_head(maps).shape[1] == logits.shape[1]
+    assert logits.shape[:2] == (2, cfg.num_classes)
+    for head in heads:
+        given = [head.in_channels] if isinstance(head.in_channels, int) else head.in_channels
+        indices = [head.in_index] if isinstance(head.in_index, int) else head.in_index
+        assert [maps[i].shape[1] for i in indices] == list(given)
+        assert head.num_classes == cfg.num_classes
+        assert head.ignore_index == 255
+
+
+@every
+def test_crops_and_classes_agree(path: Path) -> None:
+    cfg = load_config(path)
+    crop = cfg.crop_size
+    assert cfg.model.data_preprocessor.size == crop
+    assert [t.crop_size for t in cfg.train_pipeline if t.type == 'RandomCrop'] == [crop]
+    if cfg.model.test_cfg.mode == 'slide':
+        assert cfg.model.test_cfg.crop_size == crop
+        assert all(s <= c for s, c in zip(cfg.model.test_cfg.stride, crop, strict=True))
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        dataset = DATASETS.build({**cfg[loader].dataset, 'pipeline': [], 'lazy_init': True})
+        assert len(dataset.metainfo['classes']) == len(dataset.metainfo['palette']) == cfg.num_classes
+        assert cfg[loader].dataset.data_root == cfg.data_root
+    assert cfg.param_scheduler[-1].end == cfg.train_cfg.max_iters
+    assert cfg.train_cfg.max_iters % cfg.train_cfg.val_interval == 0
+
+
+@every
+def test_position_tables_fit_their_weights(path: Path) -> None:
+    """The ImageNet weights of a config exist in timm, at the size that the config says."""
+    import timm
+
+    backbone = load_config(path).model.backbone
+    if 'init_cfg' not in backbone:
+        return
+    name = backbone.init_cfg.checkpoint.removeprefix('timm://')
+    pretrained = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    assert pretrained is not None and pretrained.hf_hub_id
+    assert pretrained.input_size[-1] == backbone.pretrain_img_size
+    assert name.split('_')[1] == backbone.arch
+
+
+@every
+def test_recipe_card(path: Path) -> None:
+    card = re.match(r'"""(.*?)"""', path.read_text(), re.S)[1]
+    for word in ('Recipe', 'Command', path.name, 'Published', 'Ours'):
+        assert word in card, f'{path.name}: its docstring lacks {word!r}'
+
+
+@pytest.mark.parametrize('path', LEAVES, ids=[p.stem for p in LEAVES])
+def test_leaves_have_no_bases_and_are_used(path: Path) -> None:
+    assert '_base_' not in Config.fromfile(path)
+    assert not re.search(r'^_base_\s*=', path.read_text(), re.M)
+    assert any(str(path.relative_to(CONFIGS)) in e.read_text() for e in EXPERIMENTS), f'nothing uses {path.name}'
+
+
+def test_the_config_of_the_published_number_is_where_it_was_promised() -> None:
+    assert (ROOT / 'configs/volo_d4_cityscapes.py').is_file()
+
+
+def test_found_by_name_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for given in ('volo_d4_cityscapes', 'volo_d4_cityscapes.py', 'configs/volo_d4_cityscapes.py'):
+        assert find_config(given) == CONFIGS / 'volo_d4_cityscapes.py'
+    assert 'volo_d4_cityscapes' in shipped_configs()
+    with pytest.raises(UsageError, match='no config at .*volo_d4_citiscapes.*did you mean volo_d4_cityscapes'):
+        find_config('volo_d4_citiscapes')
+
+
+def test_data_root_reaches_all_loaders() -> None:
+    cfg = load_config('volo_d1_cityscapes', {'data_root': '/elsewhere'})
+    roots = [cfg[k].dataset.data_root for k in ('train_dataloader', 'val_dataloader', 'test_dataloader')]
+    assert roots == ['/elsewhere'] * 3
+
+
+def test_typos_are_named(tmp_path: Path) -> None:
+    path = tmp_path / 'mine.py'
+    path.write_text("optim_wraper = dict(type='OptimWrapper')\n")
+    with pytest.raises(UsageError, match="unknown key 'optim_wraper'; did you mean 'optim_wrapper'"):
+        load_config(path)
+    path.write_text('model = dict(\n')
+    with pytest.raises(UsageError, match='mine.py does not load: SyntaxError'):
+        load_config(path)
+    with pytest.raises(UsageError, match="no 'modle'; did you mean model"):
+        load_config('volo_demo', {'modle.backbone.arch': 'd1'})

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from mmengine.model import revert_sync_batchnorm
+
+from mmseg_volo.backbones.volo import VOLO
+from mmseg_volo.necks import StridePyramid
+
+TINY = dict(depths=[1, 1, 1, 1], dims=[16, 32, 32, 32], num_heads=[2, 4, 4, 4], stem_dim=8)
+
+
+@pytest.mark.parametrize('out_strides', [(4, 8, 16, 32), (8, 16, 16, 16), (4, 8, 16, 16), (2, 4, 32, 64)])
+@pytest.mark.parametrize('size', [(64, 128), (128, 64)])
+def test_strides(size: tuple[int, int], out_strides: tuple[int, ...]) -> None:
+    backbone = VOLO(TINY)
+    neck = StridePyramid(backbone.out_channels, backbone.out_strides, out_strides, out_channels=(8, 16, 24, 40))
+    neck = revert_sync_batchnorm(neck).train()
+    maps = neck(backbone(torch.randn(2, 3, *size)))
+    assert neck.out_strides == out_strides
+    for m, stride, channels in zip(maps, out_strides, neck.out_channels, strict=True):
+        assert m.shape == (2, channels, size[0] // stride, size[1] // stride)
+    sum(m.square().sum() for m in maps).backward()
+    assert all(p.grad.abs().sum() > 0 for p in [*neck.parameters(), *backbone.parameters()])
+
+
+def test_finer_maps_are_aligned_with_the_coarse_ones() -> None:
+    """A pixel of a coarse map becomes the ratio x ratio pixels of the fine map that it covers, and no others."""
+    neck = revert_sync_batchnorm(StridePyramid([3], [8], [4], norm_cfg=dict(type='BN'))).eval()
+    spot = torch.zeros(1, 3, 5, 7)
+    spot[0, :, 2, 4] = 1
+    changed = (neck.sides[0][0](spot) != 0).any(1)[0].nonzero().tolist()
+    assert changed == [[4, 8], [4, 9], [5, 8], [5, 9]]
+
+
+def test_wrong_arguments_are_named() -> None:
+    with pytest.raises(ValueError, match='one entry per map'):
+        StridePyramid([16, 32], [8, 16])
+    with pytest.raises(ValueError, match='cannot go from stride 8 to 12'):
+        StridePyramid([16], [8], [12])
