@@ -19,6 +19,6 @@ setup(
     packages=[*find_packages(include=['mmseg_volo', 'mmseg_volo.*']), 'mmseg_volo.configs'],
     package_dir={'mmseg_volo.configs': 'configs'},
     package_data={'mmseg_volo.configs': ['*.py', '_base_/*.py', '_base_/*/*.py']},
-    install_requires=(HERE / 'requirements.txt').read_text().split('\n'),
+    install_requires=(HERE / 'requirements.txt').read_text().splitlines(),
     entry_points={'console_scripts': ['mmseg-volo = mmseg_volo.cli:run']},
 )

@@ -9,7 +9,7 @@ Published: no VOLO; others in the README. Ours: see the README.
 _base_ = [
     '_base_/models/upernet.py',
     '_base_/datasets/camvid.py',
-    '_base_/schedules/scratch_1100.py',
+    '_base_/schedules/scratch_1300.py',
     '_base_/default_runtime.py',
 ]
 dims = [96, 192, 192, 192]

@@ -18,8 +18,9 @@ from mmengine.registry import DefaultScope
 from mmseg.registry import DATASETS, MODELS
 from torch import nn
 
-from mmseg_volo.config import UsageError, load_config
+from mmseg_volo.config import load_config
 from mmseg_volo.engine.hooks import RECORD
+from mmseg_volo.errors import UsageError
 from mmseg_volo.weights import read_checkpoint, strict_load, unwrap
 
 Source = str | Path

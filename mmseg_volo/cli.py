@@ -11,10 +11,11 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 from mmseg_volo.apis import CHECKPOINT_SUFFIXES, load
-from mmseg_volo.config import UsageError, load_config
+from mmseg_volo.config import load_config
 from mmseg_volo.datasets.check import check_files
 from mmseg_volo.engine.optim import amp_options
 from mmseg_volo.engine.runner import SegRunner
+from mmseg_volo.errors import UsageError
 from mmseg_volo.inference import predict_files
 
 
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         {'train': train, 'test': test, 'predict': predict}[args.command](args)
-    except UsageError as error:
+    except (UsageError, FileNotFoundError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     return 0
@@ -87,7 +88,7 @@ def train(args: argparse.Namespace) -> None:
 def test(args: argparse.Namespace) -> None:
     """Evaluates a checkpoint and prints the score of each class."""
     if not Path(args.checkpoint).is_file():
-        raise UsageError(f'no checkpoint at {Path(args.checkpoint).absolute()}: give the path of a trained .pth file')
+        raise FileNotFoundError(f'no checkpoint at {Path(args.checkpoint).absolute()}: give the path of a .pth file')
     cfg = prepare(args, ['test_dataloader'])
     cfg.load_from = args.checkpoint
     if args.show_dir:
@@ -128,8 +129,8 @@ def prepare(args: argparse.Namespace, loaders: Sequence[str]) -> Config:
         if cfg.get(loader):
             try:
                 check_files(cfg[loader].dataset, loader)
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise UsageError(str(error)) from error
+            except (KeyError, TypeError) as error:
+                raise UsageError(f'{loader}: {" ".join(str(error).split())}') from error
     return cfg
 
 

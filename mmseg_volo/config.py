@@ -11,6 +11,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from mmseg_volo.errors import UsageError
+
 PACKAGE = Path(__file__).parent
 # in a checkout the configs lie beside the package, in an installation inside it
 CONFIGS = next(p for p in (PACKAGE.parent / 'configs', PACKAGE / 'configs') if (p / '_base_').is_dir())
@@ -22,10 +24,6 @@ OTHER_KEYS = frozenset(
     + ['crop_size', 'num_classes', 'max_iters', 'activation_checkpointing', 'efficient_conv_bn_eval']
 )
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-
-
-class UsageError(ValueError):
-    """What the user gave cannot work; the message says what was given, what was expected and what to do."""
 
 
 def shipped_configs() -> list[str]:

@@ -12,8 +12,8 @@ from torch import nn
 from tqdm import tqdm
 
 from mmseg_volo.apis import predict, read_image
-from mmseg_volo.config import UsageError
 from mmseg_volo.draw import overlay, with_legend
+from mmseg_volo.errors import UsageError
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmseg_volo.errors import UsageError
+
 WRAPPERS = ('state_dict_ema', 'state_dict', 'model')  # what official files wrap their weights in; EMA is the published
 SHOWN = 3  # keys named in a message
 
@@ -23,7 +25,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a checkpoint, or holds more than data.
+        UsageError: it is not a checkpoint, or holds more than data.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -35,21 +37,21 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise ValueError(f'{path} is not a readable .safetensors file ({error}): fetch it again') from None
+            raise UsageError(f'{path} is not a readable .safetensors file ({error}): fetch it again') from None
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(
+        raise UsageError(
             f'{path} holds more than weights, or is no checkpoint, and was not loaded ({reason}): '
             f'get it from its publisher as .safetensors, or as a plain state_dict'
         ) from None
     except (RuntimeError, EOFError) as error:
         reason = str(error).strip().splitlines()[0] if str(error) else 'unexpected end'
-        raise ValueError(f'{path} is not a readable checkpoint ({reason}): fetch or save it again') from None
+        raise UsageError(f'{path} is not a readable checkpoint ({reason}): fetch or save it again') from None
     if not isinstance(content, Mapping):
-        raise ValueError(f'{path} holds a {type(content).__name__}, expected a dict of weights')
+        raise UsageError(f'{path} holds a {type(content).__name__}, expected a dict of weights')
     return dict(content)
 
 
@@ -58,7 +60,7 @@ def unwrap(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]:
     a `module.` prefix.
 
     Raises:
-        ValueError: no tensors are found there.
+        UsageError: no tensors are found there.
     """
     for key in WRAPPERS:
         if isinstance(checkpoint.get(key), Mapping):
@@ -66,7 +68,7 @@ def unwrap(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]:
             break
     weights = {k.removeprefix('module.'): v for k, v in checkpoint.items() if isinstance(v, Tensor)}
     if not weights:
-        raise ValueError(f'{source}: no weights found, top-level keys are {sorted(map(str, checkpoint))[:8]}')
+        raise UsageError(f'{source}: no weights found, top-level keys are {sorted(map(str, checkpoint))[:8]}')
     return weights
 
 
@@ -78,19 +80,19 @@ def read_state_dict(source: str | Path, prefix: str = '') -> dict[str, Tensor]:
         prefix: keep only keys that start with it, and take it off, e.g. `backbone.`.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_checkpoint`; the timm name is unknown or cannot be fetched.
+        FileNotFoundError, UsageError: see `read_checkpoint`; the timm name is unknown or cannot be fetched.
     """
     source = str(source)
     if source.startswith('timm://'):
         content: Mapping[str, Any] = _from_timm(source.removeprefix('timm://'))
     elif '://' in source:
-        raise ValueError(f'weights come from a local file or timm://NAME, got {source}: download it and give its path')
+        raise UsageError(f'weights come from a local file or timm://NAME, got {source}: download it and give its path')
     else:
         content = read_checkpoint(source)
     weights = unwrap(content, source)
     found = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     if not found:
-        raise ValueError(f'{source}: no key starts with {prefix!r}, the first ones are {sorted(weights)[:SHOWN]}')
+        raise UsageError(f'{source}: no key starts with {prefix!r}, the first ones are {sorted(weights)[:SHOWN]}')
     return found
 
 
@@ -100,18 +102,18 @@ def _from_timm(name: str) -> Mapping[str, Any]:
 
     if not timm.is_model(name.split('.')[0]):
         near = timm.list_models(f'{name.split("_")[0]}*', pretrained=True)[:8]
-        raise ValueError(f'timm://{name}: timm {timm.__version__} has no such model; it has {near or "none alike"}')
+        raise UsageError(f'timm://{name}: timm {timm.__version__} has no such model; it has {near or "none alike"}')
     try:
         config = timm.get_pretrained_cfg(name, allow_unregistered=False)
     except RuntimeError:  # the model has no such tag
         config = None
     if config is None or not config.hf_hub_id:
         tags = timm.list_models(f'{name.split(".")[0]}*', pretrained=True)
-        raise ValueError(f'timm://{name}: timm {timm.__version__} has no such weights; it has {tags or "none"}')
+        raise UsageError(f'timm://{name}: timm {timm.__version__} has no such weights; it has {tags or "none"}')
     try:
         return load_state_dict_from_hf(config.hf_hub_id, weights_only=True)
     except OSError as error:  # huggingface_hub's and requests' errors are OSErrors
-        raise ValueError(
+        raise UsageError(
             f'timm://{name} could not be fetched from huggingface.co/{config.hf_hub_id} '
             f'({type(error).__name__}), and it is not in the cache: download model.safetensors there by hand '
             f'and give its path as checkpoint'
@@ -122,7 +124,7 @@ def strict_load(module: nn.Module, weights: Mapping[str, Tensor], source: str | 
     """Copies `weights` into `module` when every key and every shape fits; otherwise touches nothing.
 
     Raises:
-        ValueError: names the first missing, unknown and misshapen keys.
+        UsageError: names the first missing, unknown and misshapen keys.
     """
     own = module.state_dict()
     # checkpoints older than torch 0.4.1 have no step counter of BatchNorm; it starts at zero
@@ -142,5 +144,5 @@ def strict_load(module: nn.Module, weights: Mapping[str, Tensor], source: str | 
         hint = ''
         if any(k.startswith('pos_embed ') for k in shapes):
             hint = '; set pretrain_img_size to the size of the images that these weights were trained on'
-        raise ValueError(f'{source} does not fit {type(module).__name__}: {"; ".join(problems)}{hint}')
+        raise UsageError(f'{source} does not fit {type(module).__name__}: {"; ".join(problems)}{hint}')
     module.load_state_dict({**own, **weights})

@@ -12,7 +12,8 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmseg.registry import DATASETS, MODELS
 
-from mmseg_volo.config import CONFIGS, UsageError, find_config, load_config, shipped_configs
+from mmseg_volo.config import CONFIGS, find_config, load_config, shipped_configs
+from mmseg_volo.errors import UsageError
 
 EXPERIMENTS = sorted(CONFIGS.glob('*.py'))
 assert EXPERIMENTS, f'no experiment found under {CONFIGS}'

@@ -35,10 +35,13 @@ SHORT = [
 ]
 
 
-def call(*argv: str, tool: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
-    env = {**os.environ, 'CUDA_VISIBLE_DEVICES': ''}
-    command = [sys.executable, str(ROOT / 'tools' / f'{tool}.py'), *argv]
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+def train_options(data: Path, work: Path) -> list[str]:
+    return ['--work-dir', str(work), '--cfg-options', f'data_root={data}', *SHORT]
+
+
+def printed(capsys: pytest.CaptureFixture) -> str:
+    """What the run just ended printed."""
+    return capsys.readouterr().out
 
 
 @pytest.fixture(scope='module')
@@ -48,9 +51,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='module')
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """(work dir of a training of four iterations, what it printed)."""
+    """(work dir of a training of four iterations by `tools/train.py` in a process of its own, what it printed)."""
     work = tmp_path_factory.mktemp('work')
-    done = call('volo_demo', '--work-dir', str(work), '--cfg-options', f'data_root={data}', *SHORT, tool='train')
+    command = [sys.executable, str(ROOT / 'tools/train.py'), 'volo_demo', *train_options(data, work)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, 'CUDA_VISIBLE_DEVICES': ''})
     assert done.returncode == 0, done.stderr
     return work, done.stdout + done.stderr
 
@@ -62,10 +66,10 @@ def test_train_starts_quietly(trained: tuple[Path, str]) -> None:
 
 
 def test_train_writes_what_it_promises(trained: tuple[Path, str]) -> None:
-    work, printed = trained
+    work, said = trained
     assert (work / 'iter_4.pth').is_file() and (work / 'last_checkpoint').is_file()
     assert (work / 'volo_demo.py').is_file()
-    assert 'mIoU' in printed
+    assert 'mIoU' in said
     (log,) = work.glob('*/*.log')
     assert 'System environment' in log.read_text()  # the details are there, not on the console
 
@@ -76,32 +80,41 @@ def test_checkpoint_is_plain_data(trained: tuple[Path, str]) -> None:
     assert checkpoint['meta']['dataset_meta']['classes'] == scenes.CLASSES
 
 
-def test_resume_goes_on_where_it_stopped(data: Path, trained: tuple[Path, str], tmp_path: Path) -> None:
+def test_resume_goes_on_where_it_stopped(
+    data: Path, trained: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     (tmp_path / 'iter_2.pth').write_bytes((trained[0] / 'iter_2.pth').read_bytes())
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_2.pth'))
-    options = ['--work-dir', str(tmp_path), '--resume', '--cfg-options', f'data_root={data}', *SHORT]
-    done = call('volo_demo', *options, tool='train')
-    assert done.returncode == 0, done.stderr
-    assert re.findall(r'Iter\(train\) \[(\d)/4\]', done.stdout) == ['3', '4']
+    assert main(['train', 'volo_demo', '--resume', *train_options(data, tmp_path)]) == 0
+    assert re.findall(r'Iter\(train\) *\[(\d)/4\]', printed(capsys)) == ['3', '4']
     first, second = (torch.load(w / 'iter_4.pth', weights_only=True) for w in (trained[0], tmp_path))
     assert first['message_hub']['log_scalars'].keys() == second['message_hub']['log_scalars'].keys()
+    assert len(second['message_hub']['log_scalars']['train/loss']['log_history']) == 4
 
 
-def test_amp_on_the_cpu(data: Path, tmp_path: Path) -> None:
-    options = ['--work-dir', str(tmp_path), '--amp', '--cfg-options', f'data_root={data}', *SHORT]
-    done = call('volo_demo', *options, 'train_cfg.max_iters=1', tool='train')
-    assert done.returncode == 0, done.stderr
-    assert 'CpuAmpOptimWrapper' in (tmp_path / 'volo_demo.py').read_text()
+def test_amp_on_the_cpu(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if torch.cuda.is_available():
+        pytest.skip('this machine has a GPU, --amp takes that')
+    dtypes = set()
+    forward = mmseg_volo.backbones.VOLO.forward
+
+    def spy(self: torch.nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        dtypes.add((self.training, self.patch_embed.conv[0](x).dtype))
+        return forward(self, x)
+
+    monkeypatch.setattr(mmseg_volo.backbones.VOLO, 'forward', spy)
+    assert main(['train', 'volo_demo', '--amp', *train_options(data, tmp_path), 'train_cfg.max_iters=1']) == 0
+    assert (True, torch.bfloat16) in dtypes
 
 
-def test_test_scores_and_draws(data: Path, trained: tuple[Path, str], tmp_path: Path) -> None:
-    checkpoint = str(trained[0] / 'iter_4.pth')
-    options = ['--work-dir', str(tmp_path / 'w'), '--cfg-options', f'data_root={data}', *SHORT]
-    pictures, masks = tmp_path / 'pictures', tmp_path / 'masks'
-    done = call('volo_demo', checkpoint, '--show-dir', str(pictures), '--out', str(masks), *options, tool='test')
-    assert done.returncode == 0, done.stderr
+def test_test_scores_and_draws(
+    data: Path, trained: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    checkpoint, pictures, masks = str(trained[0] / 'iter_4.pth'), tmp_path / 'pictures', tmp_path / 'masks'
+    wanted = ['--show-dir', str(pictures), '--out', str(masks), *train_options(data, tmp_path / 'w')]
+    assert main(['test', 'volo_demo', checkpoint, *wanted]) == 0
     (validated,) = re.findall(r'Iter\(val\).*mIoU: ([\d.]+)', trained[1])
-    (tested,) = re.findall(r'Iter\(test\).*mIoU: ([\d.]+)', done.stdout)
+    (tested,) = re.findall(r'Iter\(test\).*mIoU: ([\d.]+)', printed(capsys))
     assert tested == validated
     drawn = sorted(p.relative_to(pictures) for p in pictures.rglob('*.jpg'))
     images = sorted((data / 'leftImg8bit/val').rglob('*.png'))
@@ -109,24 +122,21 @@ def test_test_scores_and_draws(data: Path, trained: tuple[Path, str], tmp_path: 
     assert sorted(p.stem for p in masks.glob('*.png')) == [p.stem for p in images]
 
 
-def test_tta(data: Path, trained: tuple[Path, str], tmp_path: Path) -> None:
+def test_tta(data: Path, trained: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     checkpoint = str(trained[0] / 'iter_4.pth')
-    options = ['--tta', '--work-dir', str(tmp_path), '--cfg-options', f'data_root={data}', *SHORT]
-    done = call('volo_demo', checkpoint, *options, tool='test')
-    assert done.returncode == 0, done.stderr
-    assert re.search(r'Iter\(test\).*mIoU: [\d.]+', done.stdout)
+    assert main(['test', 'volo_demo', checkpoint, '--tta', *train_options(data, tmp_path)]) == 0
+    assert re.search(r'Iter\(test\).*mIoU: [\d.]+', printed(capsys))
 
 
-def test_predict_keeps_relative_paths(data: Path, trained: tuple[Path, str], tmp_path: Path) -> None:
+def test_predict_keeps_relative_paths(trained: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     photos = tmp_path / 'photos'
     for i, name in enumerate(('a/x.png', 'b/x.png', 'c/deep/y.jpg')):
         (photos / name).parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(photos / name), scenes.scene(i, 48 + 16 * i, 96)[0][..., ::-1])
     (photos / 'README.txt').write_text('not an image')
     checkpoint, out = str(trained[0] / 'iter_4.pth'), tmp_path / 'out'
-    done = call(checkpoint, str(photos), '--out', str(out), tool='predict')
-    assert done.returncode == 0, done.stderr
-    assert '3/3' in done.stderr
+    assert main(['predict', checkpoint, str(photos), '--out', str(out)]) == 0
+    assert '3/3' in capsys.readouterr().err
     model = mmseg_volo.load(checkpoint)
     for i, name in enumerate(('a/x', 'b/x', 'c/deep/y')):
         mask = cv2.imread(str(out / f'masks/{name}.png'), cv2.IMREAD_UNCHANGED)
@@ -137,6 +147,12 @@ def test_predict_keeps_relative_paths(data: Path, trained: tuple[Path, str], tmp
         assert np.array_equal(mask, mmseg_volo.predict(model, source).mask)
     main(['predict', 'volo_demo', checkpoint, str(photos / '*/x.png'), '--out', str(tmp_path / 'glob')])
     assert sorted(p.parent.name for p in (tmp_path / 'glob/masks').rglob('*.png')) == ['a', 'b']
+
+
+@pytest.mark.parametrize('tool', ['train', 'test', 'predict'])
+def test_scripts_are_the_commands(tool: str) -> None:
+    script = (ROOT / f'tools/{tool}.py').read_text()
+    assert f"main(['{tool}', *sys.argv[1:]])" in script
 
 
 def test_bad_images_do_not_stop_the_others(
@@ -205,3 +221,31 @@ def test_a_checkpoint_of_another_model_is_refused(data: Path, tmp_path: Path, ca
     options = ['--work-dir', str(tmp_path), '--cfg-options', f'data_root={data}', *SHORT]
     assert main(['test', 'volo_demo', str(tmp_path / 'other.pth'), *options]) == 2
     assert 'does not fit EncoderDecoder' in capsys.readouterr().err
+
+
+class Trap:
+    def __init__(self, trace: Path):
+        self.trace = trace
+
+    def __reduce__(self) -> tuple:
+        return (os.mkdir, (str(self.trace),))
+
+
+@pytest.mark.parametrize('command', ['test', 'predict', 'train'])
+def test_nothing_in_a_checkpoint_is_executed(
+    command: str, data: Path, trained: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    content = torch.load(trained[0] / 'iter_4.pth', weights_only=True)
+    content['meta']['config'] = f'import os; os.mkdir({str(tmp_path / "config")!r})'
+    torch.save(content, tmp_path / 'plain.pth')
+    torch.save({**content, 'extra': Trap(tmp_path / 'pickle')}, tmp_path / 'trap.pth')
+    for name, status in (('trap', 2), ('plain', 0)):
+        checkpoint, options = str(tmp_path / f'{name}.pth'), train_options(data, tmp_path / name)
+        arguments = {
+            'test': ['test', 'volo_demo', checkpoint, *options],
+            'predict': ['predict', checkpoint, str(data / 'leftImg8bit/val'), '--out', str(tmp_path / name)],
+            'train': ['train', 'volo_demo', '--resume', *options, f'load_from={checkpoint}', 'train_cfg.max_iters=5'],
+        }
+        assert main(arguments[command]) == status
+        assert ('holds more than weights' in capsys.readouterr().err) == (status == 2)
+    assert not (tmp_path / 'pickle').exists() and not (tmp_path / 'config').exists()

@@ -147,7 +147,7 @@ class Backbone(BaseModule):
             source: where it came from, for the message.
 
         Raises:
-            ValueError: a key is missing, unknown, or of another shape; names the first ones. Nothing is loaded then.
+            UsageError: a key is missing, unknown, or of another shape; names the first ones. Nothing is loaded then.
         """
         own = self.state_dict()
         weights = {k: v for k, v in self._convert(state_dict).items() if not k.startswith(self.ignored_keys)}

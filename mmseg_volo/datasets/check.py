@@ -9,6 +9,8 @@ from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from mmseg_volo.errors import UsageError
+
 
 def check_files(dataset: ConfigDict, what: str) -> int:
     """Every image and label of a data set is there and begins like a picture; only headers are read.
@@ -22,7 +24,7 @@ def check_files(dataset: ConfigDict, what: str) -> int:
 
     Raises:
         FileNotFoundError: a folder or a file is missing.
-        ValueError: a file is empty or no picture.
+        UsageError: a file is empty or no picture.
     """
     with DefaultScope.overwrite_default_scope('mmseg'):
         found = DATASETS.build({**dataset, 'pipeline': [], 'lazy_init': True})
@@ -43,5 +45,5 @@ def check_files(dataset: ConfigDict, what: str) -> int:
                 pass
         except (UnidentifiedImageError, OSError) as error:
             size = path.stat().st_size
-            raise ValueError(f'{what}: {path} ({size} bytes) is not a readable picture: repair or remove it') from error
+            raise UsageError(f'{what}: {path} ({size} bytes) is not a readable picture: repair or remove it') from error
     return len(items)

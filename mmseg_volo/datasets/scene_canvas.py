@@ -54,6 +54,7 @@ def vary(rng: np.random.Generator, bases: tuple[tuple[int, ...], ...], tint: flo
 
 
 def oval(x: float, y: float, rx: float, ry: float) -> np.ndarray:
+    """A polygon (16, 2) around (x, y)."""
     return _CIRCLE * (rx, ry) + (x, y)
 
 

@@ -53,7 +53,7 @@ class SegRunner(Runner):
         """Loads a checkpoint into the model; the signature is mmengine's, but it is always strict and on the CPU.
 
         Raises:
-            FileNotFoundError, ValueError: see `mmseg_volo.weights`.
+            FileNotFoundError, UsageError: see `mmseg_volo.weights`.
         """
         checkpoint = read_checkpoint(filename)
         checkpoint.get('meta', {}).pop('config', None)  # `resume` would execute it

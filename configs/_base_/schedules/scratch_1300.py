@@ -1,6 +1,6 @@
 """AdamW for a small network from random weights, minutes on a CPU: a high rate, a short warm-up, decay to zero."""
 
-max_iters = 1100
+max_iters = 1300
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.999), weight_decay=0.01),
