@@ -38,7 +38,7 @@ def test_builds_and_agrees(path: Path) -> None:
         if model.with_neck:
             maps = model.neck(maps)
             for m, stride in zip(maps, model.neck.out_strides, strict=True):
-                assert m.shape[-2:] == (crop[0] // stride, crop[1] // stride)
+                assert m.shape[-2:] == (-(-crop[0] // stride), -(-crop[1] // stride))
         logits = model.decode_head(maps)
         heads = [model.decode_head]
         if model.with_auxiliary_head:
