@@ -145,10 +145,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not list(tmp_path.iterdir())
 
 
-def test_several_processes_write_the_same_into_an_empty_folder(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(scenes, '_ALONE', 0)
+def test_an_empty_folder_gets_the_same_set(root: Path, tmp_path: Path) -> None:
     (tmp_path / 'set').mkdir()
     folder = scenes.generate(tmp_path / 'set', COUNTS['train'], COUNTS['val'], height=64, width=128, seed=3)
     here, there = ({name: data for name, (_, data) in _snapshot(path).items()} for path in (folder, root))

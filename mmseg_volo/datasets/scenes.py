@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -40,7 +39,6 @@ CLASSES: tuple[str, ...] = tuple(
 VERSION = 7  # of what the generator draws; part of the manifest, so that an old set is not taken for a new one
 CITIES = {'train': ('ashford', 'birchwell', 'copperton'), 'val': ('driftmoor',)}
 _MANIFEST = 'scenes.json'
-_ALONE = 50 * 256 * 512  # pixels that one process renders in about two seconds
 __all__ = ['CITIES', 'CLASSES', 'TRAIN_IDS', 'VERSION', 'generate', 'scene']
 
 
@@ -246,8 +244,8 @@ def generate(
 ) -> Path:
     """Write a set of scenes in the Cityscapes folder layout; train and val share no seed.
 
-    The set is built in a temporary folder beside root and renamed when complete. Several processes are used where
-    one would take more than about two seconds. A complete set made with the same arguments is reused.
+    The set is built in a temporary folder beside root and renamed when complete. A complete set made
+    with the same arguments is reused.
 
     Args:
         root: Folder of the set: missing, empty, or holding the same set.
@@ -275,11 +273,8 @@ def generate(
         build = Path(temporary, 'set')
         build.mkdir()
         jobs = [job for part in (0, 1) for job in _jobs(build, part, (num_train, num_val)[part], (height, width), seed)]
-        workers = min(os.cpu_count() or 1, 8) if len(jobs) * height * width > _ALONE else 1
-        with ProcessPoolExecutor(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-            done = pool.map(_write, jobs, chunksize=4) if workers > 1 else map(_write, jobs)
-            for _ in tqdm(done, total=len(jobs), desc='scenes', unit='scene', disable=workers == 1):
-                pass
+        for job in tqdm(jobs, desc='scenes', unit='scene', delay=2):
+            _write(job)
         (build / _MANIFEST).write_text(json.dumps(manifest, indent=1) + '\n', encoding='utf-8')
         try:
             if root.exists():
