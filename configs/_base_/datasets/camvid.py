@@ -1,4 +1,4 @@
-"""CamVid, 11 classes, void ignored, in the layout of data/README.md; the network sees the frames at about 2/3 of 480x360.
+"""CamVid, 11 classes, void ignored, in the layout of data/README.md; seen at about 2/3 of its 480x360 pixels.
 
 Validation is the test split: the official val is one clip of near-duplicates.
 """
