@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, Trap
 
 import mmseg_volo
 from mmseg_volo.cli import main
@@ -221,14 +221,6 @@ def test_a_checkpoint_of_another_model_is_refused(data: Path, tmp_path: Path, ca
     options = ['--work-dir', str(tmp_path), '--cfg-options', f'data_root={data}', *SHORT]
     assert main(['test', 'volo_demo', str(tmp_path / 'other.pth'), *options]) == 2
     assert 'does not fit EncoderDecoder' in capsys.readouterr().err
-
-
-class Trap:
-    def __init__(self, trace: Path):
-        self.trace = trace
-
-    def __reduce__(self) -> tuple:
-        return (os.mkdir, (str(self.trace),))
 
 
 @pytest.mark.parametrize('command', ['test', 'predict', 'train'])

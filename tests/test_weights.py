@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import Trap
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -73,14 +73,6 @@ def test_prefix_takes_a_backbone_out_of_a_segmentor(tmp_path: Path) -> None:
         assert torch.equal(model.state_dict()[key], value)
     with pytest.raises(ValueError, match="no key starts with 'encoder.', the first ones are"):
         read_state_dict(tmp_path / 'seg.pth', 'encoder.')
-
-
-class Trap:
-    def __init__(self, trace: Path):
-        self.trace = trace
-
-    def __reduce__(self) -> tuple:
-        return (os.mkdir, (str(self.trace),))
 
 
 @pytest.mark.parametrize('raw_pickle', [False, True])
