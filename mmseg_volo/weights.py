@@ -15,6 +15,7 @@ from mmseg_volo.errors import UsageError
 
 WRAPPERS = ('state_dict_ema', 'state_dict', 'model')  # what official files wrap their weights in; EMA is the published
 SHOWN = 3  # keys named in a message
+POSITION_TABLES = ('pos_embed', 'relative_position_bias_table')  # their size is that of the images trained on
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -142,7 +143,7 @@ def strict_load(module: nn.Module, weights: Mapping[str, Tensor], source: str | 
             problems.append(f'{len(keys)} {what}: {", ".join(keys[:SHOWN])}{more}')
     if problems:
         hint = ''
-        if any(k.startswith('pos_embed ') for k in shapes):
+        if any(k.split(' ')[0].endswith(POSITION_TABLES) for k in shapes):
             hint = '; set pretrain_img_size to the size of the images that these weights were trained on'
         raise UsageError(f'{source} does not fit {type(module).__name__}: {"; ".join(problems)}{hint}')
     module.load_state_dict({**own, **weights})

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import mmseg_volo  # noqa: F401  registers
 
 TINY = {
+    'CoAtNet': dict(arch=dict(depths=[1, 2, 2, 1], dims=[8, 16, 32, 32], stem_width=[8, 8], dim_head=8)),
     'VOLO': dict(arch=dict(depths=[2, 1, 2, 1], dims=[16, 32, 32, 32], num_heads=[2, 4, 4, 4], stem_dim=8)),
 }
 FAMILIES = sorted(TINY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from mmengine.model import BaseModule
@@ -172,3 +173,20 @@ def adapt_stem(weight: Tensor, in_channels: int) -> Tensor:
         return weight.sum(dim=1, keepdim=True)
     repeated = weight.repeat(1, -(-in_channels // 3), 1, 1)[:, :in_channels]
     return repeated * (3 / in_channels)
+
+
+def resolve_arch(family: str, table: Mapping[str, Any], arch: str | Mapping) -> Any:
+    """A row of a family's table by its name, or a row made of a dict of the row's fields.
+
+    Raises:
+        ValueError: the name is unknown, or the dict has missing or unknown keys.
+    """
+    if isinstance(arch, str) and arch in table:
+        return table[arch]
+    if not isinstance(arch, Mapping):
+        raise ValueError(f'{family}: arch must be one of {sorted(table)} or a dict, got {arch!r}')
+    row = type(next(iter(table.values())))
+    try:
+        return row(**arch)
+    except TypeError:
+        raise ValueError(f'{family}: an arch dict has the keys {[*row.__annotations__]}, got {sorted(arch)}') from None

@@ -1,0 +1,107 @@
+"""Relative attention (CoAtNet, arXiv 2106.04803, equation 3 and appendix A.1) without the matrix of all its biases.
+
+The bias of a query at (i, j) and a key at (k, l) is table[i - k + H - 1, j - l + W - 1], a table per head. Written out
+for all pairs in fp32 that is 805 MB for 12 heads at 64x64 tokens (stage 3 of CoAtNet-0 at 1024x1024), and several times
+that in training. Here at most `MAX_BIAS_BYTES` of it exist at once: attention runs over a few rows of queries at a
+time, and in training the backward pass writes out the biases of these rows anew. Peak of what one attention of that
+stage allocates on a CPU (torch 2.15's profiler, fp32, one image), with the bound and without:
+
+    forward 82 MB and 825 MB, forward and backward 249 MB and 2642 MB
+
+The backward pass of a CPU holds the softmax of a piece too, and its gradient: both times the images of the batch.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+MAX_BIAS_BYTES = 64 * 2**20  # of all heads together; one image's, as the images of a batch share their biases
+
+
+def relative_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
+    """Softmax attention over all positions of a map, plus a bias by the offset of query and key.
+
+    Args:
+        q, k, v: (B, heads, H, W, head_dim).
+        table: (heads, 2H - 1, 2W - 1), entry [i - k + H - 1, j - l + W - 1] for query (i, j) and key (k, l).
+
+    Returns:
+        (B, heads, H, W, head_dim).
+    """
+    height, width = q.shape[2:4]
+    # in reverse order key (k', l') stands at (H - 1 - k', W - 1 - l'), its bias at table[i + k', j + l']: the biases are
+    # sliding windows of the table, a view of it that needs no indices
+    k, v = (t.flatten(2, 3).flip(2) for t in (k, v))
+    table = table.to(q.dtype)
+    queries = max(1, MAX_BIAS_BYTES // (len(table) * height * width * table.element_size()))
+    rows, columns = min(height, max(1, queries // width)), min(width, queries)
+    if rows == height and columns == width:
+        return _attend(q, k, v, table)
+    recompute = torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v, table))
+    done = []
+    for i, strip in enumerate(q.split(rows, 2)):
+        pieces = []
+        for j, piece in enumerate(strip.split(columns, 3)):
+            top, left = i * rows, j * columns
+            window = table[:, top : top + piece.shape[2] + height - 1, left : left + piece.shape[3] + width - 1]
+            if recompute:
+                out = checkpoint(_attend, piece, k, v, window, use_reentrant=False, preserve_rng_state=False)
+            else:
+                out = _attend(piece, k, v, window)
+            pieces.append(out)
+        done.append(torch.cat(pieces, 3))
+    return torch.cat(done, 2)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, window: Tensor) -> Tensor:
+    """(B, heads, h, w, d), twice (B, heads, H * W, d) in reverse order, (heads, h + H - 1, w + W - 1) -> as q."""
+    rows, columns = q.shape[2:4]
+    bias = window.unfold(1, window.shape[1] - rows + 1, 1).unfold(2, window.shape[2] - columns + 1, 1)
+    bias = bias.flatten(3).flatten(1, 2)  # (heads, h * w, H * W): only here is anything copied
+    out = F.scaled_dot_product_attention(q.flatten(2, 3), k, v, attn_mask=bias[None])
+    return out.unflatten(2, (rows, columns))
+
+
+class RelPosBias(nn.Module):
+    """A trained table of biases, resized bilinearly to the input (appendix A.1 of the paper).
+
+    Deviation: the paper does this once, before finetuning at a larger size; we do it in every forward, at any size.
+    timm does it once as well, when it loads a checkpoint, and on a grid whose spacing grows geometrically from the
+    centre (BEiT's rule). At the trained size all agree.
+    """
+
+    def __init__(self, grid: int, num_heads: int):
+        super().__init__()
+        self.side = 2 * grid - 1
+        self.relative_position_bias_table = nn.Parameter(torch.empty(self.side**2, num_heads))
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+
+    def forward(self, height: int, width: int) -> Tensor:
+        table = self.relative_position_bias_table.T.unflatten(1, (self.side, self.side))
+        size = (2 * height - 1, 2 * width - 1)
+        if size == (self.side, self.side):
+            return table
+        return F.interpolate(table[None], size=size, mode='bilinear', align_corners=False)[0]
+
+
+class RelPosMlp(nn.Module):
+    """Biases as a function of the offset (timm's `RelPosMlp`, mode 'cr', after Swin V2, arXiv 2111.09883).
+
+    Offsets are in tokens, on a logarithmic scale, and not divided by the size of the map: at another size than the
+    trained one the function is evaluated further out. The dropout is timm's.
+    """
+
+    def __init__(self, hidden_dim: int, num_heads: int):
+        super().__init__()
+        self.mlp = nn.ModuleDict({'fc1': nn.Linear(2, hidden_dim), 'fc2': nn.Linear(hidden_dim, num_heads)})
+
+    def forward(self, height: int, width: int) -> Tensor:
+        weight = self.mlp['fc1'].weight
+        dy, dx = (torch.arange(1 - n, n, device=weight.device, dtype=weight.dtype) for n in (height, width))
+        offsets = torch.stack(torch.meshgrid(dy, dx, indexing='ij'), -1)
+        offsets = offsets.sign() * offsets.abs().log1p()
+        hidden = F.dropout(F.relu(self.mlp['fc1'](offsets)), 0.125, self.training)
+        return self.mlp['fc2'](hidden).permute(2, 0, 1)
