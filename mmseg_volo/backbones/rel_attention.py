@@ -8,7 +8,9 @@ stage allocates on a CPU (torch 2.15's profiler, fp32, one image), with the boun
 
     forward 82 MB and 825 MB, forward and backward 249 MB and 2642 MB
 
-The backward pass of a CPU holds the softmax of a piece too, and its gradient: both times the images of the batch.
+A CPU's backward pass holds the softmax of a piece too, and its gradient, of every image of the batch. Biases that fit
+in one piece are kept for the backward pass, so training may hold as much as the bound for each block; `with_cp` does
+not.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ def relative_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor
         (B, heads, H, W, head_dim).
     """
     height, width = q.shape[2:4]
-    # in reverse order key (k', l') stands at (H - 1 - k', W - 1 - l'), its bias at table[i + k', j + l']: the biases are
+    # in reverse order key (k', l') stands at (H - 1 - k', W - 1 - l') and its bias at table[i + k', j + l']: biases are
     # sliding windows of the table, a view of it that needs no indices
     k, v = (t.flatten(2, 3).flip(2) for t in (k, v))
     table = table.to(q.dtype)
