@@ -1,4 +1,5 @@
 from mmseg_volo.backbones.coatnet import CoAtNet
+from mmseg_volo.backbones.metaformer import CAFormer, ConvFormer, IdentityFormer, PoolFormerV2, RandFormer
 from mmseg_volo.backbones.volo import VOLO
 
-__all__ = ['VOLO', 'CoAtNet']
+__all__ = ['CAFormer', 'CoAtNet', 'ConvFormer', 'IdentityFormer', 'PoolFormerV2', 'RandFormer', 'VOLO']

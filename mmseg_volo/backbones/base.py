@@ -23,7 +23,8 @@ class Backbone(BaseModule):
 
     Args:
         dims: channels of each stage.
-        strides: stride of each stage; the largest one is what inputs are padded to a multiple of.
+        strides: stride of each stage; the largest one is what inputs are padded to a multiple of, unless a family
+            sets `pad_to` itself.
         out_indices: stages whose maps are returned, ascending. Stages behind the last one are not built.
         in_channels: channels of the image. When it is not 3, the stem of a 3-channel checkpoint is adapted: summed
             for one channel, else repeated and scaled by 3 / in_channels.

@@ -9,7 +9,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmseg_volo.backbones.base import Backbone
+from mmseg_volo.backbones.base import Backbone, resolve_arch
 from mmseg_volo.backbones.layers import Attention, Block, resize_grid
 from mmseg_volo.backbones.outlook import OutlookAttention
 
@@ -66,20 +66,8 @@ class Downsample(nn.Module):
         return self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
-def resolve_arch(arch: str | Mapping) -> Arch:
-    """A name of the table, or a dict of the fields of `Arch`.
-
-    Raises:
-        ValueError: the name is unknown, or the dict does not describe a VOLO.
-    """
-    if isinstance(arch, str) and arch in ARCHS:
-        return ARCHS[arch]
-    if not isinstance(arch, Mapping):
-        raise ValueError(f'VOLO: arch must be one of {sorted(ARCHS)} or a dict, got {arch!r}')
-    try:
-        found = Arch(**arch)
-    except TypeError:
-        raise ValueError(f'VOLO: an arch dict has the keys {[*Arch.__annotations__]}, got {sorted(arch)}') from None
+def _resolve(arch: str | Mapping) -> Arch:
+    found: Arch = resolve_arch('VOLO', ARCHS, arch)
     if not len(found.depths) == len(found.dims) == len(found.num_heads) == len(STRIDES):
         raise ValueError(f'VOLO: depths, dims and num_heads must have {len(STRIDES)} entries, got {found}')
     if len(set(found.dims[1:])) != 1 or any(d % h for d, h in zip(found.dims, found.num_heads, strict=True)):
@@ -121,7 +109,7 @@ class VOLO(Backbone):
         out_norm: bool = True,
         init_cfg: dict | None = None,
     ):
-        a = resolve_arch(arch)
+        a = _resolve(arch)
         super().__init__(
             a.dims,
             STRIDES,
