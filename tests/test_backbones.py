@@ -17,6 +17,7 @@ import mmseg_volo  # noqa: F401  registers
 
 TINY = {
     'CoAtNet': dict(arch=dict(depths=[1, 2, 2, 1], dims=[8, 16, 32, 32], stem_width=[8, 8], dim_head=8)),
+    'T2TViT': dict(arch=dict(depths=[2, 1], dim=32, num_heads=2, token_dim=8)),
     'VOLO': dict(arch=dict(depths=[2, 1, 2, 1], dims=[16, 32, 32, 32], num_heads=[2, 4, 4, 4], stem_dim=8)),
     'CAFormer': dict(arch=dict(depths=[1, 2, 1, 1], dims=[8, 16, 32, 64])),
     'ConvFormer': dict(arch=dict(depths=[1, 2, 1, 1], dims=[8, 16, 24, 32])),
@@ -123,9 +124,10 @@ def test_frozen_stages(name: str, frozen: int) -> None:
         ids = {id(t) for part in parts for t in ([part] if isinstance(part, nn.Parameter) else _tensors(part))}
         keys = {k for k, v in [*model.named_parameters(), *model.named_buffers()] if id(v) in ids}
         (frozen_keys if i <= frozen else free_keys).update(keys)
-    assert frozen_keys | free_keys | {k for k in before if k.startswith('out_norms.')} == set(before)
+    # buffers that no training changes: position tables, random features
     statistics = ('running_mean', 'running_var', 'num_batches_tracked')
     constants = {k for k, _ in model.named_buffers() if not k.endswith(statistics)}
+    assert frozen_keys | free_keys | constants | {k for k in before if k.startswith('out_norms.')} == set(before)
     assert not changed & (frozen_keys | constants)
     assert free_keys - constants <= changed
 
@@ -153,10 +155,10 @@ def test_in_channels(name: str, channels: int) -> None:
     if channels == 1:  # a grey picture gives what the same picture as RGB gives
         for a, b in zip(other(grey), rgb(grey.expand(-1, 3, -1, -1)), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
-    stem = other.state_dict()[other.stem_key]
-    assert stem.shape[1] == channels
+    # a convolution, or a projection of patches, channel by channel
+    stem = other.state_dict()[other.stem_key].flatten(1).unflatten(1, (channels, -1))
     scale = 1 if channels == 1 else 3 / channels
-    first = rgb.state_dict()[rgb.stem_key]
+    first = rgb.state_dict()[rgb.stem_key].flatten(1).unflatten(1, (3, -1))
     torch.testing.assert_close(stem[:, -1], first.sum(1) if channels == 1 else scale * first[:, (channels - 1) % 3])
 
 
@@ -209,7 +211,7 @@ def test_position_grid_is_resized_not_replaced(name: str) -> None:
     model = build(name, out_norm=False).eval()
     grid = dict(model.named_parameters()).get('pos_embed')
     if grid is None:
-        pytest.skip(f'{name} has no position grid')
+        pytest.skip(f'{name} has no trained position grid')
     constant = torch.zeros(1, 3, 128, 128)
     with torch.no_grad():
         grid.copy_(torch.linspace(-1, 1, grid.shape[2]).view(1, 1, -1, 1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -112,10 +112,9 @@ class Backbone(BaseModule):
             outs.append(norm(maps[i][..., : -(-height // stride), : -(-width // stride)]))
         return tuple(outs)
 
-    def _run(self, blocks: nn.Sequential, x: Tensor) -> Tensor:
+    def _run(self, blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
         for block in blocks:
-            recompute = self.with_cp and self.training and x.requires_grad
-            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+            x = checkpoint(block, x, use_reentrant=False) if self.with_cp and self.training else block(x)
         return x
 
     def _freeze(self) -> None:
