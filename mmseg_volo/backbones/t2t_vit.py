@@ -17,7 +17,7 @@ from mmseg_volo.backbones.layers import Attention, Block, Mlp, resize_grid
 
 @dataclass(frozen=True)
 class Arch:
-    """One row of table 1 of the paper."""
+    """One row of the variants in models/t2t_vit.py of the official repository."""
 
     depths: Sequence[int]  # blocks of stages 2 and 3; the paper's depth is their sum
     dim: int  # channels of the blocks
@@ -51,7 +51,7 @@ MMPRETRAIN = (
 
 
 def soft_split(x: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
-    """Overlapping patches as tokens (section 3.1): (B, C, H, W) -> (B, H / stride * W / stride, C * kernel^2)."""
+    """Overlapping patches as tokens: (B, C, H, W) -> (B, H / stride * W / stride, C * kernel^2)."""
     return F.unfold(x, kernel, padding=padding, stride=stride).transpose(1, 2)
 
 
@@ -130,7 +130,7 @@ class PerformerLayer(TokenLayer):
         self.kqv = nn.Linear(dim, 3 * token_dim)
         self.proj = nn.Linear(token_dim, token_dim)
         self.mlp = nn.Sequential(nn.Linear(token_dim, token_dim), nn.GELU(), nn.Linear(token_dim, token_dim))
-        features = token_dim // 2
+        features = token_dim // 2  # rows of this length's root are the official ones, FAVOR+ has sqrt(token_dim)
         self.register_buffer('w', nn.init.orthogonal_(torch.empty(features, token_dim)) * math.sqrt(features))
 
     def _features(self, x: Tensor) -> Tensor:
