@@ -90,8 +90,8 @@ class TokenAttention(nn.Module):
     """Single-head self-attention from `dim` to `token_dim` channels, plus its values.
 
     The scale is (input dim)^-0.5 as in the official token_transformer.py, not token_dim^-0.5. The (N x N) matrix is
-    never built: at 1024x1024 (N = 65,536, where it takes 16 GiB) the first layer of
-    t_14 takes 118 MiB forward and 419 MiB with backward (fp32, measured on a CPU).
+    never built: at 1024x1024 (N = 65,536, where it takes 16 GiB) the first layer of t_14 takes 118 MiB forward and
+    419 MiB with backward (fp32, measured on a CPU).
     """
 
     def __init__(self, dim: int, token_dim: int):
@@ -130,7 +130,7 @@ class PerformerLayer(TokenLayer):
         self.kqv = nn.Linear(dim, 3 * token_dim)
         self.proj = nn.Linear(token_dim, token_dim)
         self.mlp = nn.Sequential(nn.Linear(token_dim, token_dim), nn.GELU(), nn.Linear(token_dim, token_dim))
-        features = token_dim // 2  # rows of this length's root are the official ones, FAVOR+ has sqrt(token_dim)
+        features = token_dim // 2  # the official rows of w have length sqrt(features), those of FAVOR+ sqrt(dim)
         self.register_buffer('w', nn.init.orthogonal_(torch.empty(features, token_dim)) * math.sqrt(features))
 
     def _features(self, x: Tensor) -> Tensor:
