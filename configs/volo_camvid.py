@@ -10,7 +10,7 @@ Published: no VOLO; others in the README. Ours: 33.8 mIoU on the 233 test frames
 _base_ = [
     '_base_/models/upernet.py',
     '_base_/datasets/camvid.py',
-    '_base_/schedules/scratch_900.py',
+    '_base_/schedules/muon_1000.py',
     '_base_/default_runtime.py',
 ]
 dims = [96, 192, 192, 192]

@@ -9,34 +9,33 @@ num_classes = 11
 # the square root of ENet's 1 / ln(1.02 + share of the training pixels), which has a mean of 1
 class_weight = [0.52, 0.46, 1.27, 0.40, 0.86, 0.65, 1.23, 1.24, 0.79, 1.35, 1.45]
 
+# a fifth of the training frames and a quarter of the test frames are from dusk: contrast is evened out in both
+even = dict(type='CLAHE', clip_limit=3.0)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
+    even,
     dict(type='LoadAnnotations'),
-    dict(type='RandomResize', scale=(320, 240), ratio_range=(0.9, 1.4), keep_ratio=True),
+    dict(type='RandomResize', scale=(304, 228), ratio_range=(0.95, 1.35), keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
     dict(type='RandomFlip', prob=0.5),
-    dict(
-        type='PhotoMetricDistortion',
-        brightness_delta=16,
-        contrast_range=(0.75, 1.25),
-        saturation_range=(0.75, 1.25),
-        hue_delta=9,
-    ),
+    dict(type='PhotoMetricDistortion'),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(352, 264), keep_ratio=True),
+    even,
+    dict(type='Resize', scale=(336, 252), keep_ratio=True),
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
 tta_pipeline = [
     dict(type='LoadImageFromFile'),
+    even,
     dict(
         type='TestTimeAug',
         transforms=[
             [
-                dict(type='Resize', scale=(int(352 * r), int(264 * r)), keep_ratio=True)
+                dict(type='Resize', scale=(int(336 * r), int(252 * r)), keep_ratio=True)
                 for r in (0.75, 1.0, 1.25, 1.5, 1.75)
             ],
             [dict(type='RandomFlip', prob=p, direction='horizontal') for p in (0.0, 1.0)],
