@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,8 +23,11 @@ class Trap:
 
 
 @pytest.fixture(autouse=True)
-def seeded() -> None:
+def seeded() -> Iterator[None]:
     torch.manual_seed(0)
+    yield
+    if 'torch._dynamo' in sys.modules:  # what one test compiled counts towards the next one's limit of recompilations
+        torch._dynamo.reset()
 
 
 @pytest.fixture

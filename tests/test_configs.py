@@ -11,6 +11,7 @@ from conftest import ROOT
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmseg.registry import DATASETS, MODELS
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_volo.config import CONFIGS, find_config, load_config, shipped_configs
 from mmseg_volo.errors import UsageError
@@ -71,18 +72,46 @@ def test_crops_and_classes_agree(path: Path) -> None:
 
 
 @every
-def test_position_tables_fit_their_weights(path: Path) -> None:
-    """The ImageNet weights of a config exist in timm, at the size that the config says."""
+def test_weights_are_those_of_the_backbone(path: Path) -> None:
+    """The ImageNet weights of a config exist in timm, at the size that it says, or it says where to get them."""
     import timm
 
     backbone = load_config(path).model.backbone
     if 'init_cfg' not in backbone:
         return
-    name = backbone.init_cfg.checkpoint.removeprefix('timm://')
+    source = backbone.init_cfg.checkpoint
+    if not source.startswith('timm://'):
+        assert re.search(rf'Weights: https://\S+/{re.escape(Path(source).name)}\n', path.read_text())
+        assert backbone.arch.replace('t_', 't') in source.replace('ViT_', '').replace('ViTt_', 't')
+        return
+    name = source.removeprefix('timm://')
     pretrained = timm.get_pretrained_cfg(name, allow_unregistered=False)
     assert pretrained is not None and pretrained.hf_hub_id
-    assert pretrained.input_size[-1] == backbone.pretrain_img_size
-    assert name.split('_')[1] == backbone.arch
+    assert pretrained.input_size[-1] == backbone.get('pretrain_img_size', 224)
+    assert re.match(rf'{backbone.type.lower()}_{backbone.arch}(_\d+)?\.', name)
+
+
+# with UPerNet: parameters (M) with the auxiliary head, GMACs of 512x2048 without (MetaFormer's tables, third party)
+WHOLE = {
+    'convformer_s18': (54, 925),
+    'convformer_s36': (67, 1003),
+    'convformer_m36': (85, 1113),
+    'caformer_s18': (54, 1024),
+    'caformer_s36': (67, 1197),
+    'caformer_m36': (84, 1346),
+}
+
+
+@pytest.mark.parametrize('name', WHOLE)
+def test_whole_models_are_as_big_as_published(name: str) -> None:
+    params, gmacs = WHOLE[name]
+    cfg = load_config(f'{name}_ade20k')
+    with torch.device('meta'), DefaultScope.overwrite_default_scope('mmseg'):
+        model = MODELS.build({**cfg.model, 'backbone': {**cfg.model.backbone, 'init_cfg': None}}).eval()
+        with FlopCounterMode(display=False) as counter:
+            model.decode_head(model.backbone(torch.empty(1, 3, 512, 2048)))
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(params, abs=0.5)
+    assert counter.get_total_flops() / 2e9 == pytest.approx(gmacs, rel=2e-3)
 
 
 @every

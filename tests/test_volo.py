@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from timm.models.volo import VOLO as TimmVOLO
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_volo.backbones import volo
 from mmseg_volo.backbones.layers import resize_grid
@@ -19,6 +20,7 @@ from mmseg_volo.backbones.volo import VOLO
 PARAMS = {'d1': 22_904_856, 'd2': 52_398_704, 'd3': 80_045_440, 'd4': 179_610_912, 'd5': 279_744_144}
 # classifier included, in millions (sail-sg/volo README, table of models)
 PUBLISHED = {'d1': 26.6, 'd2': 58.7, 'd3': 86.3, 'd4': 193, 'd5': 296}
+GMACS = {'d1': 6.94, 'd2': 14.34, 'd3': 20.78, 'd4': 44.34, 'd5': 72.40}  # at 224, classifier included (timm)
 TINY = dict(depths=[2, 1, 2, 1], dims=[32, 64, 64, 64], num_heads=[2, 4, 4, 4], stem_dim=16)
 
 
@@ -56,6 +58,18 @@ def test_golden_counts(arch: str) -> None:
     assert count == PARAMS[arch]
     classifier = sum(p.numel() for k, p in theirs.named_parameters() if k.startswith(VOLO.ignored_keys))
     assert (count + classifier) / 1e6 == pytest.approx(PUBLISHED[arch], rel=3e-3)
+
+
+@pytest.mark.parametrize('arch', volo.ARCHS)
+def test_gmacs_are_the_published_ones(arch: str) -> None:
+    with torch.device('meta'):
+        ours, theirs, image = VOLO(arch), timm.create_model(f'volo_{arch}_224'), torch.empty(1, 3, 224, 224)
+    with FlopCounterMode(display=False) as counter:
+        ours.eval()(image)
+    with FlopCounterMode(display=False) as classifier:  # on the tokens of the last stage, class token first
+        tokens = theirs.eval().forward_cls(torch.empty(1, 196, ours.out_channels[-1], device='meta'))
+        theirs.aux_head(tokens[:, 1:]), theirs.head(tokens[:, 0])
+    assert (counter.get_total_flops() + classifier.get_total_flops()) / 2e9 == pytest.approx(GMACS[arch], rel=0.03)
 
 
 @pytest.mark.parametrize('arch', volo.ARCHS)

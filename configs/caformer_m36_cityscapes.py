@@ -1,0 +1,32 @@
+"""CAFormer-M36 + UPerNet on Cityscapes.
+
+Recipe: AdamW 1e-4, weight decay 0.05, drop path 0.3, warm-up of 1500, UPerNet, as for ADE20K, see there. Nothing is
+published for Cityscapes, so ours: total batch 8, 80k iterations, 1024x1024 crops, slide stride (768, 768), auxiliary
+head 0.4, ImageNet-1k weights at 224.
+Command: torchrun --nproc_per_node 4 tools/train.py configs/caformer_m36_cityscapes.py --launcher pytorch
+         (4 GPUs x 2 images)
+Test:    tools/test.py configs/caformer_m36_cityscapes.py CHECKPOINT --tta
+Cost: not measured by us.
+Published: no number. Ours: not trained by us.
+"""
+
+_base_ = [
+    '_base_/models/upernet.py',
+    '_base_/datasets/cityscapes.py',
+    '_base_/schedules/adamw_80k.py',
+    '_base_/default_runtime.py',
+]
+dims = [96, 192, 384, 576]
+model = dict(
+    data_preprocessor=dict(size=_base_.crop_size),
+    backbone=dict(
+        type='CAFormer',
+        arch='m36',
+        drop_path_rate=0.3,
+        init_cfg=dict(type='Pretrained', checkpoint='timm://caformer_m36.sail_in1k'),
+    ),
+    decode_head=dict(in_channels=dims, num_classes=_base_.num_classes),
+    auxiliary_head=dict(in_channels=dims[2], num_classes=_base_.num_classes),
+    test_cfg=dict(mode='slide', crop_size=_base_.crop_size, stride=(768, 768)),
+)
+optim_wrapper = dict(optimizer=dict(lr=1e-4, weight_decay=0.05))

@@ -1,0 +1,31 @@
+"""CoAtNet-0-rw + UPerNet on Cityscapes.
+
+Recipe: nothing is published for CoAtNet on Cityscapes, so ours: that of Swin + UPerNet [read], AdamW 6e-5, weight
+decay 0.01, warm-up of 1500, linear decay; with total batch 8, 1024x1024 crops, 80k iterations, decay to 5e-6, drop
+path 0.2, slide stride (768, 768), auxiliary head 0.4, timm's weights at 224.
+Command: torchrun --nproc_per_node 4 tools/train.py configs/coatnet_0_rw_cityscapes.py --launcher pytorch
+         (4 GPUs x 2 images)
+Test:    tools/test.py configs/coatnet_0_rw_cityscapes.py CHECKPOINT --tta
+Cost: not measured by us.
+Published: no number. Ours: not trained by us.
+"""
+
+_base_ = [
+    '_base_/models/upernet.py',
+    '_base_/datasets/cityscapes.py',
+    '_base_/schedules/adamw_80k.py',
+    '_base_/default_runtime.py',
+]
+dims = [96, 192, 384, 768]
+model = dict(
+    data_preprocessor=dict(size=_base_.crop_size),
+    backbone=dict(
+        type='CoAtNet',
+        arch='0_rw',
+        drop_path_rate=0.2,
+        init_cfg=dict(type='Pretrained', checkpoint='timm://coatnet_0_rw_224.sw_in1k'),
+    ),
+    decode_head=dict(in_channels=dims, num_classes=_base_.num_classes),
+    auxiliary_head=dict(in_channels=dims[2], num_classes=_base_.num_classes),
+    test_cfg=dict(mode='slide', crop_size=_base_.crop_size, stride=(768, 768)),
+)

@@ -1,0 +1,32 @@
+"""T2T-ViT-14 + SegFormer head on ADE20K, the four maps as they are (strides 4, 8, 16, 16; no pyramid).
+
+Recipe: SegFormer's own (arXiv 2105.15203): AdamW 6e-5, weight decay 0.01, learning rate x10 for the head, total batch
+16, 160k iterations [read]. Ours: the pairing, drop path 0.1, slide stride (341, 341), ImageNet-1k weights at 224.
+Command: torchrun --nproc_per_node 8 tools/train.py configs/t2t_vit_14_ade20k_segformer.py --launcher pytorch
+         (8 GPUs x 2 images)
+Test:    tools/test.py configs/t2t_vit_14_ade20k_segformer.py CHECKPOINT --tta
+Weights: https://github.com/yitu-opensource/T2T-ViT/releases/download/main/81.5_T2T_ViT_14.pth.tar
+         to be saved in pretrain/.
+Cost: not measured by us.
+Published: no number for T2T-ViT on ADE20K. Ours: not trained by us.
+"""
+
+_base_ = [
+    '_base_/models/segformer.py',
+    '_base_/datasets/ade20k.py',
+    '_base_/schedules/adamw_160k.py',
+    '_base_/default_runtime.py',
+]
+dims = [64, 64, 384, 384]
+model = dict(
+    data_preprocessor=dict(size=_base_.crop_size),
+    backbone=dict(
+        type='T2TViT',
+        arch='14',
+        drop_path_rate=0.1,
+        init_cfg=dict(type='Pretrained', checkpoint='pretrain/81.5_T2T_ViT_14.pth.tar'),
+    ),
+    decode_head=dict(in_channels=dims, num_classes=_base_.num_classes),
+    test_cfg=dict(mode='slide', crop_size=_base_.crop_size, stride=(341, 341)),
+)
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(decode_head=dict(lr_mult=10.0))))

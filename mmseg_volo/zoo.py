@@ -1,0 +1,135 @@
+"""What is published about each backbone, and the table of all of them for the README."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from mmengine.registry import MODELS
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmseg_volo.backbones import coatnet, metaformer, t2t_vit, volo
+
+ARCHS = {'VOLO': volo.ARCHS, **metaformer.ARCHS, 'T2TViT': t2t_vit.ARCHS, 'CoAtNet': coatnet.ARCHS}
+
+# where top-1 and weights come from; what was not read there itself says so
+VOLO = '[sail-sg/volo](https://github.com/sail-sg/volo)'
+META = '[sail-sg/metaformer](https://github.com/sail-sg/metaformer)'
+T2T = '[yitu-opensource/T2T-ViT](https://github.com/yitu-opensource/T2T-ViT)'
+COAT = '[paper](https://arxiv.org/abs/2106.04803), third party'
+TIMM = "[timm's model cards](https://huggingface.co/timm)"
+SAIL = 'https://huggingface.co/sail/dl/resolve/main'
+YITU = 'https://github.com/yitu-opensource/T2T-ViT/releases/download/main'
+NO_WEIGHTS = 'none published'
+
+
+class Published(NamedTuple):
+    """The main ImageNet weights of a variant."""
+
+    top1: str  # of ImageNet-1k validation, at 224 pixels and trained on it alone unless it says more
+    weights: str  # `checkpoint` of `init_cfg`, or a file to download
+    source: str
+
+
+def _volo() -> dict[str, Published]:
+    top1 = {'d1': '84.2', 'd2': '85.2', 'd3': '85.4', 'd4': '85.7', 'd5': '86.1'}
+    return {arch: Published(value, f'timm://volo_{arch}_224.sail_in1k', VOLO) for arch, value in top1.items()}
+
+
+def _metaformer(family: str, values: str, url: str) -> dict[str, Published]:
+    name, archs = family.lower(), metaformer.ARCHS[family]
+    rows = zip(archs, values.split(), strict=True)
+    return {arch: Published(top1, url.format(name=name, arch=arch), META) for arch, top1 in rows}
+
+
+def _t2t_vit() -> dict[str, Published]:
+    top1 = {
+        '7': 71.7,
+        '10': 75.2,
+        '12': 76.5,
+        '14': 81.5,
+        '19': 81.9,
+        '24': 82.3,
+        't_14': 81.7,
+        't_19': 82.4,
+        't_24': 82.6,
+    }
+    return {
+        arch: Published(
+            f'{value}', f'{YITU}/{value}_T2T_ViT{"t" * arch.startswith("t")}_{arch[-2:].strip("_")}.pth.tar', T2T
+        )
+        for arch, value in top1.items()
+    }
+
+
+def _coatnet() -> dict[str, Published]:
+    paper = {
+        '0': '81.6',
+        '1': '83.3',
+        '2': '84.1',
+        '3': '84.5',
+        '4': '87.9 (21k, at 384)',
+        '5': '89.77 (JFT-300M, at 512)',
+        '6': '90.45 (JFT-3B)',
+        '7': '90.88 (JFT-3B)',
+    }
+    timm = {
+        'nano_rw': ('81.70', 'nano_rw_224.sw_in1k'),
+        'rmlp_nano_rw': ('82.05', 'rmlp_nano_rw_224.sw_in1k'),
+        '0_rw': ('82.39', '0_rw_224.sw_in1k'),
+        'bn_0_rw': ('82.39', 'bn_0_rw_224.sw_in1k'),
+        '1_rw': ('83.62', '1_rw_224.sw_in1k'),
+        'rmlp_1_rw': ('83.36', 'rmlp_1_rw_224.sw_in1k'),
+        'rmlp_1_rw2': ('84.90 (12k)', 'rmlp_1_rw2_224.sw_in12k_ft_in1k'),
+        '2_rw': ('86.57 (12k)', '2_rw_224.sw_in12k_ft_in1k'),
+        'rmlp_2_rw': ('87.39 (12k, at 384)', 'rmlp_2_rw_384.sw_in12k_ft_in1k'),
+        '3_rw': ('not published', '3_rw_224.sw_in12k'),
+    }
+    rows = {arch: Published(top1, NO_WEIGHTS, COAT) for arch, top1 in paper.items()}
+    return rows | {arch: Published(top1, f'timm://coatnet_{name}', TIMM) for arch, (top1, name) in timm.items()}
+
+
+PUBLISHED = {
+    'VOLO': _volo(),
+    'CAFormer': _metaformer('CAFormer', '83.6 84.5 85.2 85.5', 'timm://{name}_{arch}.sail_in1k'),
+    'ConvFormer': _metaformer('ConvFormer', '83.0 84.1 84.5 84.8', 'timm://{name}_{arch}.sail_in1k'),
+    'IdentityFormer': _metaformer('IdentityFormer', '74.6 78.2 79.3 80.0 80.4', SAIL + '/{name}/{name}_{arch}.pth'),
+    'RandFormer': _metaformer('RandFormer', '76.6 78.2 79.5 81.2 81.4', SAIL + '/{name}/{name}_{arch}.pth'),
+    'PoolFormerV2': _metaformer('PoolFormerV2', '78.0 80.7 81.6 82.2 82.6', 'timm://{name}_{arch}.sail_in1k'),
+    'T2TViT': _t2t_vit(),
+    'CoAtNet': _coatnet(),
+}
+START, END = '<!-- backbones: tools/backbone_table.py writes this -->', '<!-- /backbones -->'
+
+
+def size(family: str, arch: str) -> tuple[int, float]:
+    """Parameters of a backbone without `out_norm` and classifier, and GMACs for one image of 224x224."""
+    with torch.device('meta'):
+        model = MODELS.build(dict(type=family, arch=arch, out_norm=False)).eval()
+        with FlopCounterMode(display=False) as counter:
+            model(torch.empty(1, 3, 224, 224))
+    return sum(p.numel() for p in model.parameters()), counter.get_total_flops() / 2e9
+
+
+def table() -> str:
+    """All variants as a Markdown table."""
+    lines = [
+        '| `type` | `arch` | parameters (M) | GMACs | top-1 | weights | top-1 and weights from |',
+        '|' + '---|' * 7,
+    ]
+    for family, archs in ARCHS.items():
+        for arch in archs:
+            params, gmacs = size(family, arch)
+            top1, weights, source = PUBLISHED[family][arch]
+            link = f'[{Path(weights).name}]({weights})' if weights.startswith('https') else weights
+            cell = f'`{link}`' if link.startswith('timm') else link
+            lines.append(f'| {family} | {arch} | {params / 1e6:.1f} | {gmacs:.1f} | {top1} | {cell} | {source} |')
+    return '\n'.join(lines)
+
+
+def write_table(readme: Path) -> None:
+    """Replaces what stands between the marks in the README."""
+    text = readme.read_text()
+    before, rest = text.split(START)
+    readme.write_text(f'{before}{START}\n{table()}\n{END}{rest.split(END)[1]}')

@@ -1,0 +1,8 @@
+"""Writes the README's table of backbones anew, from the variant tables in the code."""
+
+from pathlib import Path
+
+from mmseg_volo.zoo import write_table
+
+if __name__ == '__main__':
+    write_table(Path(__file__).parents[1] / 'README.md')
