@@ -1,10 +1,11 @@
 """A small VOLO + UPerNet from scratch on CamVid, minutes on a CPU; the four maps as they are, no pyramid.
 
-Recipe: ours, made to fit two CPU cores: stages half as wide as D1's, no ImageNet weights, crops of frames at about 2/3
-of their size, batch 4, class weights (the square root of ENet's, arXiv 1606.02147).
+Recipe: ours, made to fit two CPU cores: stages half as wide as D1's, no ImageNet weights, nearly whole frames at about
+2/3 of their size with their contrast evened out, batch 4, Muon, class weights (the square root of ENet's, arXiv
+1606.02147).
 Command: tools/train.py configs/volo_camvid.py --cfg-options data_root=PATH_TO_CAMVID
-Cost: 10.7 minutes on two CPU cores, test included.
-Published: no VOLO; others in the README. Ours: 33.8 mIoU on the 233 test frames.
+Cost: 16.3 minutes on two CPU cores, test included.
+Published: no VOLO; others in the README. Ours: 52.0 mIoU on the 233 test frames.
 """
 
 _base_ = [

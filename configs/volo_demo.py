@@ -1,6 +1,6 @@
 """A small VOLO + SegFormer head from scratch on the procedural scenes: what `make demo` trains.
 
-Recipe: ours, made to fit a CPU: stages narrower than D1's, no ImageNet weights, high rate, few iterations.
+Recipe: ours, made to fit a CPU: stages narrower than D1's, no ImageNet weights, Muon, few iterations.
 Command: make demo, or tools/train.py configs/volo_demo.py once the scenes are in data/demo
 Cost: see the README.
 Published: none. Ours: see the README.
@@ -9,7 +9,7 @@ Published: none. Ours: see the README.
 _base_ = [
     '_base_/models/segformer.py',
     '_base_/datasets/demo.py',
-    '_base_/schedules/scratch_650.py',
+    '_base_/schedules/muon_500.py',
     '_base_/default_runtime.py',
 ]
 dims = [64, 128, 128, 128]

@@ -14,4 +14,4 @@ resume = False
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends, name='visualizer')
 custom_hooks = [dict(type='PlainCheckpointHook')]
-tta_model = dict(type='SegTTAModel')
+tta_model = dict(type='RunningTTA')

@@ -1,9 +1,9 @@
-"""AdamW for a small network from random weights, minutes on a CPU: a high rate, a short warm-up, decay to zero."""
+"""Muon for a small network from random weights, minutes on a CPU: a short warm-up, decay to zero."""
 
-max_iters = 650
+max_iters = 500
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=2e-3, betas=(0.9, 0.999), weight_decay=0.01),
+    optimizer=dict(type='MuonAdamW', lr=0.02, adamw_lr=1e-3, weight_decay=0.01, ns_steps=3),
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, custom_keys=dict(pos_embed=dict(decay_mult=0.0))),
     clip_grad=dict(max_norm=1.0),
 )

@@ -1,0 +1,3 @@
+from mmseg_volo.segmentors.tta import RunningTTA
+
+__all__ = ['RunningTTA']

@@ -1,0 +1,61 @@
+"""Multi-scale and flip test in the memory of one view."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmengine.model import BaseTTAModel
+from mmengine.registry import MODELS
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+
+@MODELS.register_module()
+class RunningTTA(BaseTTAModel):
+    """Averages the probabilities of all views of an image (scales, flips), adding one view at a time.
+
+    mmseg's `SegTTAModel` keeps the logits of all views until the last one is done: for ten views of 1024x2048 and 19
+    classes 1.6 GB, here 0.3 GB. It also takes the sigmoid of one-channel models twice.
+    """
+
+    def test_step(self, data: dict | Sequence) -> list[SegDataSample]:
+        """Predicts a batch of which every view is given.
+
+        Args:
+            data: a collated batch: `inputs` and `data_samples`, each a list of one batch per view.
+
+        Returns:
+            The samples of the first view, `seg_logits` holding mean probabilities (classes, H, W) at the images' own
+            size and `pred_sem_seg` the most probable class (1, H, W).
+        """
+        if isinstance(data, dict):
+            views = [dict(zip(data, batches, strict=True)) for batches in zip(*data.values(), strict=True)]
+        else:
+            views = [list(batch) for batch in zip(*data, strict=True)]
+        merged = self.module.test_step(views[0])
+        sums = [self._probabilities(sample) for sample in merged]
+        for view in views[1:]:
+            for total, sample in zip(sums, self.module.test_step(view), strict=True):
+                total += self._probabilities(sample)
+        for total, sample in zip(sums, merged, strict=True):
+            sample.set_data({'seg_logits': PixelData(data=total.div_(len(views)))})
+        return self.merge_preds([[sample] for sample in merged])
+
+    def merge_preds(self, data_samples_list: Sequence[Sequence[SegDataSample]]) -> list[SegDataSample]:
+        """Takes the class of the mean probabilities, which `test_step` has made one sample per image of."""
+        merged = [samples[0] for samples in data_samples_list]
+        for sample in merged:
+            mean = sample.seg_logits.data
+            if len(mean) > 1:
+                classes = mean.argmax(0, keepdim=True)
+            else:
+                classes = (mean > self.module.decode_head.threshold).to(mean)
+            sample.set_data({'pred_sem_seg': PixelData(data=classes)})
+        return merged
+
+    def _probabilities(self, sample: SegDataSample) -> Tensor:
+        """(classes, H, W), taken out of the sample so that its logits can be freed."""
+        scores = sample.seg_logits.data
+        del sample.seg_logits
+        return scores.softmax(0) if len(scores) > 1 else scores  # mmseg has made these probabilities already
