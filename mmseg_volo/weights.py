@@ -1,8 +1,9 @@
-"""Weights as data: read from a file or from timm's hub without executing anything, loaded strictly."""
+"""Weights as data: read from a file, the network or timm's hub without executing anything, loaded strictly."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmseg_volo.download import HUB_HOST, fetch
 from mmseg_volo.errors import UsageError
 
 WRAPPERS = ('state_dict_ema', 'state_dict', 'model')  # what official files wrap their weights in; EMA is the published
@@ -74,32 +76,55 @@ def unwrap(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]:
 
 
 def read_state_dict(source: str | Path, prefix: str = '') -> dict[str, Tensor]:
-    """Weights from a local file or, as `timm://NAME`, from timm's hub (its cache, its offline switch HF_HUB_OFFLINE).
+    """Weights from a local file, from the network (`download.py`: caches, offline switch, mirror) or from timm's hub.
 
     Args:
-        source: path of a .pth, .pth.tar or .safetensors file, or e.g. `timm://volo_d1_224.sail_in1k`.
+        source: path of a .pth, .pth.tar or .safetensors file, https://HOST/PATH of one, or
+            e.g. `timm://volo_d1_224.sail_in1k`.
         prefix: keep only keys that start with it, and take it off, e.g. `backbone.`.
 
     Raises:
-        FileNotFoundError, UsageError: see `read_checkpoint`; the timm name is unknown or cannot be fetched.
+        FileNotFoundError, UsageError: see `read_checkpoint` and `locate`.
     """
-    source = str(source)
-    if source.startswith('timm://'):
-        content: Mapping[str, Any] = _from_timm(source.removeprefix('timm://'))
-    elif '://' in source:
-        raise UsageError(f'weights come from a local file or timm://NAME, got {source}: download it and give its path')
-    else:
-        content = read_checkpoint(source)
-    weights = unwrap(content, source)
+    path = locate(source)
+    try:
+        content = read_checkpoint(path)
+    except UsageError as error:
+        if '://' not in str(source):
+            raise
+        raise UsageError(f'{error}; once {path.resolve()} is removed, {source} is fetched anew') from None
+    weights = unwrap(content, str(source))
     found = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     if not found:
         raise UsageError(f'{source}: no key starts with {prefix!r}, the first ones are {sorted(weights)[:SHOWN]}')
     return found
 
 
-def _from_timm(name: str) -> Mapping[str, Any]:
+def locate(source: str | Path) -> Path:
+    """The file of a source that `init_cfg` takes; fetched if it is not local.
+
+    Raises:
+        UsageError: there is no such source, or it cannot be fetched.
+    """
+    url = url_of(source)
+    return fetch(url) if url else Path(source).expanduser()
+
+
+def url_of(source: str | Path) -> str | None:
+    """The address of a source, none of a local file.
+
+    Raises:
+        UsageError: timm has no weights of that name.
+    """
+    source = str(source)
+    if source.startswith('timm://'):
+        repository, _, revision = _timm_repository(source.removeprefix('timm://')).partition('@')
+        return f'{HUB_HOST}/{repository}/resolve/{revision or "main"}/model.safetensors'
+    return source if '://' in source else None
+
+
+def _timm_repository(name: str) -> str:
     import timm
-    from timm.models import load_state_dict_from_hf
 
     if not timm.is_model(name.split('.')[0]):
         near = timm.list_models(f'{name.split("_")[0]}*', pretrained=True)[:8]
@@ -111,14 +136,35 @@ def _from_timm(name: str) -> Mapping[str, Any]:
     if config is None or not config.hf_hub_id:
         tags = timm.list_models(f'{name.split(".")[0]}*', pretrained=True)
         raise UsageError(f'timm://{name}: timm {timm.__version__} has no such weights; it has {tags or "none"}')
+    return config.hf_hub_id
+
+
+def save_safetensors(weights: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str]) -> None:
+    """Writes weights as plain data. The file appears under its name when it is complete.
+
+    Args:
+        weights: as they are, also views of one another.
+        path: in a folder that exists; what is there is replaced.
+        metadata: for the file's header.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    partial = path.with_name(f'.{path.name}.{os.getpid()}.part')
+    plain = {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in weights.items()}
     try:
-        return load_state_dict_from_hf(config.hf_hub_id, weights_only=True)
-    except OSError as error:  # huggingface_hub's and requests' errors are OSErrors
-        raise UsageError(
-            f'timm://{name} could not be fetched from huggingface.co/{config.hf_hub_id} '
-            f'({type(error).__name__}), and it is not in the cache: download model.safetensors there by hand '
-            f'and give its path as checkpoint'
-        ) from None
+        save_file(plain, partial, {'format': 'pt', **metadata})
+        with open(partial, 'rb') as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        raise UsageError(f'{path.absolute()} cannot be written ({error}): make room, or choose another place') from None
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def strict_load(module: nn.Module, weights: Mapping[str, Tensor], source: str | Path) -> None:

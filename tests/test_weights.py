@@ -119,7 +119,7 @@ def test_wrong_checkpoints_name_the_first_wrong_keys_and_change_nothing() -> Non
 def test_missing_file_and_wrong_sources_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match='no checkpoint at .*nowhere.pth: give the path'):
         read_state_dict(tmp_path / 'nowhere.pth')
-    with pytest.raises(ValueError, match='local file or timm://NAME'):
+    with pytest.raises(ValueError, match='local file, timm://NAME or https://HOST/PATH, got http'):
         read_state_dict('http://example.org/weights.pth')
     with pytest.raises(ValueError, match='no such model; it has .*volo_d1'):
         read_state_dict('timm://volo_d9_224.sail_in1k')
@@ -134,6 +134,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
     monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path))
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    monkeypatch.delenv('MMSEG_VOLO_MIRROR', raising=False)
     return tmp_path
 
 
@@ -151,5 +153,5 @@ def test_timm_names_come_from_the_hubs_cache(hub: Path) -> None:
 
 
 def test_a_timm_name_that_cannot_be_fetched_says_how_to_go_on(hub: Path) -> None:
-    with pytest.raises(ValueError, match='not be fetched from huggingface.co/timm/volo_d1_384.sail_in1k.*by hand'):
+    with pytest.raises(ValueError, match='huggingface.co/timm/volo_d1_384.sail_in1k/.* could not be fetched.*by hand'):
         read_state_dict('timm://volo_d1_384.sail_in1k')

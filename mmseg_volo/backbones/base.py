@@ -34,7 +34,8 @@ class Backbone(BaseModule):
             position tables, which are resized to the input in every forward.
         with_cp: recompute blocks in the backward pass to save memory.
         out_norm: a LayerNorm over the channels of each returned map; off returns the raw maps.
-        init_cfg: `dict(type='Pretrained', checkpoint=PATH_OR_timm://NAME[, prefix='backbone.'])` or None.
+        init_cfg: `dict(type='Pretrained', checkpoint=SOURCE[, prefix='backbone.'])` or None; SOURCE is a path,
+            `https://...` or `timm://NAME`.
 
     Attributes:
         out_channels, out_strides: tuples, one entry per returned map.
