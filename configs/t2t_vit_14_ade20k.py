@@ -7,8 +7,6 @@ head 0.4, side layers; with total batch 16, 512x512 crops, 160k iterations, deca
 Command: torchrun --nproc_per_node 8 tools/train.py configs/t2t_vit_14_ade20k.py --launcher pytorch
          (8 GPUs x 2 images)
 Test:    tools/test.py configs/t2t_vit_14_ade20k.py CHECKPOINT --tta
-Weights: https://github.com/yitu-opensource/T2T-ViT/releases/download/main/81.5_T2T_ViT_14.pth.tar
-         to be saved in pretrain/.
 Cost: not measured by us.
 Published: no number. Ours: not trained by us.
 """
@@ -26,7 +24,10 @@ model = dict(
         type='T2TViT',
         arch='14',
         drop_path_rate=0.1,
-        init_cfg=dict(type='Pretrained', checkpoint='pretrain/81.5_T2T_ViT_14.pth.tar'),
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://github.com/yitu-opensource/T2T-ViT/releases/download/main/81.5_T2T_ViT_14.pth.tar',
+        ),
     ),
     neck=dict(type='StridePyramid', in_channels=dims, in_strides=[4, 8, 16, 16]),
     decode_head=dict(in_channels=dims, num_classes=_base_.num_classes),

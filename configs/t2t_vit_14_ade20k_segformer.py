@@ -5,8 +5,6 @@ Recipe: SegFormer's own (arXiv 2105.15203): AdamW 6e-5, weight decay 0.01, learn
 Command: torchrun --nproc_per_node 8 tools/train.py configs/t2t_vit_14_ade20k_segformer.py --launcher pytorch
          (8 GPUs x 2 images)
 Test:    tools/test.py configs/t2t_vit_14_ade20k_segformer.py CHECKPOINT --tta
-Weights: https://github.com/yitu-opensource/T2T-ViT/releases/download/main/81.5_T2T_ViT_14.pth.tar
-         to be saved in pretrain/.
 Cost: not measured by us.
 Published: no number for T2T-ViT on ADE20K. Ours: not trained by us.
 """
@@ -24,7 +22,10 @@ model = dict(
         type='T2TViT',
         arch='14',
         drop_path_rate=0.1,
-        init_cfg=dict(type='Pretrained', checkpoint='pretrain/81.5_T2T_ViT_14.pth.tar'),
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://github.com/yitu-opensource/T2T-ViT/releases/download/main/81.5_T2T_ViT_14.pth.tar',
+        ),
     ),
     decode_head=dict(in_channels=dims, num_classes=_base_.num_classes),
     test_cfg=dict(mode='slide', crop_size=_base_.crop_size, stride=(341, 341)),

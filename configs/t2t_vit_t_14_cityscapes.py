@@ -7,8 +7,6 @@ slide stride (768, 768), ImageNet-1k weights at 224.
 Command: torchrun --nproc_per_node 4 tools/train.py configs/t2t_vit_t_14_cityscapes.py --launcher pytorch
          (4 GPUs x 2 images)
 Test:    tools/test.py configs/t2t_vit_t_14_cityscapes.py CHECKPOINT --tta
-Weights: https://github.com/yitu-opensource/T2T-ViT/releases/download/main/81.7_T2T_ViTt_14.pth.tar
-         to be saved in pretrain/.
 Cost: not measured by us.
 Published: no number. Ours: not trained by us.
 """
@@ -26,7 +24,10 @@ model = dict(
         type='T2TViT',
         arch='t_14',
         drop_path_rate=0.1,
-        init_cfg=dict(type='Pretrained', checkpoint='pretrain/81.7_T2T_ViTt_14.pth.tar'),
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://github.com/yitu-opensource/T2T-ViT/releases/download/main/81.7_T2T_ViTt_14.pth.tar',
+        ),
     ),
     neck=dict(type='StridePyramid', in_channels=dims, in_strides=[4, 8, 16, 16]),
     decode_head=dict(in_channels=dims, num_classes=_base_.num_classes),
