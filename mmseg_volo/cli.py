@@ -1,4 +1,4 @@
-"""`mmseg-volo train|test|predict`, which `tools/*.py` call too."""
+"""`mmseg-volo train|test|predict|weights`, which `tools/*.py` call too."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from mmseg_volo.engine.optim import amp_options
 from mmseg_volo.engine.runner import SegRunner
 from mmseg_volo.errors import UsageError
 from mmseg_volo.inference import predict_files
+from mmseg_volo.weights_tool import add_arguments
 
 
 def parser() -> argparse.ArgumentParser:
     """The arguments that MMSegmentation's users know."""
     root = argparse.ArgumentParser('mmseg-volo', description='Train, test and use semantic segmentors.')
-    commands = root.add_subparsers(dest='command', required=True, metavar='train|test|predict')
+    commands = root.add_subparsers(dest='command', required=True, metavar='train|test|predict|weights')
 
     train_args = commands.add_parser('train', help='train a segmentor')
     train_args.add_argument('config', help='path of a config, or the name of a shipped one')
@@ -48,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     predict_args.add_argument('--out', required=True, help='folder for masks/ and overlays/')
     predict_args.add_argument('--opacity', type=float, default=0.5, help='of the overlay, 0 to 1')
     predict_args.add_argument('--device', help="e.g. 'cpu', 'cuda:1'")
+    add_arguments(commands.add_parser('weights', help='list, fetch, convert and check weights'))
     return root
 
 
@@ -69,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = parser().parse_args(argv)
     try:
-        {'train': train, 'test': test, 'predict': predict}[args.command](args)
+        {'train': train, 'test': test, 'predict': predict, 'weights': weights}[args.command](args)
     except (UsageError, FileNotFoundError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
@@ -107,6 +109,11 @@ def predict(args: argparse.Namespace) -> None:
     if len(args.paths) <= count:
         raise UsageError(f'expected CONFIG CHECKPOINT INPUT... or CHECKPOINT INPUT..., got {" ".join(args.paths)}')
     predict_files(load(*args.paths[:count], device=args.device), args.paths[count:], args.out, args.opacity)
+
+
+def weights(args: argparse.Namespace) -> None:
+    """Lists, fetches, converts or checks weights."""
+    args.call(args)
 
 
 def build(cfg: Config) -> SegRunner:

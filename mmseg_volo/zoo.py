@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,6 +102,31 @@ PUBLISHED = {
     'CoAtNet': _coatnet(),
 }
 START, END = '<!-- backbones: tools/backbone_table.py writes this -->', '<!-- /backbones -->'
+
+
+class Weights(NamedTuple):
+    """Published ImageNet weights, as `init_cfg` takes them."""
+
+    family: str
+    arch: str
+    pixels: int  # side of the images that they were trained on last: `pretrain_img_size`
+    checkpoint: str
+
+
+def available() -> list[Weights]:
+    """Those of the table, and what else timm has for the same variants: other sizes, ImageNet-12k and -22k."""
+    import timm
+
+    rows = []
+    for family, archs in PUBLISHED.items():
+        for arch, published in archs.items():
+            rows += [Weights(family, arch, 224, published.weights)] * published.weights.startswith('https')
+            for name in timm.list_pretrained(f'{family.lower()}_{arch}*'):
+                # `volo_d1_384.sail_in1k`: what follows the variant is a size at most
+                if re.fullmatch(rf'{family.lower()}_{arch}(_\d{{3}})?\..+', name):
+                    size = timm.get_pretrained_cfg(name).input_size[-1]
+                    rows.append(Weights(family, arch, size, f'timm://{name}'))
+    return rows
 
 
 def size(family: str, arch: str) -> tuple[int, float]:

@@ -1,0 +1,198 @@
+"""`mmseg-volo weights list|fetch|convert|check`: ImageNet weights and checkpoints as files."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from mmengine.registry import MODELS, DefaultScope
+from torch import Tensor
+
+from mmseg_volo.apis import load
+from mmseg_volo.backbones.base import Backbone
+from mmseg_volo.config import load_config
+from mmseg_volo.download import cached_path, find
+from mmseg_volo.engine.hooks import RECORD
+from mmseg_volo.errors import UsageError
+from mmseg_volo.weights import (
+    SHOWN,
+    locate,
+    read_checkpoint,
+    read_state_dict,
+    save_safetensors,
+    strict_load,
+    url_of,
+)
+from mmseg_volo.zoo import ARCHS, available
+
+SOURCE = 'path of a .pth, .pth.tar or .safetensors file, https://..., or timm://NAME'
+
+
+def add_arguments(root: argparse.ArgumentParser) -> None:
+    """The four commands; each sets `call` to what runs it."""
+    commands = root.add_subparsers(dest='weights_command', required=True, metavar='list|fetch|convert|check')
+
+    args = commands.add_parser('list', help='published weights, and which of them are here')
+    args.add_argument('pattern', nargs='?', default='', help='part of a name, or with * and ?, e.g. "caformer*384"')
+    args.set_defaults(call=list_weights)
+
+    args = commands.add_parser('fetch', help='download into the cache and print the paths')
+    args.add_argument('names', nargs='+', metavar='NAME|URL|CONFIG', help='what `list` shows, or a config')
+    args.set_defaults(call=fetch_weights)
+
+    args = commands.add_parser('convert', help='any readable weights to .safetensors')
+    args.add_argument('source', metavar='SRC', help=SOURCE)
+    args.add_argument('target', metavar='DST', help='path of the .safetensors file to be')
+    args.add_argument('--config', help="convert to the keys of this config's backbone, without classifier")
+    args.add_argument('--force', action='store_true', help='replace DST')
+    _add_backbone(args)
+    args.set_defaults(call=convert)
+
+    args = commands.add_parser('check', help='say whether weights fit, and which keys do not')
+    args.add_argument('source', metavar='FILE', help=SOURCE)
+    args.add_argument('config', nargs='?', help='whose model or backbone they should fit; our checkpoints know')
+    _add_backbone(args)
+    args.set_defaults(call=check)
+
+
+def _add_backbone(args: argparse.ArgumentParser) -> None:
+    args.add_argument('--type', choices=[*ARCHS], help='a backbone instead of a config')
+    args.add_argument('--arch', help="of --type, e.g. 'd1'")
+    args.add_argument('--img-size', type=int, default=224, help='of the images trained on; 224 if not given')
+    args.add_argument('--prefix', default='', help="take only keys that begin so, without it, e.g. 'backbone.'")
+
+
+def list_weights(args: argparse.Namespace) -> None:
+    """Prints a line per published file: megabytes if it is here, image size, backbone, name for `init_cfg`.
+
+    Raises:
+        UsageError: none matches the pattern.
+    """
+    pattern = args.pattern.lower()
+    if not {'*', '?', '['} & {*pattern}:
+        pattern = f'*{pattern}*'
+    rows = [w for w in available() if any(fnmatch(t.lower(), pattern) for t in (w.checkpoint, f'{w.family} {w.arch}'))]
+    if not rows:
+        raise UsageError(f'no published weights match {args.pattern!r}: without a pattern, `list` shows all')
+    print(f'{"MB here":>7}  {"pixels":>6}  {"type":14}  {"arch":12}  checkpoint')
+    for row in rows:
+        path = find(url_of(row.checkpoint))
+        here = f'{path.stat().st_size / 1e6:.1f}' if path else '-'
+        print(f'{here:>7}  {row.pixels:>6}  {row.family:14}  {row.arch:12}  {row.checkpoint}')
+
+
+def fetch_weights(args: argparse.Namespace) -> None:
+    """Downloads what is not here yet and prints a path per name.
+
+    Raises:
+        FileNotFoundError, UsageError: a name means nothing, or its file cannot be had.
+    """
+    sources = {source: name for name in args.names for source in _sources(name)}
+    for source in sources:  # a wrong name is said before the first download
+        if url := url_of(source):
+            cached_path(url)
+    for source, name in sources.items():
+        path = locate(source)
+        if not path.is_file():
+            raise FileNotFoundError(f'no checkpoint at {path.absolute()}, where {name} has its weights')
+        print(path)
+
+
+def _sources(name: str) -> list[str]:
+    if '://' in name:
+        return [name]
+    import timm
+
+    if timm.is_model(name.split('.')[0]) or ('.' in Path(name).name and not name.endswith('.py')):
+        return [f'timm://{name}']
+    model = load_config(name).model
+    parts = [model, *(part for part in model.values() if isinstance(part, Mapping))]
+    starts = [part['init_cfg'] for part in parts if isinstance(part.get('init_cfg'), Mapping)]
+    found = [start['checkpoint'] for start in starts if 'checkpoint' in start]
+    if not found:
+        raise UsageError(f'{name} starts from random weights: there is nothing to fetch')
+    return found
+
+
+def convert(args: argparse.Namespace) -> None:
+    """Writes weights as .safetensors: under the keys that they have, or under those of a backbone that they fit.
+
+    Raises:
+        FileNotFoundError, UsageError: the source cannot be read or does not fit, or the target is in the way.
+    """
+    target = Path(args.target).expanduser()
+    if target.suffix != '.safetensors':
+        raise UsageError(f'expected a target that ends in .safetensors, got {args.target}')
+    if not target.absolute().parent.is_dir():
+        raise FileNotFoundError(f'there is no folder {target.absolute().parent}: make it first')
+    if target.exists() and not args.force:
+        raise UsageError(f'{target.absolute()} exists: choose another name, or replace it with --force')
+    wanted = _backbone_config(args)
+    weights = read_state_dict(args.source, args.prefix)
+    metadata = {'source': args.source if '://' in args.source else Path(args.source).name}
+    if wanted:
+        weights = _own_keys(wanted, weights, args.source)
+        metadata |= {'type': wanted['type'], 'arch': str(wanted['arch'])}
+    save_safetensors(weights, target, metadata)
+    print(f'{target}: {_size(weights)}')
+
+
+def _own_keys(wanted: dict[str, Any], weights: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    backbone = _build(wanted)
+    backbone.load_pretrained(weights, source)
+    trained_norms = any(k.startswith('out_norms.') for k in weights)  # otherwise ours, at identity: not theirs to keep
+    return {k: v for k, v in backbone.state_dict().items() if trained_norms or not k.startswith('out_norms.')}
+
+
+def check(args: argparse.Namespace) -> None:
+    """Says that weights are finite and fit, key by key.
+
+    Raises:
+        FileNotFoundError, UsageError: they cannot be read, or do not; names the first wrong keys.
+    """
+    wanted = _backbone_config(args)
+    weights = read_state_dict(args.source, args.prefix)
+    bad = [k for k, v in weights.items() if v.is_floating_point() and not v.isfinite().all()]
+    if bad:
+        raise UsageError(f'{args.source}: {len(bad)} weights hold NaN or infinity: {", ".join(bad[:SHOWN])}')
+    if wanted is None:
+        path = locate(args.source)
+        if RECORD not in read_checkpoint(path).get('meta', {}):
+            raise UsageError(f'{args.source} does not say which model it is for: give a config, or --type and --arch')
+        load(path, device='cpu')
+        what = 'the model that it names'
+    elif args.config and any(k.startswith('decode_head.') for k in weights):
+        strict_load(load(args.config, device='cpu'), weights, args.source)
+        what = f'the model of {args.config}'
+    else:
+        _build(wanted).load_pretrained(weights, args.source)
+        what = f'{wanted["type"]} {wanted["arch"]}'
+    print(f'{args.source} fits {what}: {_size(weights)}')
+
+
+def _backbone_config(args: argparse.Namespace) -> dict[str, Any] | None:
+    if args.config and (args.type or args.arch):
+        raise UsageError(f'expected a config or --type and --arch, got {args.config} and both')
+    if bool(args.type) != bool(args.arch):
+        raise UsageError(f'--type and --arch go together, got --type {args.type} --arch {args.arch}')
+    if args.config:
+        return dict(load_config(args.config).model.backbone)
+    return dict(type=args.type, arch=args.arch, pretrain_img_size=args.img_size) if args.type else None
+
+
+def _build(wanted: dict[str, Any]) -> Backbone:
+    try:
+        with DefaultScope.overwrite_default_scope('mmseg'):
+            backbone = MODELS.build({**wanted, 'init_cfg': None})
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(' '.join(str(error).split())) from error
+    if not isinstance(backbone, Backbone):
+        raise UsageError(f'{wanted["type"]} is not a backbone of ours: expected one of {", ".join(ARCHS)}')
+    return backbone
+
+
+def _size(weights: Mapping[str, Tensor]) -> str:
+    return f'{len(weights)} tensors, {sum(v.nbytes for v in weights.values()) / 1e6:.1f} MB'
