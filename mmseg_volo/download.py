@@ -56,11 +56,11 @@ def fetch(url: str) -> Path:
         with FileLock(f'{place}.lock'):
             if not place.is_file():  # another process may have brought it meanwhile
                 download(address, place)
-    except TransferError as error:
-        raise _by_hand(url, f'{error}' if address == url else f'at {address}: {error}') from None
-    except OSError as error:
+    except (TransferError, OSError) as error:
         if place.is_file():  # brought by another process, on a file system without locks
             return place
+        if isinstance(error, TransferError):
+            raise _by_hand(url, f'{error}' if address == url else f'at {address}: {error}') from None
         raise UsageError(
             f'{place} cannot be written ({error.strerror or error}): make room there, or set TORCH_HOME to a folder '
             f'that can be written'

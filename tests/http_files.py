@@ -8,6 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import constants
 
 
 @dataclass
@@ -19,7 +24,8 @@ class File:
     status: int = 200
     ranges: bool = True  # False: every answer is the whole file
     heeds_if_range: bool = True
-    hold: threading.Event | None = None  # after the first cut, the connection stays silent until this is set
+    hold: threading.Event | None = None  # at a cut, silence until this is set
+    goes_on: bool = False  # after the silence, with the rest
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -46,6 +52,8 @@ class Handler(BaseHTTPRequestHandler):
         if file.hold and cut < size:
             self.wfile.flush()
             file.hold.wait(30)
+            if file.goes_on:
+                self.wfile.write(file.content[start + cut :])
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -74,3 +82,15 @@ def serve() -> Iterator[Server]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def empty_caches(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """New caches below `folder`, no switch set, no proxy in the way of this machine; returns our cache."""
+    for name in ('MMSEG_VOLO_OFFLINE', 'MMSEG_VOLO_MIRROR'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv('no_proxy', '127.0.0.1')
+    monkeypatch.setenv('TORCH_HOME', str(folder / 'torch'))
+    monkeypatch.setattr(torch.hub, '_hub_dir', None)
+    monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(folder / 'hub'))
+    monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', False)
+    return folder / 'torch/hub/checkpoints/mmseg_volo'

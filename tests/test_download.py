@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
-import huggingface_hub.constants
 import pytest
 import torch
-from http_files import File, Server, serve
+from http_files import File, Server, empty_caches, serve
+from huggingface_hub import constants
 
 from mmseg_volo import transfer
 from mmseg_volo.download import cached_path, fetch, find
@@ -38,16 +38,9 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Empty caches, no mirror, no proxy, no patience."""
-    for name in ('MMSEG_VOLO_OFFLINE', 'MMSEG_VOLO_MIRROR'):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv('no_proxy', '127.0.0.1')
-    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
-    monkeypatch.setattr(torch.hub, '_hub_dir', None)
-    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
-    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', False)
+    """Empty caches, no patience."""
     monkeypatch.setattr(transfer, 'WAIT', 0.01)
-    return tmp_path / 'torch/hub/checkpoints/mmseg_volo'
+    return empty_caches(tmp_path, monkeypatch)
 
 
 def refused(url: str, *matches: str) -> str:
@@ -167,9 +160,9 @@ def test_a_blocked_network_says_what_to_put_where(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize('switch', ['MMSEG_VOLO_OFFLINE', 'HF_HUB_OFFLINE'])
 def test_offline_means_no_request(server: Server, switch: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, 'ENDPOINT', server.url)
+    monkeypatch.setattr(constants, 'ENDPOINT', server.url)
     if switch == 'HF_HUB_OFFLINE':  # the hub reads it when it is imported
-        monkeypatch.setattr(huggingface_hub.constants, switch, True)
+        monkeypatch.setattr(constants, switch, True)
     else:
         monkeypatch.setenv(switch, '1')
         refused(server.url + '/w.pth', f'{switch} is set')
@@ -210,7 +203,7 @@ def test_a_hash_in_the_name_is_held_to(server: Server) -> None:
 
 
 def test_the_hubs_hash_is_held_to(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, 'ENDPOINT', server.url)
+    monkeypatch.setattr(constants, 'ENDPOINT', server.url)
     for digest in ('0' * 64, hashlib.sha256(CONTENT).hexdigest()):
         headers = {'Location': '/cdn', 'X-Linked-Etag': f'"{digest}"'}
         server.files[ON_HUB.removeprefix('https://huggingface.co')] = File(status=302, headers=headers)
@@ -270,21 +263,21 @@ def test_many_processes_make_one_download(server: Server, tmp_path: Path) -> Non
 
 
 def test_without_working_locks_the_file_is_still_right(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two downloads into one part, as on file systems where locks do nothing; the later one overtakes."""
+    """Two downloads into one part, as on file systems where locks do nothing: one overtakes the other."""
     url, hold = server.url + '/w.pth', threading.Event()
-    server.files['/w.pth'] = File(CONTENT, cuts=[1000, 2000], hold=hold)
+    server.files['/w.pth'] = File(CONTENT, cuts=[1000], hold=hold, goes_on=True)
     monkeypatch.setattr('mmseg_volo.download.FileLock', lambda _: nullcontext())
-    threads = [threading.Thread(target=fetch, args=(url,)) for _ in range(2)]
-    threads[0].start()
-    while not cached_path(url).with_name('w.pth.part').is_file():
+    found: list[Path] = []
+    thread = threading.Thread(target=lambda: found.append(fetch(url)))
+    thread.start()
+    part = cached_path(url).with_name('w.pth.part')
+    while not (part.is_file() and part.stat().st_size == 1000):
         time.sleep(0.01)
-    threads[1].start()
-    while len(server.requests) < 2:
-        time.sleep(0.01)
-    hold.set()
-    for thread in threads:
-        thread.join(30)
     assert fetch(url).read_bytes() == CONTENT
+    hold.set()
+    thread.join(30)
+    assert server.ranges() == [None, 'bytes=1000-']
+    assert found[0].read_bytes() == CONTENT
 
 
 def test_no_room_and_no_permission_are_said(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,10 +6,10 @@ import argparse
 import re
 from pathlib import Path
 
-import huggingface_hub.constants
 import pytest
 import torch
 from conftest import ROOT, Trap
+from http_files import empty_caches
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -28,11 +28,8 @@ TREE = 'github.com/yitu-opensource/T2T-ViT/releases/download/main/81.5_T2T_ViT_1
 @pytest.fixture(autouse=True)
 def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Empty caches; a mirror that is a folder, so that nothing asks the network."""
-    monkeypatch.delenv('MMSEG_VOLO_OFFLINE', raising=False)
+    empty_caches(tmp_path, monkeypatch)
     monkeypatch.setenv('MMSEG_VOLO_MIRROR', str(tmp_path / 'mirror'))
-    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
-    monkeypatch.setattr(torch.hub, '_hub_dir', None)
-    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
     monkeypatch.chdir(tmp_path)
     return tmp_path / 'mirror'
 
