@@ -13,7 +13,8 @@ from mmengine.config import Config, DictAction
 from mmseg_volo.apis import CHECKPOINT_SUFFIXES, load
 from mmseg_volo.config import load_config
 from mmseg_volo.datasets.check import check_files
-from mmseg_volo.engine.optim import amp_options
+from mmseg_volo.engine.batch import set_batch
+from mmseg_volo.engine.optim import set_precision
 from mmseg_volo.engine.runner import SegRunner
 from mmseg_volo.errors import UsageError
 from mmseg_volo.inference import predict_files
@@ -28,7 +29,19 @@ def parser() -> argparse.ArgumentParser:
     train_args = commands.add_parser('train', help='train a segmentor')
     train_args.add_argument('config', help='path of a config, or the name of a shipped one')
     train_args.add_argument('--resume', action='store_true', help='go on from the latest checkpoint in the work dir')
-    train_args.add_argument('--amp', action='store_true', help='mixed precision: bfloat16 where the device has it')
+    train_args.add_argument(
+        '--amp',
+        action=argparse.BooleanOptionalAction,
+        help='mixed precision: bfloat16 where the device has it; on by default on GPUs that have it',
+    )
+    train_args.add_argument(
+        '--accumulate',
+        type=int,
+        default=1,
+        metavar='N',
+        help='update after N iterations; max_iters and intervals of the config then count updates',
+    )
+    train_args.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the batch')
     _add_common(train_args)
 
     test_args = commands.add_parser('test', help='evaluate a checkpoint')
@@ -82,8 +95,8 @@ def train(args: argparse.Namespace) -> None:
     """Trains what a config describes."""
     cfg = prepare(args, ['train_dataloader', 'val_dataloader'])
     cfg.resume = args.resume or cfg.get('resume', False)
-    if args.amp:
-        cfg.optim_wrapper.update(amp_options())
+    set_precision(cfg.optim_wrapper, args.amp)
+    set_batch(cfg, args.accumulate, args.auto_scale_lr)
     build(cfg).train()
 
 

@@ -219,3 +219,37 @@ def test_position_grid_is_resized_not_replaced(name: str) -> None:
         wide = model(constant)[1]
     profile = wide[0].mean((0, 1))
     assert (profile[2:-2].diff() > 0).all() or (profile[2:-2].diff() < 0).all()
+
+
+# layers of each stage of TINY after the stem, which T2T-ViT does not have: its first token layer is 0
+LAYERS = {'T2TViT': (0, 1, 2, 1), 'CoAtNet': (1, 2, 2, 1), 'VOLO': (2, 1, 2, 1)}
+SAME_LAYER = {  # what leads to a block has its depth
+    'T2TViT': ('tokens_to_token.project.weight', 'cls_token', 'blocks.0.mlp.fc2.bias'),
+    'CoAtNet': ('stages.2.blocks.0.shortcut.expand.weight', 'stages.2.blocks.0.mlp.fc2.bias'),
+    'VOLO': ('network.1.proj.weight', 'pos_embed', 'network.2.0.mlp.fc2.bias'),
+}
+
+
+@family
+@pytest.mark.parametrize('indices', [(0,), (1,), (0, 2), (0, 1, 2, 3)])
+def test_every_parameter_has_a_depth(name: str, indices: tuple[int, ...]) -> None:
+    model = build(name, out_indices=indices, in_channels=1)
+    ids = model.layer_ids()
+    last = sum(LAYERS.get(name, (1, 2, 1, 1))[: model.num_stages])
+    assert ids.keys() == dict(model.named_parameters()).keys()
+    assert set(ids.values()) == set(range(last + 1))
+    assert ids[model.stem_key] == 0
+    assert {ids[k] for k in ids if k.startswith('out_norms.')} == {last}
+
+
+@family
+def test_depths_grow_in_the_order_of_the_forward_pass(name: str) -> None:
+    model = build(name).eval()
+    ids, seen = model.layer_ids(), []
+    for prefix, module in model.named_modules():
+        if depths := {ids[k] for k, _ in module.named_parameters(prefix, recurse=False) if prefix}:
+            module.register_forward_pre_hook(lambda *_, depths=depths: seen.extend(depths))
+    model(torch.zeros(1, 3, 64, 64))
+    assert seen == sorted(seen) and set(seen) == set(ids.values())
+    default = ('stages.1.downsample.conv.weight', 'stages.1.blocks.0.mlp.fc2.weight')
+    assert len({ids[k] for k in SAME_LAYER.get(name, default)}) == 1

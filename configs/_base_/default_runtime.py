@@ -13,5 +13,6 @@ resume = False
 
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends, name='visualizer')
+# averaged weights: custom_hooks = [*_base_.custom_hooks, dict(type='EMAHook', momentum=2e-4)] in an experiment
 custom_hooks = [dict(type='PlainCheckpointHook')]
 tta_model = dict(type='RunningTTA')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import torch.nn.functional as F
@@ -85,7 +86,10 @@ class Backbone(BaseModule):
         raise NotImplementedError
 
     def _parts(self) -> list[list[nn.Module | nn.Parameter]]:
-        """What `frozen_stages` freezes: the parts of the stem, then of each stage that is built."""
+        """The parts of the stem, then of each stage that is built, in order: for `frozen_stages` and `layer_ids`.
+
+        Blocks stand in an `nn.Sequential`, which may be in an `nn.ModuleDict`.
+        """
         raise NotImplementedError
 
     def _convert(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -112,6 +116,33 @@ class Backbone(BaseModule):
         for i, stride, norm in zip(self.out_indices, self.out_strides, self.out_norms, strict=True):
             outs.append(norm(maps[i][..., : -(-height // stride), : -(-width // stride)]))
         return tuple(outs)
+
+    def layer_ids(self) -> dict[str, int]:
+        """How deep each parameter lies, by its name: what a learning rate that grows with depth goes by.
+
+        The stem is 0, then each block is a layer of its own, counted over the whole network. Downsampling, position
+        tables and tokens belong to the block that follows them, `out_norms` to the last one. Where the stem has no
+        weights (T2T-ViT), the first layer that has some is 0.
+        """
+        stem, *stages = self._parts()
+        layers = [stem]
+        for parts in stages:
+            waiting: list[nn.Module | nn.Parameter] = []
+            for part in chain.from_iterable(p.values() if isinstance(p, nn.ModuleDict) else [p] for p in parts):
+                if not isinstance(part, nn.Sequential):  # which holds the blocks
+                    waiting.append(part)
+                    continue
+                for block in part:
+                    layers.append([*waiting, block])
+                    waiting = []
+            layers.append(waiting)
+        found: dict[int, int] = {}
+        depth = 0
+        for layer in layers:
+            own = [p for part in layer for p in (part.parameters() if isinstance(part, nn.Module) else [part])]
+            found |= dict.fromkeys(map(id, own), depth)
+            depth += bool(own)
+        return {name: found.get(id(p), depth - 1) for name, p in self.named_parameters()}
 
     def _run(self, blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
         for block in blocks:

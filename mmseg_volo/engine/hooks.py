@@ -20,6 +20,7 @@ from torch import Tensor
 from mmseg_volo.draw import colour, overlay, with_legend
 
 RECORD = 'mmseg_volo'  # meta[RECORD] is what inference needs, as data: no config text is ever executed
+ACCUMULATED = 'accumulated'  # meta[ACCUMULATED]: iterations per update of the weights
 
 
 def plain(value: Any) -> Any:
@@ -55,6 +56,7 @@ class PlainCheckpointHook(Hook):
         }
         cfg = runner.cfg
         checkpoint['meta'][RECORD] = {key: cfg[key] for key in ('model', 'test_pipeline') if key in cfg}
+        checkpoint['meta'][ACCUMULATED] = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
         for key, value in checkpoint.items():
             if key not in ('state_dict', 'ema_state_dict', 'optimizer'):
                 checkpoint[key] = plain(value)

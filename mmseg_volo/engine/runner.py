@@ -1,15 +1,27 @@
-"""mmengine's Runner with a quiet start and safe, strict loading."""
+"""mmengine's Runner with a quiet start, safe and strict loading, and several processes without a GPU."""
 
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 from typing import Any
 
+import torch.distributed
+from mmengine.device import get_device
+from mmengine.dist import is_distributed
+from mmengine.hooks import EMAHook
 from mmengine.logging import MMLogger
-from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.model import BaseTTAModel, MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
+from mmengine.optim import OptimWrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmseg_volo.engine.batch import Batch
+from mmseg_volo.engine.hooks import ACCUMULATED
+from mmseg_volo.engine.optim import precision_of
+from mmseg_volo.errors import UsageError
 from mmseg_volo.weights import read_checkpoint, strict_load, unwrap
 
 # said at every start with nothing wrong; they go to the log file
@@ -27,6 +39,14 @@ class SegRunner(Runner):
     Checkpoints (`load_from`, `resume`, test) are read as plain data and must fit the model key by key.
     """
 
+    def setup_env(self, env_cfg: dict) -> None:
+        """mmengine's; without a GPU torchrun's processes talk through gloo, where mmengine's would ask for CUDA."""
+        if self._launcher == 'pytorch' and get_device() == 'cpu' and not is_distributed():
+            seconds = env_cfg.get('dist_cfg', {}).get('timeout')
+            timeout = None if seconds is None else timedelta(seconds=seconds)
+            torch.distributed.init_process_group('gloo', timeout=timeout)
+        super().setup_env(env_cfg)
+
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """mmengine's logger; its console handler lets only warnings through until `load_or_resume`."""
         logger = super().build_logger(*args, **kwargs)
@@ -36,12 +56,57 @@ class SegRunner(Runner):
             handler.addFilter(lambda record: not record.getMessage().startswith(MEANINGLESS))
         return logger
 
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """mmengine's; without a GPU DDP takes no device ids, and torch has no synchronised BatchNorm."""
+        plain = model_wrapper_cfg is None and not is_model_wrapper(model)
+        if not (plain and self.distributed and get_device() == 'cpu'):
+            return super().wrap_model(model_wrapper_cfg, model)
+        if any(isinstance(m, _BatchNorm) for m in model.modules()):
+            self.logger.warning(
+                'SyncBN needs a GPU: BatchNorm takes the statistics of each process alone, '
+                'and checkpoints hold those of the first'
+            )
+        unused = self.cfg.get('find_unused_parameters', False)
+        model = revert_sync_batchnorm(model)
+        return MMDistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=unused)
+
+    @property
+    def batch(self) -> Batch:
+        """What an update of the weights sees; once the training is set up."""
+        scaling = self.auto_scale_lr or {}
+        return Batch(
+            self.world_size,
+            self.train_dataloader.batch_size or 1,
+            getattr(self.optim_wrapper, '_accumulative_counts', 1),
+            scaling.get('base_batch_size'),
+            scaling.get('enable', False),
+        )
+
+    def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
+        """Linear in the effective batch; mmengine counts no accumulated gradients, and logs the old rate."""
+        if (auto_scale_lr or {}).get('enable', False):
+            for group in optim_wrapper.param_groups:
+                group['lr'] *= self.batch.lr_factor
+
     def load_or_resume(self) -> None:
-        """The last step before the first iteration: sets the console free and says where the results go."""
+        """The last step before the first iteration: sets the console free and says what will be done."""
         for handler, level in self._console.items():
             handler.setLevel(level)
         self.logger.info(f'{self.experiment_name}: log, config and checkpoints go to {self.work_dir}')
+        if isinstance(self.optim_wrapper, OptimWrapper):
+            hint = self.batch.way_out()
+            precision = f'{precision_of(self.optim_wrapper)} on {get_device()}'
+            self.logger.info(f'{self.batch}, {precision}{hint and f"; {hint}"}')
         super().load_or_resume()
+
+    def test(self) -> dict:
+        """mmengine's; a checkpoint's weights are the averaged ones already, so that no EMAHook has to swap them in.
+
+        With `--tta` it would look for them under other names, not find them, and swap random ones in.
+        """
+        if not isinstance(self.optim_wrapper, OptimWrapper):  # no training before this in the same process
+            self._hooks = [hook for hook in self._hooks if not isinstance(hook, EMAHook)]
+        return super().test()
 
     def load_checkpoint(
         self,
@@ -53,10 +118,18 @@ class SegRunner(Runner):
         """Loads a checkpoint into the model; the signature is mmengine's, but it is always strict and on the CPU.
 
         Raises:
-            FileNotFoundError, UsageError: see `mmseg_volo.weights`.
+            FileNotFoundError, UsageError: see `mmseg_volo.weights`; a training is resumed with another `--accumulate`.
         """
         checkpoint = read_checkpoint(filename)
-        checkpoint.get('meta', {}).pop('config', None)  # `resume` would execute it
+        if 'state_dict' not in checkpoint:  # a file of weights; mmengine's EMAHook looks for them there
+            checkpoint = {'state_dict': unwrap(checkpoint, filename)}
+        meta = checkpoint.get('meta', {})
+        meta.pop('config', None)  # `resume` would execute it
+        if self._resume and meta.get(ACCUMULATED, 1) != self.batch.accumulated:
+            raise UsageError(
+                f'{filename} comes from a training with --accumulate {meta.get(ACCUMULATED, 1)}, where an iteration '
+                f'is another part of the schedule: resume it with the same, not with {self.batch.accumulated}'
+            )
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         model = self.model
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):

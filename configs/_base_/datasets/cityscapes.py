@@ -42,6 +42,7 @@ train_dataloader = dict(
         pipeline=train_pipeline,
     ),
 )
+auto_scale_lr = dict(enable=False, base_batch_size=8)  # images per update in the recipes; --auto-scale-lr enables
 val_dataloader = dict(
     batch_size=1,
     num_workers=4,
