@@ -15,7 +15,7 @@ import torch
 from conftest import ROOT
 
 from mmseg_volo.cli import main
-from mmseg_volo.config import CONFIGS, load_config, shipped_configs
+from mmseg_volo.config import CONFIGS, load_config
 from mmseg_volo.datasets import scenes
 from mmseg_volo.engine.batch import Batch, accumulate
 from mmseg_volo.errors import UsageError
@@ -36,7 +36,7 @@ model = dict(
 optim_wrapper = dict(optimizer=dict(lr=0.3, eps=0.01))
 train_cfg = dict(max_iters=2, val_interval=2)
 custom_hooks = [*_base_.custom_hooks, dict(type='EMAHook', momentum=0.25, begin_iter=1)]
-default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=-1))
+default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=-1, save_best=None))
 randomness = dict(seed=0)
 """
 QUIET = [f'{k}_dataloader.{o}' for k in ('train', 'val') for o in ('num_workers=0', 'persistent_workers=False')]
@@ -69,7 +69,8 @@ def rates(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
 
 def train(config: Path, data: Path, work: Path, images: int, *arguments: str, options: tuple[str, ...] = ()) -> int:
     options = (f'data_root={data}', f'train_dataloader.batch_size={images}', *QUIET, *options)
-    return main(['train', str(config), '--work-dir', str(work), *arguments, '--cfg-options', *options])
+    # bfloat16, the default on a GPU, is too coarse to compare updates
+    return main(['train', str(config), '--no-amp', '--work-dir', str(work), *arguments, '--cfg-options', *options])
 
 
 def test_accumulated_updates_are_those_of_the_whole_batch(
@@ -181,15 +182,6 @@ def test_all_that_counts_iterations_grows() -> None:
         cfg = load_config('volo_d4_cityscapes')
         cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=3)
         accumulate(cfg, 2)
-
-
-def test_recipes_say_their_batch() -> None:
-    for name in shipped_configs():
-        cfg = load_config(name)
-        card = re.search(r'\((\d+) GPUs x (\d+) images\)', (CONFIGS / f'{name}.py').read_text())
-        gpus, images = map(int, card.groups()) if card else (1, cfg.train_dataloader.batch_size)
-        assert images == cfg.train_dataloader.batch_size, name
-        assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=gpus * images), name
 
 
 def test_two_processes_without_a_gpu(data: Path, tmp_path: Path) -> None:

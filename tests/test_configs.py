@@ -73,6 +73,18 @@ def test_crops_and_classes_agree(path: Path) -> None:
 
 
 @every
+def test_batch_and_optimiser_are_those_of_the_recipe(path: Path) -> None:
+    cfg = load_config(path)
+    card = re.search(r'\((\d+) GPUs x (\d+) images\)', path.read_text())
+    gpus, images = map(int, card.groups()) if card else (1, cfg.train_dataloader.batch_size)
+    assert images == cfg.train_dataloader.batch_size
+    assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=gpus * images)
+    if card:
+        assert cfg.optim_wrapper.constructor == 'SegOptimWrapperConstructor'
+        assert cfg.param_scheduler[-1].type == 'ProportionalPolyLR'
+
+
+@every
 def test_weights_are_those_of_the_backbone(path: Path) -> None:
     """The ImageNet weights of a config exist in timm, at the size that it says, or are its variant's official file."""
     import timm

@@ -9,7 +9,6 @@ from typing import Any
 import torch.distributed
 from mmengine.device import get_device
 from mmengine.dist import is_distributed
-from mmengine.hooks import EMAHook
 from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel, MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
@@ -99,15 +98,6 @@ class SegRunner(Runner):
             self.logger.info(f'{self.batch}, {precision}{hint and f"; {hint}"}')
         super().load_or_resume()
 
-    def test(self) -> dict:
-        """mmengine's; a checkpoint's weights are the averaged ones already, so that no EMAHook has to swap them in.
-
-        With `--tta` it would look for them under other names, not find them, and swap random ones in.
-        """
-        if not isinstance(self.optim_wrapper, OptimWrapper):  # no training before this in the same process
-            self._hooks = [hook for hook in self._hooks if not isinstance(hook, EMAHook)]
-        return super().test()
-
     def load_checkpoint(
         self,
         filename: str,
@@ -121,8 +111,7 @@ class SegRunner(Runner):
             FileNotFoundError, UsageError: see `mmseg_volo.weights`; a training is resumed with another `--accumulate`.
         """
         checkpoint = read_checkpoint(filename)
-        if 'state_dict' not in checkpoint:  # a file of weights; mmengine's EMAHook looks for them there
-            checkpoint = {'state_dict': unwrap(checkpoint, filename)}
+        checkpoint['state_dict'] = unwrap(checkpoint, filename)  # where mmengine's EMAHook looks for its copy
         meta = checkpoint.get('meta', {})
         meta.pop('config', None)  # `resume` would execute it
         if self._resume and meta.get(ACCUMULATED, 1) != self.batch.accumulated:
@@ -134,7 +123,7 @@ class SegRunner(Runner):
         model = self.model
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
-        strict_load(model, unwrap(checkpoint, filename), filename)
+        strict_load(model, checkpoint['state_dict'], filename)
         self._has_loaded = True
         self.logger.info(f'loaded {filename}')
         return checkpoint
