@@ -190,7 +190,8 @@ def test_two_processes_without_a_gpu(data: Path, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    options = [f'data_root={data}', 'train_dataloader.batch_size=2', *QUIET]
+    short = ['train_cfg.max_iters=1', 'train_cfg.val_interval=1']
+    options = [f'data_root={data}', 'train_dataloader.batch_size=2', *short, *QUIET]
     command = [sys.executable, str(ROOT / 'tools/train.py'), str(config), '--launcher', 'pytorch']
     common = dict(WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), CUDA_VISIBLE_DEVICES='')
     runs = [
@@ -207,4 +208,4 @@ def test_two_processes_without_a_gpu(data: Path, tmp_path: Path) -> None:
     assert [run.returncode for run in runs] == [0, 0], said
     assert 'effective batch 4 = 2 processes x 2 images (recipe: 4), float32 on cpu\n' in said[0]
     assert ''.join(said).count('SyncBN needs a GPU') == 1
-    assert 'mIoU' in said[0] and (work / 'iter_2.pth').is_file()
+    assert 'mIoU' in said[0] and (work / 'iter_1.pth').is_file()
