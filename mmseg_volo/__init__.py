@@ -11,8 +11,9 @@ warnings.filterwarnings('ignore', message='``build_pixel_sampler`` would be depr
 with contextlib.redirect_stdout(io.StringIO()):  # mmseg prints that an optional reader is absent
     import mmseg.datasets  # noqa: F401
 
-from mmseg_volo import backbones, datasets, engine, losses, necks, segmentors  # noqa: E402
+from mmseg_volo import backbones, datasets, engine, evaluation, losses, necks, segmentors  # noqa: E402
 from mmseg_volo.apis import Prediction, load, predict  # noqa: E402
 
-__all__ = ['Prediction', 'backbones', 'datasets', 'engine', 'load', 'losses', 'necks', 'predict', 'segmentors']
+__all__ = ['Prediction', 'load', 'predict']
+__all__ += ['backbones', 'datasets', 'engine', 'evaluation', 'losses', 'necks', 'segmentors']
 __version__ = '0.1.0'

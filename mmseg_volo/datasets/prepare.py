@@ -1,0 +1,281 @@
+"""A look at every file of a data set before training, and Cityscapes' training labels: `tools/prepare_data.py`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from mmseg_volo import __version__
+from mmseg_volo.datasets.layouts import LAYOUTS, Layout, Split, find, unpaired
+from mmseg_volo.datasets.train_ids import complete_png, each, make_train_ids
+from mmseg_volo.errors import UsageError
+from mmseg_volo.files import write_whole
+
+REPORT = 'mmseg_volo_data.json'
+SHOWN = 3  # problems in a message; the report has them all
+SIZES = 10  # image sizes of a split in the report
+IGNORED = 'ignored'
+
+
+@dataclass
+class Found:
+    """What was found in a split."""
+
+    images: int
+    labels: int
+    published: int
+    sizes: Counter[str] = field(default_factory=Counter)  # 'WIDTHxHEIGHT' -> images
+    pixels: Counter[str] = field(default_factory=Counter)  # class -> pixels of all labels
+    blank: list[str] = field(default_factory=list)  # labels of ignored pixels only
+
+    def record(self, classes: Sequence[str]) -> dict[str, Any]:
+        """As plain data for the report."""
+        common = dict(sorted(self.sizes.items(), key=lambda item: (-item[1], item[0]))[:SIZES])
+        if rest := self.images - sum(common.values()):
+            common['others'] = rest
+        pixels = {name: self.pixels[name] for name in [*classes, IGNORED]}
+        return dict(images=self.images, published=self.published, labels=self.labels, sizes=common, pixels=pixels)
+
+
+def prepare(name: str, root: str | Path, workers: int | None = None, overwrite: bool = False) -> dict[str, Any]:
+    """Checks a data set, makes Cityscapes' training labels, prints a table, and writes `ROOT/mmseg_volo_data.json`.
+
+    Checked are the layout, that every image has its label and the reverse, that every file can be decoded to its end,
+    that sizes agree, and every label value. Other counts than the published ones are warned of. It can be repeated:
+    training labels that are there are kept.
+
+    Args:
+        name: 'cityscapes', 'ade20k' or 'camvid'.
+        root: folder of the data set, see data/README.md.
+        workers: files at a time; as many as there are cores, up to 16, if None.
+        overwrite: make all training labels anew that can be made.
+
+    Returns:
+        The content of the report.
+
+    Raises:
+        FileNotFoundError: there is no such data set at root; the message says what to download.
+        UsageError: files are missing, unreadable, of other sizes or values; the report has them all.
+    """
+    layout, root = LAYOUTS[name], Path(root).expanduser()
+    if workers is not None and workers < 1:
+        raise UsageError(f'--workers must be at least 1, got {workers}')
+    workers = workers or min(os.cpu_count() or 1, 16)
+    splits = _present(name, layout, root)
+    if problems := unpaired(layout, root, splits):
+        _fail(name, layout, root, problems)
+    made, problems = _make_labels(layout, splits, workers, overwrite)
+    if problems:
+        _fail(name, layout, root, problems)
+    splits = find(layout, root)
+    found, problems = look(layout, root, splits, workers)
+    if problems:
+        _fail(name, layout, root, problems)
+    report = dict(data_set=name, versions=_versions(), warnings=_warnings(layout, found), problems=[])
+    report['splits'] = {split: f.record(list(layout.value_names().values())[:-1]) for split, f in found.items()}
+    print(_table(found, len(layout.classes)))
+    if made:
+        print(f'{made} training labels made')
+    for warning in report['warnings']:
+        print(f'warning: {warning}')
+    _write_report(root, report)
+    return report
+
+
+def _present(name: str, layout: Layout, root: Path) -> dict[str, Split]:
+    """The files of all splits, or an error if there is no image or no label anywhere."""
+    if not root.is_dir():
+        raise FileNotFoundError(f'{name}: there is no folder {root.absolute()}: {layout.download.format(root=root)}')
+    splits = find(layout, root)
+    for kind, folder in (('images', layout.images), ('labels', layout.labels)):
+        if not any(split.images if kind == 'images' else split.labels or split.sources for split in splits.values()):
+            suffixes = [layout.image_suffix] if kind == 'images' else [layout.label_suffix, *layout.sources]
+            here = sorted(p.name for p in root.iterdir() if not p.name.startswith('.'))[:5]
+            inner = [p.parent for p in sorted(root.glob(f'*/{layout.images}')) if p.is_dir()]
+            hint = f'give {inner[0]} instead, or ' if inner else ''
+            raise FileNotFoundError(
+                f'{name}: no {kind} ({" or ".join("*" + s for s in suffixes)}) in '
+                f'{folder}/{{{",".join(layout.counts)}}} of {root.absolute()}, which holds {here}: '
+                f'{hint}{layout.download.format(root=root)}'
+            )
+    return splits
+
+
+def _make_labels(
+    layout: Layout, splits: Mapping[str, Split], workers: int, overwrite: bool
+) -> tuple[int, Sequence[str]]:
+    """(how many training labels were made, what failed): those that are missing or cut off, or all that can be."""
+    jobs = []
+    for split in splits.values():
+        for key in split.sources.keys() & split.images.keys():
+            label = split.label_folder / f'{key}{layout.label_suffix}'
+            if overwrite or not complete_png(label):
+                jobs.append((split.sources[key], label))
+    failed = make_train_ids(sorted(jobs), workers) if jobs else []
+    return len(jobs) - len(failed), failed
+
+
+def look(
+    layout: Layout, root: Path, splits: Mapping[str, Split], workers: int
+) -> tuple[dict[str, Found], Sequence[str]]:
+    """Decodes every image and label, in threads: Pillow's decoders free Python's lock.
+
+    Returns:
+        What is in each split, and what is wrong, a sentence per file.
+    """
+    names, problems = layout.value_names(), []
+    found = {s: Found(len(split.images), len(split.labels), layout.counts[s]) for s, split in splits.items()}
+    jobs = [(s, path, split.labels.get(key)) for s, split in splits.items() for key, path in split.images.items()]
+    work = lambda _, image, label: examine(image, label, names, layout.expected())  # noqa: E731
+    for (split, image, label), result in each(ThreadPoolExecutor(workers), work, jobs, 'files'):
+        if isinstance(result, UsageError):
+            problems.append(str(result).replace(f'{root}/', ''))
+            continue
+        if isinstance(result, BaseException):
+            raise result
+        size, pixels = result
+        found[split].sizes[size] += 1
+        found[split].pixels.update(pixels)
+        if label is not None and pixels.keys() == {IGNORED} and split not in layout.unscored:
+            found[split].blank.append(str((label or image).relative_to(root)))
+    return found, sorted(problems)
+
+
+def examine(image: Path, label: Path | None, names: Mapping[int, str], expected: str) -> tuple[str, dict[str, int]]:
+    """Decodes an image and its label to the end.
+
+    Args:
+        image: the picture.
+        label: its label; None if it has none.
+        names: label value -> class.
+        expected: the label values in words.
+
+    Returns:
+        ('WIDTHxHEIGHT' of the image as loading shows it, class -> pixels of the label).
+
+    Raises:
+        UsageError: one is unreadable, the sizes differ, or the label holds other values; the message names the file.
+    """
+    picture = _decoded(image)
+    width, height = picture.size
+    if picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5:  # loading turns the image, and not its label
+        width, height = height, width
+    size = f'{width}x{height}'
+    if label is None:
+        return size, {}
+    mask = _decoded(label)
+    values = np.asarray(mask)
+    if values.ndim != 2:
+        raise UsageError(f'{label} is a picture of mode {mask.mode}, expected class indices in one channel')
+    if mask.size != (width, height):
+        turned = ', as its EXIF orientation turns it' if (width, height) != picture.size else ''
+        raise UsageError(f'{label} is {mask.width}x{mask.height}, its image {size}{turned}')
+    if values.dtype in (np.uint8, bool):
+        counts = np.bincount(values.ravel())
+        pixels = {int(v): int(counts[v]) for v in np.flatnonzero(counts)}
+    else:
+        pixels = {int(v): int(n) for v, n in zip(*np.unique(values, return_counts=True), strict=True)}
+    if strange := sorted(pixels.keys() - names.keys()):
+        shown = ', '.join(map(str, strange[:5])) + (', ...' if len(strange) > 5 else '')
+        raise UsageError(f'{label} holds {shown}, expected {expected}')
+    return size, {names[value]: n for value, n in pixels.items()}
+
+
+def _decoded(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return picture
+    except Exception as error:  # whatever a broken file makes Pillow raise
+        size = path.stat().st_size if path.exists() else 0
+        reason = ' '.join(str(error).replace(str(path), 'it').split())
+        raise UsageError(f'{path} ({size} bytes) is not a readable picture ({reason})') from error
+
+
+def _warnings(layout: Layout, found: Mapping[str, Found]) -> list[str]:
+    said = []
+    for split, f in found.items():
+        if f.images != f.published:
+            said.append(f'{split} has {f.images} images, the published data set {f.published}')
+        if f.images and not f.labels:
+            said.append(f'{split} has no labels: its masks can be written (--format-only), not scored')
+        if f.blank:
+            said.append(f'{split}: {len(f.blank)} labels are ignored everywhere, e.g. {sorted(f.blank)[0]}')
+    return said
+
+
+def _fail(name: str, layout: Layout, root: Path, problems: Sequence[str]) -> NoReturn:
+    """Writes the report, and raises what is wrong with the way out."""
+    report = dict(data_set=name, versions=_versions(), problems=list(problems))
+    written = _write_report(root, report, quiet=True)
+    more = len(problems) - SHOWN
+    rest = f'; and {more} more{f", all in {root / REPORT}" if written else ""}' if more > 0 else ''
+    anew = ' (*_labelTrainIds.png: --overwrite makes them anew)' if layout.sources else ''
+    raise UsageError(
+        f'{name}: {"; ".join(problems[:SHOWN])}{rest}: repair these files or copy them again{anew}; '
+        f'or {layout.download.format(root=root)}'
+    )
+
+
+def _versions() -> dict[str, str]:
+    return dict(mmseg_volo=__version__, **{name: version(name) for name in ('cityscapesscripts', 'pillow')})
+
+
+def _write_report(root: Path, report: Mapping[str, Any], quiet: bool = False) -> bool:
+    try:
+        write_whole(root / REPORT, (json.dumps(report, indent=1) + '\n').encode())
+    except OSError as error:
+        if not quiet:
+            print(f'note: {root / REPORT} cannot be written ({error.strerror}); training does not need it')
+        return False
+    if not quiet:
+        print(f'written to {root / REPORT}')
+    return True
+
+
+def _table(found: Mapping[str, Found], num_classes: int) -> str:
+    rows = [('split', 'images', 'published', 'labels', 'size', 'classes', 'ignored pixels')]
+    for split, f in found.items():
+        sizes = [*f.sizes] if len(f.sizes) < 2 else [f'{len(f.sizes)} sizes']
+        total, used = sum(f.pixels.values()), sum(1 for name, n in f.pixels.items() if n and name != IGNORED)
+        share = f'{100 * f.pixels[IGNORED] / total:.1f} %' if total else '-'
+        rows.append((split, f.images, f.published, f.labels, *(sizes or ['-']), f'{used} of {num_classes}', share))
+    widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
+    return '\n'.join(
+        '  '.join(str(cell).ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`tools/prepare_data.py`.
+
+    Args:
+        argv: e.g. `['cityscapes', 'data/cityscapes']`; `sys.argv[1:]` if None.
+
+    Returns:
+        The exit status: 0, or 2 with one sentence on stderr.
+    """
+    parser = argparse.ArgumentParser('prepare_data.py', description='Check a data set and make what training needs.')
+    parser.add_argument('data_set', choices=[*LAYOUTS])
+    parser.add_argument('path', help='its folder, see data/README.md')
+    parser.add_argument('--workers', type=int, help='files at a time; as many as there are cores, up to 16')
+    parser.add_argument('--overwrite', action='store_true', help="make all of Cityscapes' training labels anew")
+    args = parser.parse_args(argv)
+    try:
+        prepare(args.data_set, args.path, args.workers, args.overwrite)
+    except (UsageError, FileNotFoundError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    return 0

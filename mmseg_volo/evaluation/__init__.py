@@ -1,0 +1,3 @@
+from mmseg_volo.evaluation.masks import MaskFiles
+
+__all__ = ['MaskFiles']
