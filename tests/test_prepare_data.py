@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -21,7 +22,6 @@ from conftest import ROOT, SHARED
 from PIL import Image
 
 from mmseg_volo.datasets import prepare, scenes, train_ids
-from mmseg_volo.datasets.layouts import LAYOUTS
 from mmseg_volo.datasets.prepare import REPORT, main
 
 TRAIN_IDS = '_gtFine_labelTrainIds.png'
@@ -47,17 +47,23 @@ def read(path: Path) -> np.ndarray:
     return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
 
 
+def write(path: Path, values: np.ndarray) -> None:
+    assert cv2.imwrite(str(path), values)
+
+
 def report(root: Path) -> dict:
     return json.loads((root / REPORT).read_text())
-
-
-def files(root: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in root.rglob('*') if path.is_file() and path.name != REPORT}
 
 
 @pytest.fixture(scope='module')
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return scenes.generate(tmp_path_factory.mktemp('drawn') / 'scenes', 3, 1, 32, 64)
+
+
+@pytest.fixture
+def root(drawn: Path, tmp_path: Path) -> Path:
+    """Three scenes to train on and one to validate on, to break."""
+    return copied(drawn, tmp_path / 'cs')
 
 
 def with_polygons(root: Path) -> dict[Path, np.ndarray]:
@@ -72,14 +78,9 @@ def with_polygons(root: Path) -> dict[Path, np.ndarray]:
         content = dict(imgHeight=32, imgWidth=64, objects=objects)
         label.with_name(label.name.replace(TRAIN_IDS, POLYGONS)).write_text(json.dumps(content))
         label.unlink()
-    old = os.environ.get('CITYSCAPES_DATASET')
-    os.environ['CITYSCAPES_DATASET'] = str(root)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('CITYSCAPES_DATASET', str(root))
         createTrainIdLabelImgs.main()
-    finally:
-        os.environ.pop('CITYSCAPES_DATASET')
-        if old is not None:
-            os.environ['CITYSCAPES_DATASET'] = old
     made = {label: read(label) for label in labels}
     for label in labels:
         label.unlink()
@@ -103,20 +104,19 @@ def test_cityscapes_sample_from_label_ids(tmp_path: Path, capsys: pytest.Capture
     assert (val['images'], val['labels'], val['published'], val['sizes']) == (1, 1, 500, {'256x128': 1})
     counts = np.bincount(expected.ravel(), minlength=256)
     assert [*val['pixels'].values()] == [*counts[:19].tolist(), counts[255]]
-    before, first = files(root), (root / REPORT).read_bytes()
+    before, first = label.stat(), (root / REPORT).read_bytes()
     assert main(['cityscapes', str(root)]) == 0
-    assert files(root) == before and (root / REPORT).read_bytes() == first  # repeating changes nothing
+    assert (label.stat().st_ino, (root / REPORT).read_bytes()) == (before.st_ino, first)  # repeating changes nothing
     assert main(['cityscapes', str(root), '--overwrite']) == 0
-    assert files(root)[label] != before[label] and np.array_equal(read(label), expected)
+    assert label.stat().st_mtime_ns > before.st_mtime_ns and np.array_equal(read(label), expected)
 
 
 @pytest.mark.parametrize('few', [1, 100])
 def test_polygons_become_what_cityscapesscripts_makes(
-    few: int, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    few: int, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """In processes and in threads; a file that is cut off is made anew, a broken source named, the others made."""
     monkeypatch.setattr(train_ids, 'FEW', few)
-    root = copied(drawn, tmp_path / 'cs')
     expected = with_polygons(root)
     first, second, *_ = expected
     broken = second.with_name(second.name.replace(TRAIN_IDS, POLYGONS))
@@ -143,8 +143,7 @@ def test_the_tool(drawn: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert ended.value.code == 2 and capsys.readouterr().err.startswith('error: cityscapes: there is no folder')
 
 
-def test_scenes_are_a_valid_data_set(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    root = copied(drawn, tmp_path / 'cs')
+def test_scenes_are_a_valid_data_set(root: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(['cityscapes', str(root)]) == 0
     assert capsys.readouterr().out.count('warning: ') == 3
     found = report(root)['splits']['train']
@@ -175,10 +174,9 @@ def test_camvid(camvid: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> 
     for split in ('train', 'val', 'test'):
         for image in sorted((camvid / 'images' / split).iterdir())[:3]:
             for kind, suffix in (('images', '.jpg'), ('labels', '.png')):
-                (tmp_path / kind / split).mkdir(parents=True, exist_ok=True)
-                (tmp_path / kind / split / f'{image.stem}{suffix}').symlink_to(
-                    camvid / kind / split / f'{image.stem}{suffix}'
-                )
+                link = tmp_path / kind / split / f'{image.stem}{suffix}'
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(camvid / kind / split / link.name)
     assert main(['camvid', str(tmp_path)]) == 0
     assert 'train has 3 images, the published data set 367' in capsys.readouterr().out
     found = report(tmp_path)['splits']['test']
@@ -186,16 +184,10 @@ def test_camvid(camvid: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> 
     assert [*found['pixels'].values()] == counts.tolist() and counts.sum() == 3 * 480 * 360
 
 
-def write(path: Path, values: np.ndarray) -> None:
-    assert cv2.imwrite(str(path), values)
-
-
 BAD: dict[str, tuple[str, Callable[[Path, Path], None]]] = {
     'empty label': (r'\(0 bytes\) is not a readable picture', lambda image, label: label.write_bytes(b'')),
-    'empty image': (r'\(0 bytes\) is not a readable picture', lambda image, label: image.write_bytes(b'')),
     'cut label': ('is not a readable picture', lambda image, label: label.write_bytes(label.read_bytes()[:-30])),
     'cut image': ('is not a readable picture', lambda image, label: image.write_bytes(image.read_bytes()[:-2000])),
-    'text': ('is not a readable picture', lambda image, label: image.write_text('<html>not found</html>')),
     'no label': ('1 of 3 images have no label in gtFine/train', lambda image, label: label.unlink()),
     'no image': ('1 of 3 labels have no image in leftImg8bit/train', lambda image, label: image.unlink()),
     'value': (
@@ -209,8 +201,7 @@ BAD: dict[str, tuple[str, Callable[[Path, Path], None]]] = {
 
 
 @pytest.mark.parametrize('case', BAD)
-def test_a_bad_file_is_named(case: str, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    root = copied(drawn, tmp_path / 'cs')
+def test_a_bad_file_is_named(case: str, root: Path, capsys: pytest.CaptureFixture) -> None:
     image = sorted(root.glob('leftImg8bit/train/*/*.png'))[1]
     label = root / 'gtFine/train' / image.parent.name / image.name.replace('_leftImg8bit.png', TRAIN_IDS)
     message, spoil = BAD[case]
@@ -224,29 +215,26 @@ def test_a_bad_file_is_named(case: str, drawn: Path, tmp_path: Path, capsys: pyt
     assert problem in error
 
 
-def test_all_problems_are_in_the_report(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    root = copied(drawn, tmp_path / 'cs')
-    labels = sorted(root.rglob(f'*{TRAIN_IDS}'))
-    for label in labels:
+def test_all_problems_are_in_the_report(root: Path, capsys: pytest.CaptureFixture) -> None:
+    for label in root.rglob(f'*{TRAIN_IDS}'):
         write(label, np.full((32, 64), 99, np.uint8))
     assert main(['cityscapes', str(root)]) == 2
     assert 'and 1 more, all in' in capsys.readouterr().err
-    problems = report(root)['problems']
-    assert len(problems) == 4 and all(any(label.name in p for p in problems) for label in labels)
+    assert len({*report(root)['problems']}) == 4
 
 
-def test_an_image_that_exif_turns_does_not_fit_its_label(camvid: Path, tmp_path: Path) -> None:
-    names = LAYOUTS['camvid'].value_names()
-    label = sorted((camvid / 'labels/test').iterdir())[0]
-    exif = Image.Exif()
-    for orientation, fits in ((1, True), (3, True), (6, False)):
+def test_images_that_exif_turns(camvid: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Upside down nobody can know whether the label fits; on its side the size tells."""
+    for folder, suffix in (('images', '.jpg'), ('labels', '.png')):
+        (tmp_path / folder / 'val').mkdir(parents=True)
+        shutil.copyfile(next((camvid / folder / 'val').iterdir()), tmp_path / folder / f'val/x{suffix}')
+    image, exif = Image.open(tmp_path / 'images/val/x.jpg'), Image.Exif()
+    for orientation, status, message in ((1, 0, ''), (3, 0, '1 images are turned by'), (6, 2, 'its image 360x480, as')):
         exif[0x0112] = orientation
-        Image.open(camvid / f'images/test/{label.stem}.jpg').save(tmp_path / 'x.jpg', exif=exif)
-        if fits:
-            assert prepare.examine(tmp_path / 'x.jpg', label, names, '')[0] == '480x360'
-        else:
-            with pytest.raises(prepare.UsageError, match='480x360, its image 360x480, as its EXIF orientation'):
-                prepare.examine(tmp_path / 'x.jpg', label, names, '')
+        image.save(tmp_path / 'images/val/x.jpg', exif=exif)
+        assert main(['camvid', str(tmp_path)]) == status
+        said = ''.join(capsys.readouterr())
+        assert message in said and ('EXIF' in said) == bool(message)
 
 
 def test_what_is_missing_is_said_with_its_source(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -275,23 +263,16 @@ def test_half_a_download(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(['cityscapes', str(root)]) == 0
 
 
-def test_labels_ignored_everywhere_are_warned_of(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    root = copied(drawn, tmp_path / 'cs')
+def test_labels_ignored_everywhere_are_warned_of(root: Path, capsys: pytest.CaptureFixture) -> None:
     label = next(root.glob(f'gtFine/val/*/*{TRAIN_IDS}'))
     write(label, np.full((32, 64), 255, np.uint8))
     assert main(['cityscapes', str(root)]) == 0
     assert f'val: 1 labels are ignored everywhere, e.g. {label.relative_to(root)}' in capsys.readouterr().out
 
 
-def test_a_read_only_data_set(
-    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_a_read_only_data_set(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     """Tests may run as root, which no mode stops, so the file system's answer is played."""
-
-    def refuse(*args: object) -> None:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-
-    root = copied(drawn, tmp_path / 'cs')
+    refuse = Mock(side_effect=OSError(errno.EROFS, 'Read-only file system'))
     monkeypatch.setattr(prepare, 'write_whole', refuse)
     monkeypatch.setattr(Path, 'touch', refuse)
     assert main(['cityscapes', str(root)]) == 0
@@ -303,10 +284,7 @@ def test_a_read_only_data_set(
     assert 'copy it' in error and not [*root.rglob(f'*{TRAIN_IDS}')]
 
 
-def test_an_interruption_leaves_nothing_half_written(
-    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = copied(drawn, tmp_path / 'cs')
+def test_an_interruption_leaves_nothing_half_written(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = with_polygons(root)
     replace, done = os.replace, []
 
@@ -316,8 +294,7 @@ def test_an_interruption_leaves_nothing_half_written(
         done.append(replace(*args))
 
     monkeypatch.setattr(train_ids.os, 'replace', interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        main(['cityscapes', str(root)])
+    assert main(['cityscapes', str(root)]) == 130
     monkeypatch.undo()
-    left = [path for path in root.rglob('*labelTrainIds*')]
-    assert len(left) == 1 and np.array_equal(read(left[0]), expected[left[0]])
+    (left,) = root.rglob('*labelTrainIds*')
+    assert np.array_equal(read(left), expected[left])

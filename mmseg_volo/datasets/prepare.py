@@ -39,6 +39,7 @@ class Found:
     sizes: Counter[str] = field(default_factory=Counter)  # 'WIDTHxHEIGHT' -> images
     pixels: Counter[str] = field(default_factory=Counter)  # class -> pixels of all labels
     blank: list[str] = field(default_factory=list)  # labels of ignored pixels only
+    turned: list[str] = field(default_factory=list)  # images that loading turns, and not their labels
 
     def record(self, classes: Sequence[str]) -> dict[str, Any]:
         """As plain data for the report."""
@@ -103,7 +104,7 @@ def _present(name: str, layout: Layout, root: Path) -> dict[str, Split]:
         if not any(split.images if kind == 'images' else split.labels or split.sources for split in splits.values()):
             suffixes = [layout.image_suffix] if kind == 'images' else [layout.label_suffix, *layout.sources]
             here = sorted(p.name for p in root.iterdir() if not p.name.startswith('.'))[:5]
-            inner = [p.parent for p in sorted(root.glob(f'*/{layout.images}')) if p.is_dir()]
+            inner = [p for p in sorted(root.iterdir()) if any((p / layout.images / s).is_dir() for s in layout.counts)]
             hint = f'give {inner[0]} instead, or ' if inner else ''
             raise FileNotFoundError(
                 f'{name}: no {kind} ({" or ".join("*" + s for s in suffixes)}) in '
@@ -145,15 +146,19 @@ def look(
             continue
         if isinstance(result, BaseException):
             raise result
-        size, pixels = result
+        size, pixels, turned = result
         found[split].sizes[size] += 1
         found[split].pixels.update(pixels)
         if label is not None and pixels.keys() == {IGNORED} and split not in layout.unscored:
-            found[split].blank.append(str((label or image).relative_to(root)))
+            found[split].blank.append(str(label.relative_to(root)))
+        if turned:
+            found[split].turned.append(str(image.relative_to(root)))
     return found, sorted(problems)
 
 
-def examine(image: Path, label: Path | None, names: Mapping[int, str], expected: str) -> tuple[str, dict[str, int]]:
+def examine(
+    image: Path, label: Path | None, names: Mapping[int, str], expected: str
+) -> tuple[str, dict[str, int], bool]:
     """Decodes an image and its label to the end.
 
     Args:
@@ -163,25 +168,27 @@ def examine(image: Path, label: Path | None, names: Mapping[int, str], expected:
         expected: the label values in words.
 
     Returns:
-        ('WIDTHxHEIGHT' of the image as loading shows it, class -> pixels of the label).
+        ('WIDTHxHEIGHT' of the image as loading shows it, class -> pixels of the label, whether loading turns or
+        mirrors the image, as its EXIF says, and so not its label).
 
     Raises:
         UsageError: one is unreadable, the sizes differ, or the label holds other values; the message names the file.
     """
     picture = _decoded(image)
     width, height = picture.size
-    if picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5:  # loading turns the image, and not its label
+    orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    if orientation >= 5:
         width, height = height, width
-    size = f'{width}x{height}'
+    size, turned = f'{width}x{height}', orientation > 1
     if label is None:
-        return size, {}
+        return size, {}, False
     mask = _decoded(label)
     values = np.asarray(mask)
     if values.ndim != 2:
         raise UsageError(f'{label} is a picture of mode {mask.mode}, expected class indices in one channel')
     if mask.size != (width, height):
-        turned = ', as its EXIF orientation turns it' if (width, height) != picture.size else ''
-        raise UsageError(f'{label} is {mask.width}x{mask.height}, its image {size}{turned}')
+        how = ', as its EXIF orientation turns it' if turned else ''
+        raise UsageError(f'{label} is {mask.width}x{mask.height}, its image {size}{how}')
     if values.dtype in (np.uint8, bool):
         counts = np.bincount(values.ravel())
         pixels = {int(v): int(counts[v]) for v in np.flatnonzero(counts)}
@@ -190,7 +197,7 @@ def examine(image: Path, label: Path | None, names: Mapping[int, str], expected:
     if strange := sorted(pixels.keys() - names.keys()):
         shown = ', '.join(map(str, strange[:5])) + (', ...' if len(strange) > 5 else '')
         raise UsageError(f'{label} holds {shown}, expected {expected}')
-    return size, {names[value]: n for value, n in pixels.items()}
+    return size, {names[value]: n for value, n in pixels.items()}, turned
 
 
 def _decoded(path: Path) -> Image.Image:
@@ -211,6 +218,11 @@ def _warnings(layout: Layout, found: Mapping[str, Found]) -> list[str]:
             said.append(f'{split} has {f.images} images, the published data set {f.published}')
         if f.images and not f.labels:
             said.append(f'{split} has no labels: its masks can be written (--format-only), not scored')
+        if f.turned:
+            said.append(
+                f'{split}: {len(f.turned)} images are turned by their EXIF orientation when loaded, and their labels '
+                f'are not: see whether they fit, e.g. {sorted(f.turned)[0]}'
+            )
         if f.blank:
             said.append(f'{split}: {len(f.blank)} labels are ignored everywhere, e.g. {sorted(f.blank)[0]}')
     return said
@@ -265,7 +277,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: e.g. `['cityscapes', 'data/cityscapes']`; `sys.argv[1:]` if None.
 
     Returns:
-        The exit status: 0, or 2 with one sentence on stderr.
+        The exit status: 0, 2 with one sentence on stderr, or 130 after Ctrl-C.
     """
     parser = argparse.ArgumentParser('prepare_data.py', description='Check a data set and make what training needs.')
     parser.add_argument('data_set', choices=[*LAYOUTS])
@@ -278,4 +290,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UsageError, FileNotFoundError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print('stopped: what is made is complete, the same command goes on', file=sys.stderr)
+        return 130
     return 0
