@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint rehearse clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): requirements.txt requirements-dev.txt setup.py
@@ -25,6 +25,9 @@ test: lint  ## ruff and pytest
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+rehearse: $(STAMP)  ## every experiment, shrunken, through the tools
+	REHEARSE=all $(BIN)/python -m pytest -q tests/test_rehearsal.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
