@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mmseg_volo.download import HUB_HOST, fetch
 from mmseg_volo.errors import UsageError
+from mmseg_volo.files import scratch
 
 WRAPPERS = ('state_dict_ema', 'state_dict', 'model')  # what official files wrap their weights in; EMA is the published
 SHOWN = 3  # keys named in a message
@@ -154,7 +155,7 @@ def save_safetensors(weights: Mapping[str, Tensor], path: str | Path, metadata: 
     from safetensors.torch import save_file
 
     path = Path(path)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.part')
+    partial = scratch(path)
     plain = {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in weights.items()}
     try:
         save_file(plain, partial, {'format': 'pt', **metadata})

@@ -45,23 +45,10 @@ def _metaformer(family: str, values: str, url: str) -> dict[str, Published]:
 
 
 def _t2t_vit() -> dict[str, Published]:
-    top1 = {
-        '7': 71.7,
-        '10': 75.2,
-        '12': 76.5,
-        '14': 81.5,
-        '19': 81.9,
-        '24': 82.3,
-        't_14': 81.7,
-        't_19': 82.4,
-        't_24': 82.6,
-    }
-    return {
-        arch: Published(
-            f'{value}', f'{YITU}/{value}_T2T_ViT{"t" * arch.startswith("t")}_{arch[-2:].strip("_")}.pth.tar', T2T
-        )
-        for arch, value in top1.items()
-    }
+    files = '71.7_T2T_ViT_7 75.2_T2T_ViT_10 76.5_T2T_ViT_12 81.5_T2T_ViT_14 81.9_T2T_ViT_19 82.3_T2T_ViT_24'
+    files += ' 81.7_T2T_ViTt_14 82.4_T2T_ViTt_19 82.6_T2T_ViTt_24'  # their names begin with their top-1
+    rows = zip(t2t_vit.ARCHS, files.split(), strict=True)
+    return {arch: Published(name.split('_')[0], f'{YITU}/{name}.pth.tar', T2T) for arch, name in rows}
 
 
 def _coatnet() -> dict[str, Published]:

@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
 
 from mmseg_volo.cli import main
 from mmseg_volo.config import CONFIGS, load_config
 from mmseg_volo.datasets import scenes
-from mmseg_volo.engine.batch import Batch, accumulate
+from mmseg_volo.engine.batch import Batch, accumulate, check_norms
 from mmseg_volo.errors import UsageError
 
 # no norm over images, no random numbers in the model: what a batch gives is the mean of what its images give
@@ -166,6 +168,22 @@ def test_processes_of_the_launcher_count(monkeypatch: pytest.MonkeyPatch, capsys
     assert main(['train', 'volo_d4_cityscapes', '--launcher', 'slurm', '--accumulate', '2']) == 2
     wanted = r'effective batch 12 = 3 processes x 2 images x 2 accumulated \(recipe: 8\): 8 does not divide into 3'
     assert re.search(wanted, capsys.readouterr().err)
+
+
+def test_one_image_at_once_is_refused_where_batchnorm_sees_one_pixel_of_it() -> None:
+    def model(norm: str, **more: int) -> nn.Module:
+        cfg = load_config('volo_camvid').model  # UPerNet
+        cfg.backbone.init_cfg = None
+        cfg.decode_head.norm_cfg = dict(type=norm, **more)
+        with torch.device('meta'), DefaultScope.overwrite_default_scope('mmseg'):
+            return MODELS.build(cfg)
+
+    with pytest.raises(UsageError, match='psp_modules.0 pools to one pixel, .* needs 2 images at once, and gets 1'):
+        check_norms(model('BN'), Batch(1, 1))
+    with pytest.raises(UsageError, match='gets 1'):
+        check_norms(model('BN'), Batch(2, 1))
+    for fine in ((model('BN'), Batch(1, 2)), (model('SyncBN'), Batch(2, 1)), (model('GN', num_groups=8), Batch(1, 1))):
+        check_norms(*fine)
 
 
 def test_all_that_counts_iterations_grows() -> None:

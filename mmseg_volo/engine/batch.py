@@ -9,6 +9,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.hooks import EMAHook, ParamSchedulerHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmseg_volo.errors import UsageError
 
@@ -63,6 +65,25 @@ class Batch:
         if images != self.images:
             keep.append(f'--cfg-options train_dataloader.batch_size={images}')
         return f'{" with ".join(filter(None, keep))} keeps the recipe, or {scale}'
+
+
+def check_norms(model: nn.Module, batch: Batch) -> None:
+    """BatchNorm behind a pooling to one pixel (UPerNet's) has one value per image: torch would end the first iteration.
+
+    Raises:
+        UsageError: there is such a norm, and it sees one image only.
+    """
+    for name, part in model.named_modules():
+        if not (isinstance(part, nn.Sequential) and len(part) and isinstance(part[0], nn.AdaptiveAvgPool2d)):
+            continue
+        for norm in part.modules():
+            images = batch.images * (batch.processes if isinstance(norm, nn.SyncBatchNorm) else 1)
+            if isinstance(norm, _BatchNorm) and part[0].output_size in (1, (1, 1)) and images == 1:
+                raise UsageError(
+                    f'{name} pools to one pixel, whose BatchNorm needs 2 images at once, and gets 1: '
+                    f'--cfg-options train_dataloader.batch_size=2, or a norm without statistics of the batch: '
+                    f'--cfg-options model.decode_head.norm_cfg.type=GN model.decode_head.norm_cfg.num_groups=32'
+                )
 
 
 def set_batch(cfg: Config, accumulated: int, scale_lr: bool) -> None:

@@ -17,7 +17,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmseg_volo.engine.batch import Batch
+from mmseg_volo.engine.batch import Batch, check_norms
 from mmseg_volo.engine.hooks import ACCUMULATED
 from mmseg_volo.engine.optim import precision_of
 from mmseg_volo.errors import UsageError
@@ -93,6 +93,7 @@ class SegRunner(Runner):
             handler.setLevel(level)
         self.logger.info(f'{self.experiment_name}: log, config and checkpoints go to {self.work_dir}')
         if isinstance(self.optim_wrapper, OptimWrapper):
+            check_norms(self.model, self.batch)
             hint = self.batch.way_out()
             precision = f'{precision_of(self.optim_wrapper)} on {get_device()}'
             self.logger.info(f'{self.batch}, {precision}{hint and f"; {hint}"}')

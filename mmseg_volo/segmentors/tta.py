@@ -19,7 +19,7 @@ class RunningTTA(BaseTTAModel):
     classes 1.6 GB, here 0.3 GB. It also takes the sigmoid of one-channel models twice.
     """
 
-    def test_step(self, data: dict | Sequence) -> list[SegDataSample]:
+    def test_step(self, data: dict) -> list[SegDataSample]:
         """Predicts a batch of which every view is given.
 
         Args:
@@ -29,10 +29,7 @@ class RunningTTA(BaseTTAModel):
             The samples of the first view, `seg_logits` holding mean probabilities (classes, H, W) at the images' own
             size and `pred_sem_seg` the most probable class (1, H, W).
         """
-        if isinstance(data, dict):
-            views = [dict(zip(data, batches, strict=True)) for batches in zip(*data.values(), strict=True)]
-        else:
-            views = [list(batch) for batch in zip(*data, strict=True)]
+        views = [dict(zip(data, batches, strict=True)) for batches in zip(*data.values(), strict=True)]
         merged = self.module.test_step(views[0])
         sums = [self._probabilities(sample) for sample in merged]
         for view in views[1:]:
