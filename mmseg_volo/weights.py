@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,20 @@ from mmseg_volo.files import scratch
 WRAPPERS = ('state_dict_ema', 'state_dict', 'model')  # what official files wrap their weights in; EMA is the published
 SHOWN = 3  # keys named in a message
 POSITION_TABLES = ('pos_embed', 'relative_position_bias_table')  # their size is that of the images trained on
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with the bytes of a checkpoint that torch wrote: it keeps a CRC-32 of every record and asks none.
+
+    Returns:
+        The reason in a few words; None if it is whole.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            record = archive.testzip()
+    except Exception as error:  # whatever zipfile makes of flipped bits
+        return f'truncated or damaged, {error}'
+    return f'the checksum of its record {record} is wrong' if record else None
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -42,6 +57,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             return load_file(path)
         except SafetensorError as error:
             raise UsageError(f'{path} is not a readable .safetensors file ({error}): fetch it again') from None
+    with open(path, 'rb') as file:
+        zipped = file.read(4) == b'PK\x03\x04'  # files of torch before 1.6 are not, and have no checksums
+    if zipped and (reason := damage(path)):
+        raise UsageError(f'{path} is not a readable checkpoint ({reason}): fetch or save it again')
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location='cpu', weights_only=True)

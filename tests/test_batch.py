@@ -196,7 +196,7 @@ def test_all_that_counts_iterations_grows() -> None:
     assert loop.dynamic_intervals == [(0, 32_000), (280_000, 4000)]
     assert cfg.default_hooks.checkpoint.interval == 32_000
     assert cfg.param_scheduler == schedule  # goes on once per update
-    with pytest.raises(UsageError, match='IterBasedTrainLoop'):
+    with pytest.raises(UsageError, match='SegTrainLoop'):
         cfg = load_config('volo_d4_cityscapes')
         cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=3)
         accumulate(cfg, 2)

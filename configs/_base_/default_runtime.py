@@ -11,8 +11,8 @@ log_level = 'INFO'
 load_from = None
 resume = False
 
-vis_backends = [dict(type='LocalVisBackend')]
+vis_backends = [dict(type='PatientVisBackend')]
 visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends, name='visualizer')
 # averaged weights: custom_hooks = [*_base_.custom_hooks, dict(type='EMAHook', momentum=2e-4)] in an experiment
-custom_hooks = [dict(type='PlainCheckpointHook')]
+custom_hooks = [dict(type='PlainCheckpointHook'), dict(type='StopHook')]
 tta_model = dict(type='RunningTTA')

@@ -132,7 +132,7 @@ def accumulate(cfg: Config, count: int) -> None:
         )
     loop = cfg.train_cfg
     if 'max_iters' not in loop:
-        raise UsageError('--accumulate needs a training that counts iterations, train_cfg.type IterBasedTrainLoop')
+        raise UsageError('--accumulate needs a training that counts iterations, train_cfg.type SegTrainLoop')
     cfg.optim_wrapper.accumulative_counts = count
     loop.max_iters *= count
     loop.val_interval = loop.get('val_interval', 1000) * count  # mmengine's default

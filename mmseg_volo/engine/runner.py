@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import logging
+import time
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
+import mmengine
 import torch.distributed
 from mmengine.device import get_device
-from mmengine.dist import is_distributed
+from mmengine.dist import is_distributed, master_only
 from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel, MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from mmengine.runner.checkpoint import weights_to_cpu
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmseg_volo.engine.batch import Batch, check_norms
+from mmseg_volo.engine.checkpoints import newest, write_checkpoint
 from mmseg_volo.engine.hooks import ACCUMULATED
+from mmseg_volo.engine.loop import DRAWS
 from mmseg_volo.engine.optim import precision_of
 from mmseg_volo.errors import UsageError
 from mmseg_volo.weights import read_checkpoint, strict_load, unwrap
 
+GRADIENTS = 'gradients'  # accumulated, of an update that is not yet made
 # said at every start with nothing wrong; they go to the log file
 MEANINGLESS = (
     'The prefix is not set in metric class',
@@ -47,7 +54,11 @@ class SegRunner(Runner):
         super().setup_env(env_cfg)
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
-        """mmengine's logger; its console handler lets only warnings through until `load_or_resume`."""
+        """mmengine's logger; its console handler lets only warnings through until `load_or_resume`.
+
+        A line that cannot be written, on a full disk, is left out without the traceback that Python would print.
+        """
+        logging.raiseExceptions = False
         logger = super().build_logger(*args, **kwargs)
         self._console = {h: h.level for h in logger.handlers if type(h) is logging.StreamHandler}
         for handler, level in self._console.items():
@@ -99,6 +110,70 @@ class SegRunner(Runner):
             self.logger.info(f'{self.batch}, {precision}{hint and f"; {hint}"}')
         super().load_or_resume()
 
+    def train(self) -> nn.Module:
+        """mmengine's; what is resumed says first from which seed and place the data are drawn."""
+        if self._resume:
+            self._take_up()
+        return super().train()
+
+    def _take_up(self) -> None:
+        if self._load_from is None:
+            found, passed_over = newest(Path(self.work_dir))
+            for reason in passed_over:
+                self.logger.warning(reason)
+            if found is None:
+                self.logger.warning(f'--resume: {self.work_dir} has no checkpoint, so the training starts anew')
+                self._resume = False
+                return
+            self._load_from = str(found)
+        meta = read_checkpoint(self._load_from).get('meta', {})
+        self.draws = meta.get(DRAWS, 0)
+        if meta.get('seed') is not None:
+            self._randomness_cfg.update(seed=meta['seed'])
+            self.set_randomness(**self._randomness_cfg)
+
+    @master_only
+    def save_checkpoint(
+        self,
+        out_dir: str,
+        filename: str,
+        file_client_args: dict | None = None,
+        save_optimizer: bool = True,
+        save_param_scheduler: bool = True,
+        meta: dict | None = None,
+        by_epoch: bool = True,
+        backend_args: dict | None = None,
+    ) -> None:
+        """What mmengine saves, and what an exact resume needs besides; streamed, see `write_checkpoint`.
+
+        The signature is mmengine's; the file goes to the file system, whatever the backends are.
+        """
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        content = dict(
+            meta={
+                'epoch': self.epoch + by_epoch,
+                'iter': self.iter + (not by_epoch),
+                **(meta or {}),
+                'cfg': self.cfg.pretty_text,
+                'seed': self.seed,
+                'experiment_name': self.experiment_name,
+                'time': time.strftime('%Y%m%d_%H%M%S'),
+                'mmengine_version': mmengine.__version__,
+                'dataset_meta': getattr(self.train_dataloader.dataset, 'metainfo', None),
+                DRAWS: getattr(self.train_loop, DRAWS, None),
+            },
+            state_dict=weights_to_cpu(model.state_dict()),
+            message_hub=self.message_hub.state_dict(),
+        )
+        if save_optimizer:
+            content['optimizer'] = self.optim_wrapper.state_dict()
+            if not self.optim_wrapper.should_update():  # in the middle of --accumulate
+                content[GRADIENTS] = {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
+        if save_param_scheduler and self.param_schedulers is not None:
+            content['param_schedulers'] = [scheduler.state_dict() for scheduler in self.param_schedulers]
+        self.call_hook('before_save_checkpoint', checkpoint=content)
+        write_checkpoint(content, Path(out_dir) / filename)
+
     def load_checkpoint(
         self,
         filename: str,
@@ -125,6 +200,9 @@ class SegRunner(Runner):
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
         strict_load(model, checkpoint['state_dict'], filename)
+        for name, parameter in model.named_parameters():
+            if self._resume and name in checkpoint.get(GRADIENTS, ()):
+                parameter.grad = checkpoint[GRADIENTS][name].to(parameter.device)
         self._has_loaded = True
         self.logger.info(f'loaded {filename}')
         return checkpoint

@@ -34,7 +34,7 @@ train_dataloader = dict(
     batch_size=2,
     num_workers=4,
     persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
+    sampler=dict(type='DrawSampler', shuffle=True),
     dataset=dict(
         type='CityscapesDataset',
         data_root=data_root,

@@ -14,7 +14,7 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1 / 60, begin=0, end=1500, by_epoch=False),
     dict(type='ProportionalPolyLR', eta_min=5e-6, power=1.0, begin=1500, end=max_iters, by_epoch=False),
 ]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters // 10)
+train_cfg = dict(type='SegTrainLoop', max_iters=max_iters, val_interval=max_iters // 10)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 default_hooks = dict(
@@ -22,7 +22,7 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
-        type='CheckpointHook', by_epoch=False, interval=max_iters // 10, save_best='mIoU', max_keep_ckpts=2
+        type='SafeCheckpointHook', by_epoch=False, interval=max_iters // 10, save_best='mIoU', max_keep_ckpts=2
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
 )

@@ -1,0 +1,39 @@
+"""Curves on a disk that may be full."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from mmengine.logging import print_log
+from mmengine.registry import VISBACKENDS
+from mmengine.visualization import LocalVisBackend
+
+
+@VISBACKENDS.register_module()
+class PatientVisBackend(LocalVisBackend):
+    """mmengine's backend of local files; numbers that cannot be written are left out, and the training goes on.
+
+    The arguments are those of `LocalVisBackend`.
+    """
+
+    _failed = False
+
+    def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
+        try:
+            super().add_scalar(name, value, step, **kwargs)
+        except OSError as error:
+            self._say(error)
+
+    def add_scalars(self, scalar_dict: dict, step: int = 0, file_path: str | None = None, **kwargs: Any) -> None:
+        try:
+            super().add_scalars(scalar_dict, step, file_path, **kwargs)
+        except OSError as error:
+            self._say(error)
+
+    def _say(self, error: OSError) -> None:
+        if not self._failed:
+            folder = Path(self._save_dir).absolute()
+            print_log(f'the curves in {folder} have gaps: {error.strerror}', logger='current', level=logging.WARNING)
+        self._failed = True

@@ -1,0 +1,92 @@
+"""The training loop that a stop, a crash or a resume does not change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine.dist import get_world_size
+from mmengine.registry import DATASETS, LOOPS
+from mmengine.runner import IterBasedTrainLoop, Runner
+from torch.utils.data import DataLoader
+
+from mmseg_volo.engine.draws import DrawSampler, SeededDataset, seed_step
+from mmseg_volo.errors import UsageError
+
+DRAWS = 'draws'  # meta[DRAWS]: samples that all processes together have drawn
+VALIDATED = 'scored'  # message_hub: the iteration whose validation is done
+
+
+def seeded(dataloader: DataLoader | Mapping[str, Any], runner: Runner, start: int) -> DataLoader:
+    """Builds a data loader of which every sample is drawn by its place in the training.
+
+    Args:
+        dataloader: of a config, its sampler a `DrawSampler`; or built.
+        runner: whose seed it is.
+        start: samples that were drawn before.
+
+    Raises:
+        UsageError: it has another sampler.
+    """
+    if isinstance(dataloader, DataLoader):
+        return dataloader
+    sampler = dataloader['sampler']
+    if sampler['type'] not in ('DrawSampler', DrawSampler):
+        raise UsageError(
+            f'train_dataloader.sampler is {sampler["type"]}: SegTrainLoop needs DrawSampler, which can go on anywhere '
+            f'(or take train_cfg.type=IterBasedTrainLoop, whose resumed trainings draw other samples)'
+        )
+    dataset = DATASETS.build(dataloader['dataset'])
+    dataset.full_init()
+    parts = {**dataloader, 'dataset': SeededDataset(dataset, runner.seed), 'sampler': {**sampler, 'start': start}}
+    return runner.build_dataloader(parts, seed=runner.seed)
+
+
+@LOOPS.register_module()
+class SegTrainLoop(IterBasedTrainLoop):
+    """mmengine's loop by iterations, resumed bit for bit: the same samples, augmentations and dropout, without drawing
+    anew what was drawn; a validation that was due when the training ended is made up for.
+
+    Args:
+        runner, dataloader, max_iters, val_begin, val_interval, dynamic_intervals: as in mmengine's loop; the sampler
+            of `dataloader` is a `DrawSampler`.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: DataLoader | Mapping[str, Any],
+        max_iters: int,
+        val_begin: int = 1,
+        val_interval: int = 1000,
+        dynamic_intervals: Sequence[tuple[int, int]] | None = None,
+    ):
+        self.draws = getattr(runner, 'draws', 0)
+        loader = seeded(dataloader, runner, self.draws)
+        super().__init__(runner, loader, max_iters, val_begin, val_interval, dynamic_intervals)
+
+    def run(self) -> Any:
+        """Trains; mmengine's `run` without the part that reads again what was read."""
+        self.runner.call_hook('before_train')
+        self.runner.call_hook('before_train_epoch')
+        if self._iter and self.runner.message_hub.runtime_info.get(VALIDATED) != self._iter:
+            self._validate_if_due()
+        while self._iter < self._max_iters and not self.stop_training:
+            self.runner.model.train()
+            self.run_iter(next(self.dataloader_iterator))
+            self._validate_if_due()
+        self.runner.call_hook('after_train_epoch')
+        self.runner.call_hook('after_train')
+        return self.runner.model
+
+    def run_iter(self, data_batch: Any) -> None:
+        """One batch, with the random numbers of this iteration."""
+        seed_step(self.runner.seed, self._iter)
+        self.draws += self.dataloader.batch_size * get_world_size()
+        super().run_iter(data_batch)
+
+    def _validate_if_due(self) -> None:
+        self._decide_current_val_interval()
+        due = self._iter % self.val_interval == 0 or self._iter == self._max_iters
+        if due and self._iter >= self.val_begin and self.runner.val_loop is not None:
+            self.runner.val_loop.run()
