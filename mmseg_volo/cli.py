@@ -115,7 +115,9 @@ def test(args: argparse.Namespace) -> None:
     if args.show_dir:
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='OverlayHook', out_dir=args.show_dir)]
     if args.out and not args.format_only:
-        cfg.test_evaluator.update(output_dir=args.out, keep_results=True)
+        cfg.test_evaluator.output_dir = args.out
+        if cfg.test_evaluator.type == 'CityscapesMetric':  # it would remove them again
+            cfg.test_evaluator.keep_results = True
     if args.tta:
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.model = dict(**cfg.tta_model, module=cfg.model)

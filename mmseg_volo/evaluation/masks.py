@@ -54,28 +54,51 @@ class MaskFiles(BaseMetric):
             if unknown := [name for name in classes if name not in name2label]:
                 raise UsageError(f'label_ids is for classes of Cityscapes, which has none named {unknown[:5]}')
             return np.array([name2label[name].id for name in classes], np.uint8)
-        first = int(bool(self.dataset_meta.get('reduce_zero_label')))
-        return np.arange(first, first + len(classes), dtype=np.uint8 if first + len(classes) <= 256 else np.uint16)
+        return class_values(self.dataset_meta)
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Writes the masks of a batch; mmengine calls it."""
         values = self.values()
         for sample in data_samples:
             mask = values[sample['pred_sem_seg']['data'].squeeze().cpu().numpy()]
-            path = self.output_dir / f'{Path(sample["img_path"]).stem}.png'
-            try:
-                write_whole(path, cv2.imencode('.png', mask)[1].tobytes())
-            except OSError as error:
-                raise UsageError(
-                    f'{path} cannot be written ({error.strerror}): make room, or name another --out'
-                ) from error
-            self.results.append(path.name)
+            self.results.append(write_mask(self.output_dir, sample['img_path'], mask))
 
     def compute_metrics(self, results: Sequence[str]) -> dict[str, float]:
         """How many masks were written; mmengine calls it in the first process."""
         logger: MMLogger = MMLogger.get_current_instance()
         logger.info(f'{len(results)} masks are in {self.output_dir}')
         return {}
+
+
+def class_values(meta: Mapping[str, Any]) -> np.ndarray:
+    """The value in a mask for each class of a data set: its index, plus 1 where the data set reduces its zero label.
+
+    Args:
+        meta: metainfo of the data set.
+
+    Returns:
+        (classes,) uint8, uint16 beyond 255.
+    """
+    first = int(bool(meta.get('reduce_zero_label')))
+    stop = first + len(meta['classes'])
+    return np.arange(first, stop, dtype=np.uint8 if stop <= 256 else np.uint16)
+
+
+def write_mask(folder: Path, image: str, mask: np.ndarray) -> str:
+    """Writes a mask (H, W) to `FOLDER/STEM_OF_THE_IMAGE.png`, wholly or not at all.
+
+    Returns:
+        The name of the file.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    path = folder / f'{Path(image).stem}.png'
+    try:
+        write_whole(path, cv2.imencode('.png', mask)[1].tobytes())
+    except OSError as error:
+        raise UsageError(f'{path} cannot be written ({error.strerror}): make room, or name another --out') from error
+    return path.name
 
 
 def format_only(cfg: Config, out: str | None) -> None:

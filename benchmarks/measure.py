@@ -1,0 +1,78 @@
+"""What the benchmarks share: both sides timed in turns in one process, a table, and `--json FILE`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+
+PACKAGES = ('torch', 'onedl-mmsegmentation', 'opencv-python', 'numpy', 'pillow')
+
+
+def arguments(about: str) -> argparse.Namespace:
+    """`--runs` and `--json`; from here on one thread computes."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument('--runs', type=int, default=7, help='timed runs of each side, after one that is not')
+    parser.add_argument('--json', type=Path, help='write the table to this file')
+    args = parser.parse_args()
+    if args.runs < 5:
+        parser.error(f'--runs must be at least 5, got {args.runs}')
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    return args
+
+
+def medians(sides: Mapping[str, Callable[[int], Any]], runs: int) -> dict[str, float]:
+    """Median seconds of each side; the sides take turns, so that what else the machine does hits all of them.
+
+    Args:
+        sides: name -> what to time; it is given the number of the run, the same for all sides.
+        runs: how many are timed, after one that is not.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for run in range(runs + 1):
+        for name, work in sides.items():
+            start = time.perf_counter()
+            work(run)
+            if run:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(all_runs) for name, all_runs in seconds.items()}
+
+
+def report(about: str, rows: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> None:
+    """Prints rows as a table, and writes them with the machine and the versions where `--json` says."""
+    cells = [[*rows[0]], *([f'{v:.4g}' if isinstance(v, float) else str(v) for v in row.values()] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    print(f'{about}; 1 thread, medians of {args.runs} runs in turns')
+    for row in cells:
+        print('  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    if args.json:
+        found = dict(
+            about=about,
+            date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
+            machine=f'{platform.machine()}, {processor()}, Python {platform.python_version()}',
+            versions={name: version(name) for name in PACKAGES},
+            threads=1,
+            runs=args.runs,
+            rows=[dict(row) for row in rows],
+        )
+        args.json.write_text(json.dumps(found, indent=1) + '\n')
+
+
+def processor() -> str:
+    """The processor's name, where the system tells."""
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        return next(line.split(':', 1)[1].strip() for line in lines if line.startswith('model name'))
+    except (OSError, StopIteration):
+        return platform.processor() or 'unknown processor'
