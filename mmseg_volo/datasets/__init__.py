@@ -1,3 +1,4 @@
 from mmseg_volo.datasets.camvid import CamVidDataset
+from mmseg_volo.datasets.transforms import ContiguousRandomFlip, LoadRandomCrop, TablePhotoMetricDistortion
 
-__all__ = ['CamVidDataset']
+__all__ = ['CamVidDataset', 'ContiguousRandomFlip', 'LoadRandomCrop', 'TablePhotoMetricDistortion']

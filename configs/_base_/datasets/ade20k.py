@@ -5,12 +5,9 @@ crop_size = (512, 512)
 num_classes = 150
 
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', reduce_zero_label=True),
-    dict(type='RandomResize', scale=(2048, 512), ratio_range=(0.5, 2.0), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
+    dict(type='LoadRandomCrop', scale=(2048, 512), ratio_range=(0.5, 2.0), crop_size=crop_size, cat_max_ratio=0.75),
+    dict(type='ContiguousRandomFlip', prob=0.5),
+    dict(type='TablePhotoMetricDistortion'),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [

@@ -6,11 +6,8 @@ classes = ('road', 'sidewalk', 'building', 'pole', 'traffic sign', 'vegetation',
 num_classes = len(classes)
 
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
-    dict(type='RandomResize', scale=(256, 128), ratio_range=(1.0, 1.5), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.9),
-    dict(type='RandomFlip', prob=0.5),
+    dict(type='LoadRandomCrop', scale=(256, 128), ratio_range=(1.0, 1.5), crop_size=crop_size, cat_max_ratio=0.9),
+    dict(type='ContiguousRandomFlip', prob=0.5),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [

@@ -1,0 +1,117 @@
+"""Decoded copies of a data set's files, which loading maps into memory: `tools/prepare_data.py ... --cache`.
+
+The copy of `ROOT/a/b.png` is `ROOT/mmseg_volo_cache/a/b.png.SIZE-MTIME.npy`, with the size in bytes and the time of the
+last change in nanoseconds of the file that it was made from: once that file changes, its old copy is not found.
+Images are uint8 RGB (H, W, 3), labels uint8 (H, W).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from mmseg_volo.datasets.train_ids import each
+from mmseg_volo.errors import UsageError
+from mmseg_volo.files import scratch
+
+FOLDER = 'mmseg_volo_cache'
+SPARE = 1 << 30  # bytes that a disk keeps free
+
+
+def copy_of(source: Path, root: Path) -> Path:
+    """Where the decoded copy of a data set's file is or would be.
+
+    Args:
+        source: the file as it is now.
+        root: folder of the data set, above it.
+    """
+    found = source.stat()
+    return root / FOLDER / source.relative_to(root).parent / f'{source.name}.{found.st_size}-{found.st_mtime_ns}.npy'
+
+
+def mapped(source: str | Path) -> np.ndarray | None:
+    """The decoded copy of a file, mapped into memory and read-only; None if there is none of the file as it is now.
+
+    It is looked for in the folder `mmseg_volo_cache` that is nearest above the file. Where there is such a folder, but
+    no such copy, a warning says so, once.
+    """
+    source = Path(source)
+    root = next((folder for folder in source.parents if (folder / FOLDER).is_dir()), None)
+    if root is None:
+        return None
+    try:
+        return np.load(copy_of(source, root), mmap_mode='r')
+    except (OSError, ValueError):  # missing, or cut off by a power failure
+        warnings.warn(
+            f'{root / FOLDER} lacks files, or they have changed since: these are decoded each time; '
+            f'tools/prepare_data.py ... {root} --cache completes it',
+            stacklevel=2,
+        )
+        return None
+
+
+def fill(root: Path, files: Mapping[Path, Callable[[Path], np.ndarray]], size: int, workers: int) -> int:
+    """Writes the copies that are missing, each wholly or not at all, and removes what is not the copy of a file.
+
+    Args:
+        root: folder of the data set.
+        files: file -> how it is read.
+        size: of all copies in bytes.
+        workers: files at a time.
+
+    Returns:
+        How many were written.
+
+    Raises:
+        UsageError: the disk is too small, or the folder cannot be written to.
+    """
+    wanted = {copy_of(path, root): path for path in files}
+    todo = {copy: path for copy, path in wanted.items() if not _whole(copy)}
+    stale = [path for path in (root / FOLDER).rglob('*.npy') if path not in wanted or path in todo]
+    needed = size * len(todo) // max(1, len(files))
+    room = shutil.disk_usage(root).free + sum(path.stat().st_size for path in stale)
+    state = f'{root / FOLDER}: {len(files)} files take {size / 1e9:.1f} GB, {len(files) - len(todo)} are there'
+    if needed + SPARE > room:
+        raise UsageError(
+            f'{state}, the others need {needed / 1e9:.1f} GB and {room / 1e9:.1f} GB are free: make room, or go '
+            f'without --cache; training then decodes each file each time'
+        )
+    print(f'{state}; {room / 1e9:.1f} GB are free')
+    for path in stale:
+        path.unlink(missing_ok=True)
+    done = 0
+    jobs = [(path, copy, files[path]) for copy, path in todo.items()]
+    for (_, copy, _), error in each(ThreadPoolExecutor(workers), _write, jobs, 'cache'):
+        if isinstance(error, OSError):
+            raise UsageError(
+                f'{copy} cannot be written ({error.strerror}), {done} of {len(jobs)} files are: make room and '
+                f'repeat the command, it goes on, or remove {root / FOLDER}'
+            ) from error
+        if error is not None:
+            raise error
+        done += 1
+    return done
+
+
+def _write(source: Path, copy: Path, read: Callable[[Path], np.ndarray]) -> None:
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    temporary = scratch(copy)
+    try:
+        np.save(temporary, read(source))
+        os.replace(temporary, copy)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _whole(copy: Path) -> bool:
+    try:
+        np.load(copy, mmap_mode='r')
+    except (OSError, ValueError):
+        return False
+    return True
