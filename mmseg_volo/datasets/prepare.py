@@ -14,11 +14,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
-from PIL import ExifTags, Image
-
 from mmseg_volo import __version__
+from mmseg_volo.datasets import cache
+from mmseg_volo.datasets.examine import examine
 from mmseg_volo.datasets.layouts import LAYOUTS, Layout, Split, find, unpaired
+from mmseg_volo.datasets.pictures import read_image, read_label
 from mmseg_volo.datasets.train_ids import complete_png, each, make_train_ids
 from mmseg_volo.errors import UsageError
 from mmseg_volo.files import write_whole
@@ -50,7 +50,9 @@ class Found:
         return dict(images=self.images, published=self.published, labels=self.labels, sizes=common, pixels=pixels)
 
 
-def prepare(name: str, root: str | Path, workers: int | None = None, overwrite: bool = False) -> dict[str, Any]:
+def prepare(
+    name: str, root: str | Path, workers: int | None = None, overwrite: bool = False, decode: bool = False
+) -> dict[str, Any]:
     """Checks a data set, makes Cityscapes' training labels, prints a table, and writes `ROOT/mmseg_volo_data.json`.
 
     Checked are the layout, that every image has its label and the reverse, that every file can be decoded to its end,
@@ -62,6 +64,7 @@ def prepare(name: str, root: str | Path, workers: int | None = None, overwrite: 
         root: folder of the data set, see data/README.md.
         workers: files at a time; as many as there are cores, up to 16, if None.
         overwrite: make all training labels anew that can be made.
+        decode: also keep decoded copies of the training split: see `mmseg_volo.datasets.cache`.
 
     Returns:
         The content of the report.
@@ -92,7 +95,21 @@ def prepare(name: str, root: str | Path, workers: int | None = None, overwrite: 
     for warning in report['warnings']:
         print(f'warning: {warning}')
     _write_report(root, report)
+    if decode:
+        _fill_cache(layout, root, splits, found, workers)
     return report
+
+
+def _fill_cache(
+    layout: Layout, root: Path, splits: Mapping[str, Split], found: Mapping[str, Found], workers: int
+) -> None:
+    """Decoded copies of the training split: the first."""
+    train = next(iter(layout.counts))
+    pixels = [(*map(int, size.split('x')), count) for size, count in found[train].sizes.items()]
+    labels = [splits[train].labels[key] for key in splits[train].images if key in splits[train].labels]
+    files = {**dict.fromkeys(splits[train].images.values(), read_image), **dict.fromkeys(labels, read_label)}
+    written = cache.fill(root, files, sum(4 * width * height * count for width, height, count in pixels), workers)
+    print(f'{written} files decoded; training finds them by itself, and removing {root / cache.FOLDER} undoes it')
 
 
 def _present(name: str, layout: Layout, root: Path) -> dict[str, Split]:
@@ -154,61 +171,6 @@ def look(
         if turned:
             found[split].turned.append(str(image.relative_to(root)))
     return found, sorted(problems)
-
-
-def examine(
-    image: Path, label: Path | None, names: Mapping[int, str], expected: str
-) -> tuple[str, dict[str, int], bool]:
-    """Decodes an image and its label to the end.
-
-    Args:
-        image: the picture.
-        label: its label; None if it has none.
-        names: label value -> class.
-        expected: the label values in words.
-
-    Returns:
-        ('WIDTHxHEIGHT' of the image as loading shows it, class -> pixels of the label, whether loading turns or
-        mirrors the image, as its EXIF says, and so not its label).
-
-    Raises:
-        UsageError: one is unreadable, the sizes differ, or the label holds other values; the message names the file.
-    """
-    picture = _decoded(image)
-    width, height = picture.size
-    orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
-    if orientation >= 5:
-        width, height = height, width
-    size, turned = f'{width}x{height}', orientation > 1
-    if label is None:
-        return size, {}, False
-    mask = _decoded(label)
-    values = np.asarray(mask)
-    if values.ndim != 2:
-        raise UsageError(f'{label} is a picture of mode {mask.mode}, expected class indices in one channel')
-    if mask.size != (width, height):
-        how = ', as its EXIF orientation turns it' if turned else ''
-        raise UsageError(f'{label} is {mask.width}x{mask.height}, its image {size}{how}')
-    if values.dtype in (np.uint8, bool):
-        counts = np.bincount(values.ravel())
-        pixels = {int(v): int(counts[v]) for v in np.flatnonzero(counts)}
-    else:
-        pixels = {int(v): int(n) for v, n in zip(*np.unique(values, return_counts=True), strict=True)}
-    if strange := sorted(pixels.keys() - names.keys()):
-        shown = ', '.join(map(str, strange[:5])) + (', ...' if len(strange) > 5 else '')
-        raise UsageError(f'{label} holds {shown}, expected {expected}')
-    return size, {names[value]: n for value, n in pixels.items()}, turned
-
-
-def _decoded(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            return picture
-    except Exception as error:  # whatever a broken file makes Pillow raise
-        size = path.stat().st_size if path.exists() else 0
-        reason = ' '.join(str(error).replace(str(path), 'it').split())
-        raise UsageError(f'{path} ({size} bytes) is not a readable picture ({reason})') from error
 
 
 def _warnings(layout: Layout, found: Mapping[str, Found]) -> list[str]:
@@ -284,9 +246,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('path', help='its folder, see data/README.md')
     parser.add_argument('--workers', type=int, help='files at a time; as many as there are cores, up to 16')
     parser.add_argument('--overwrite', action='store_true', help="make all of Cityscapes' training labels anew")
+    parser.add_argument(
+        '--cache',
+        action='store_true',
+        help='also keep decoded copies of the training files (25 GB for Cityscapes; it is said before), from which '
+        'training loads several times as fast; can be stopped and repeated',
+    )
     args = parser.parse_args(argv)
     try:
-        prepare(args.data_set, args.path, args.workers, args.overwrite)
+        prepare(args.data_set, args.path, args.workers, args.overwrite, args.cache)
     except (UsageError, FileNotFoundError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
