@@ -1,7 +1,7 @@
 """mIoU accumulation of masks of 1024x2048 against mmseg's IoUMetric, on the CPU: `python benchmarks/metric.py`.
 
-Each run scores another of a few masks: blocks of 16x16 pixels, a tenth of them wrong, a twentieth ignored, as int64, as a
-model and a data set give them. Both sides must count the same and come to the same figures.
+Each run scores another of a few masks: blocks of 16x16 pixels, a tenth of them wrong, a twentieth ignored, as int64,
+as models and data sets give. Both sides must count the same and come to the same figures.
 """
 
 from __future__ import annotations
