@@ -14,9 +14,10 @@ from mmseg_volo.apis import CHECKPOINT_SUFFIXES, load
 from mmseg_volo.config import load_config
 from mmseg_volo.datasets.check import check_files
 from mmseg_volo.engine.batch import set_batch
+from mmseg_volo.engine.fsdp import set_fsdp
 from mmseg_volo.engine.optim import set_precision
 from mmseg_volo.engine.runner import SegRunner
-from mmseg_volo.errors import UsageError
+from mmseg_volo.errors import UsageError, say
 from mmseg_volo.evaluation.masks import format_only
 from mmseg_volo.inference import predict_files
 from mmseg_volo.weights_tool import add_arguments
@@ -43,6 +44,11 @@ def parser() -> argparse.ArgumentParser:
         help='update after N iterations; max_iters and intervals of the config then count updates',
     )
     train_args.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the batch')
+    train_args.add_argument(
+        '--fsdp',
+        action='store_true',
+        help='split the model and its optimiser over the processes, for models that do not fit one GPU',
+    )
     _add_common(train_args)
 
     test_args = commands.add_parser('test', help='evaluate a checkpoint')
@@ -92,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         {'train': train, 'test': test, 'predict': predict, 'weights': weights}[args.command](args)
     except (UsageError, FileNotFoundError) as error:
-        print(f'error: {error}', file=sys.stderr)
+        say(error)
         return 2
     return 0
 
@@ -102,6 +108,7 @@ def train(args: argparse.Namespace) -> None:
     cfg = prepare(args, ['train_dataloader', 'val_dataloader'])
     cfg.resume = args.resume or cfg.get('resume', False)
     set_precision(cfg.optim_wrapper, args.amp)
+    set_fsdp(cfg, args.fsdp)
     set_batch(cfg, args.accumulate, args.auto_scale_lr)
     build(cfg).train()
 
@@ -112,6 +119,7 @@ def test(args: argparse.Namespace) -> None:
         raise FileNotFoundError(f'no checkpoint at {Path(args.checkpoint).absolute()}: give the path of a .pth file')
     cfg = prepare(args, ['test_dataloader'])
     cfg.load_from = args.checkpoint
+    cfg.fsdp = False  # each process has the whole model: nothing else of a training is there
     if args.show_dir:
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='OverlayHook', out_dir=args.show_dir)]
     if args.out and not args.format_only:
@@ -167,3 +175,7 @@ def prepare(args: argparse.Namespace, loaders: Sequence[str]) -> Config:
 def run() -> None:
     """The console command `mmseg-volo`."""
     sys.exit(main())
+
+
+if __name__ == '__main__':  # what `launch.py` starts
+    run()

@@ -21,7 +21,7 @@ RUNNER_KEYS = frozenset(inspect.signature(Runner).parameters) - {'cfg'}
 OTHER_KEYS = frozenset(
     ['custom_imports', 'runner_type', 'sync_bn', 'find_unused_parameters', 'model_wrapper_cfg', 'compile']
     + ['data_root', 'train_pipeline', 'test_pipeline', 'tta_pipeline', 'tta_model', 'vis_backends', 'norm_cfg']
-    + ['crop_size', 'num_classes', 'max_iters', 'activation_checkpointing', 'efficient_conv_bn_eval']
+    + ['crop_size', 'num_classes', 'max_iters', 'activation_checkpointing', 'efficient_conv_bn_eval', 'fsdp']
 )
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 

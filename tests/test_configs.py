@@ -56,6 +56,20 @@ def test_builds_and_agrees(path: Path) -> None:
 
 
 @every
+def test_every_parameter_has_a_gradient(path: Path) -> None:
+    """So that DDP needs no `find_unused_parameters`. The full model, on the meta device: shapes without numbers."""
+    cfg = load_config(path)
+    cfg.model.backbone.init_cfg = None
+    with torch.device('meta'), DefaultScope.overwrite_default_scope('mmseg'):
+        model = MODELS.build(cfg.model).train()
+        maps = model.extract_feat(torch.empty(2, 3, 64, 64))
+        heads = [model.decode_head] + ([model.auxiliary_head] if model.with_auxiliary_head else [])
+        sum(head(maps).sum() for head in heads).backward()
+    unused = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert not unused and not cfg.get('find_unused_parameters')
+
+
+@every
 def test_crops_and_classes_agree(path: Path) -> None:
     cfg = load_config(path)
     crop = cfg.crop_size

@@ -44,7 +44,7 @@ train_dataloader = dict(
     batch_size=2, num_workers={workers}, persistent_workers={workers} > 0, dataset=dict(pipeline=train_pipeline)
 )
 val_dataloader = dict(num_workers=0, persistent_workers=False)
-train_cfg = dict(max_iters={iterations}, val_interval=3)
+train_cfg = dict(max_iters={iterations}, val_interval={validation})
 custom_hooks = [*_base_.custom_hooks, dict(type='EMAHook', momentum=0.25)]
 default_hooks = dict(
     checkpoint=dict(interval=3, max_keep_ckpts=-1, save_best='mIoU'),
@@ -59,9 +59,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return scenes.generate(tmp_path_factory.mktemp('data') / 'scenes', 5, 1, 64, 128)
 
 
-def write_config(folder: Path, seed: int | None = 3, workers: int = 0, iterations: int = 6) -> Path:
+def write_config(
+    folder: Path, seed: int | None = 3, workers: int = 0, iterations: int = 6, validation: int = 3
+) -> Path:
     path = folder / 'small.py'
-    path.write_text(CONFIG.format(configs=CONFIGS, seed=seed, workers=workers, iterations=iterations))
+    values = dict(seed=seed, workers=workers, iterations=iterations, validation=validation)
+    path.write_text(CONFIG.format(configs=CONFIGS, **values))
     return path
 
 
@@ -127,6 +130,7 @@ class SignalHook(Hook):
     ('number', 'iteration', 'validating', 'more'),
     [
         (signal.SIGTERM, 2, False, ()),
+        (signal.SIGTERM, 4, True, ()),  # where no checkpoint is due, and averaged weights are validated
         (signal.SIGINT, 3, True, ()),
         (signal.SIGINT, 3, False, ('--accumulate', '2')),  # between the halves of an update
     ],
@@ -134,7 +138,8 @@ class SignalHook(Hook):
 def test_a_signal_saves_and_resume_goes_on_exactly(
     number: int, iteration: int, validating: bool, more: tuple[str, ...], data: Path, tmp_path: Path
 ) -> None:
-    config, whole, stopped = write_config(tmp_path), tmp_path / 'whole', tmp_path / 'stopped'
+    config = write_config(tmp_path, validation=iteration if validating else 3)
+    whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
     assert train(config, data, whole, *more) == 0
     before = signal.getsignal(number)
     plain = config.read_text()

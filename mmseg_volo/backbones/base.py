@@ -144,6 +144,12 @@ class Backbone(BaseModule):
             depth += bool(own)
         return {name: found.get(id(p), depth - 1) for name, p in self.named_parameters()}
 
+    def block_list(self) -> list[nn.Module]:
+        """The blocks of all stages, in order: what FSDP splits one by one."""
+        parts = chain.from_iterable(self._parts()[1:])
+        flat = chain.from_iterable(p.values() if isinstance(p, nn.ModuleDict) else [p] for p in parts)
+        return [block for part in flat if isinstance(part, nn.Sequential) for block in part]
+
     def _run(self, blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
         for block in blocks:
             x = checkpoint(block, x, use_reentrant=False) if self.with_cp and self.training else block(x)

@@ -1,7 +1,7 @@
 from mmseg_volo.engine.batch import AveragePerUpdateHook, SchedulePerUpdateHook
 from mmseg_volo.engine.checkpoints import SafeCheckpointHook
 from mmseg_volo.engine.draws import DrawSampler
-from mmseg_volo.engine.hooks import OverlayHook, PlainCheckpointHook
+from mmseg_volo.engine.hooks import MeanOverProcessesHook, OverlayHook, PlainCheckpointHook
 from mmseg_volo.engine.logs import PatientVisBackend
 from mmseg_volo.engine.loop import SegTrainLoop
 from mmseg_volo.engine.muon import MuonAdamW
@@ -14,6 +14,7 @@ __all__ = [
     'AveragePerUpdateHook',
     'CpuAmpOptimWrapper',
     'DrawSampler',
+    'MeanOverProcessesHook',
     'MuonAdamW',
     'OverlayHook',
     'PatientVisBackend',

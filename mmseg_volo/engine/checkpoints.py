@@ -4,25 +4,63 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import mmengine
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
+from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from mmengine.runner.checkpoint import weights_to_cpu
 
-from mmseg_volo.engine.loop import VALIDATED
+from mmseg_volo.engine.loop import DRAWS, VALIDATED
 from mmseg_volo.errors import UsageError
 from mmseg_volo.files import scratch, write_whole
 from mmseg_volo.weights import damage
 
 POINTER = 'last_checkpoint'
+GRADIENTS = 'gradients'  # accumulated, of an update that is not yet made
 DROPPED = 'dropped_ckpt_ids'  # message_hub: what goes once this checkpoint is there
 NUMBERED = re.compile(r'(?:iter|epoch)_(\d+)\.pth')
+
+
+def contents(runner: Runner, meta: Mapping[str, Any], optimizer: bool, schedules: bool) -> dict[str, Any]:
+    """What mmengine saves of a training, and what an exact resume needs besides.
+
+    Args:
+        runner: in training.
+        meta: its epoch and iteration.
+        optimizer: whether to save the optimiser's state, and accumulated gradients.
+        schedules: whether to save the schedules' state.
+    """
+    model, optim = runner.model.module if is_model_wrapper(runner.model) else runner.model, runner.optim_wrapper
+    content = dict(
+        meta={
+            **meta,
+            'cfg': runner.cfg.pretty_text,
+            'seed': runner.seed,
+            'experiment_name': runner.experiment_name,
+            'time': time.strftime('%Y%m%d_%H%M%S'),
+            'mmengine_version': mmengine.__version__,
+            'dataset_meta': getattr(runner.train_dataloader.dataset, 'metainfo', None),
+            DRAWS: getattr(runner.train_loop, DRAWS, None),
+        },
+        state_dict=weights_to_cpu(model.state_dict()),
+        message_hub=runner.message_hub.state_dict(),
+    )
+    if optimizer:
+        content['optimizer'] = optim.state_dict()
+        if not optim.should_update() and runner.world_size == 1:  # those of several are not summed yet
+            content[GRADIENTS] = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    if schedules and runner.param_schedulers is not None:
+        content['param_schedulers'] = [scheduler.state_dict() for scheduler in runner.param_schedulers]
+    return content
 
 
 def write_checkpoint(content: Mapping[str, Any], path: Path) -> None:

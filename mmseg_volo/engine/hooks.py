@@ -1,4 +1,4 @@
-"""Checkpoints of plain data, pictures of what was tested."""
+"""Checkpoints of plain data, losses of all processes, pictures of what was tested."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from mmengine.dist import all_reduce_dict
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import HOOKS
@@ -67,6 +68,21 @@ class PlainCheckpointHook(Hook):
             if isinstance(saved, Mapping):
                 history, count = saved['log_history'].numpy(), saved['count_history'].numpy()
                 scalars[name] = HistoryBuffer(history, count, saved['max_length'])
+
+
+@HOOKS.register_module()
+class MeanOverProcessesHook(Hook):
+    """Losses and accuracies are logged as the mean over all processes; mmengine logs those of the first."""
+
+    priority = 'HIGHEST'  # before the hook that writes them down
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        if runner.world_size > 1 and outputs:
+            values = {k: v.detach().float() for k, v in outputs.items() if isinstance(v, Tensor)}
+            all_reduce_dict(values, op='mean')
+            outputs.update(values)
 
 
 @HOOKS.register_module()

@@ -1,35 +1,37 @@
-"""mmengine's Runner with a quiet start, safe and strict loading, and several processes without a GPU."""
+"""mmengine's Runner with a quiet start, safe and strict loading, several processes without a GPU, and FSDP."""
 
 from __future__ import annotations
 
 import logging
-import time
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import mmengine
-import torch.distributed
 from mmengine.device import get_device
-from mmengine.dist import is_distributed, master_only
+from mmengine.dist import is_distributed, is_main_process
 from mmengine.logging import MMLogger
-from mmengine.model import BaseTTAModel, MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
+from mmengine.model import (
+    BaseTTAModel,
+    MMDistributedDataParallel,
+    convert_sync_batchnorm,
+    is_model_wrapper,
+    revert_sync_batchnorm,
+)
 from mmengine.optim import OptimWrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
-from mmengine.runner.checkpoint import weights_to_cpu
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmseg_volo.engine.batch import Batch, check_norms
-from mmseg_volo.engine.checkpoints import newest, write_checkpoint
+from mmseg_volo.engine.checkpoints import GRADIENTS, contents, newest, write_checkpoint
+from mmseg_volo.engine.fsdp import WholeInValidationHook, keep_states_whole, shard
 from mmseg_volo.engine.hooks import ACCUMULATED
 from mmseg_volo.engine.loop import DRAWS
 from mmseg_volo.engine.optim import precision_of
+from mmseg_volo.engine.processes import join_on_cpu
 from mmseg_volo.errors import UsageError
 from mmseg_volo.weights import read_checkpoint, strict_load, unwrap
 
-GRADIENTS = 'gradients'  # accumulated, of an update that is not yet made
 # said at every start with nothing wrong; they go to the log file
 MEANINGLESS = (
     'The prefix is not set in metric class',
@@ -46,11 +48,9 @@ class SegRunner(Runner):
     """
 
     def setup_env(self, env_cfg: dict) -> None:
-        """mmengine's; without a GPU torchrun's processes talk through gloo, where mmengine's would ask for CUDA."""
-        if self._launcher == 'pytorch' and get_device() == 'cpu' and not is_distributed():
-            seconds = env_cfg.get('dist_cfg', {}).get('timeout')
-            timeout = None if seconds is None else timedelta(seconds=seconds)
-            torch.distributed.init_process_group('gloo', timeout=timeout)
+        """mmengine's; without a GPU the processes talk through gloo, where mmengine's would ask for CUDA."""
+        if self._launcher != 'none' and get_device() == 'cpu' and not is_distributed():
+            join_on_cpu(self._launcher, env_cfg.get('dist_cfg', {}).get('timeout'))
         super().setup_env(env_cfg)
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
@@ -66,19 +66,42 @@ class SegRunner(Runner):
             handler.addFilter(lambda record: not record.getMessage().startswith(MEANINGLESS))
         return logger
 
+    @property
+    def _sharded(self) -> bool:
+        return self.distributed and self.cfg.get('fsdp', False)
+
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """mmengine's; without a GPU DDP takes no device ids, and torch has no synchronised BatchNorm."""
-        plain = model_wrapper_cfg is None and not is_model_wrapper(model)
-        if not (plain and self.distributed and get_device() == 'cpu'):
+        """mmengine's, or FSDP; without a GPU DDP takes no device ids, and torch has no synchronised BatchNorm."""
+        on_cpu, plain = get_device() == 'cpu', model_wrapper_cfg is None and not is_model_wrapper(model)
+        if not (plain and self.distributed and (on_cpu or self._sharded)):
             return super().wrap_model(model_wrapper_cfg, model)
-        if any(isinstance(m, _BatchNorm) for m in model.modules()):
-            self.logger.warning(
-                'SyncBN needs a GPU: BatchNorm takes the statistics of each process alone, '
-                'and checkpoints hold those of the first'
-            )
+        if on_cpu:
+            if any(isinstance(m, _BatchNorm) for m in model.modules()):
+                self.logger.warning(
+                    'SyncBN needs a GPU: BatchNorm takes the statistics of each process alone, '
+                    'and checkpoints hold those of the first'
+                )
+            model = revert_sync_batchnorm(model)
+        elif self.cfg.get('sync_bn'):
+            model = convert_sync_batchnorm(model, self.cfg.sync_bn)
+        if self._sharded:
+            self.model = model.to(get_device())
+            super()._init_model_weights()  # on whole tensors
+            return shard(model, get_device())
         unused = self.cfg.get('find_unused_parameters', False)
-        model = revert_sync_batchnorm(model)
         return MMDistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=unused)
+
+    def _init_model_weights(self) -> None:
+        if not self._sharded:  # `wrap_model` has done it
+            super()._init_model_weights()
+
+    def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
+        """mmengine's; where the model is sharded the states are too."""
+        built = super().build_optim_wrapper(optim_wrapper)
+        if self._sharded and built is not optim_wrapper:
+            keep_states_whole(built.optimizer)
+            self.register_hook(WholeInValidationHook())
+        return built
 
     @property
     def batch(self) -> Batch:
@@ -106,7 +129,7 @@ class SegRunner(Runner):
         if isinstance(self.optim_wrapper, OptimWrapper):
             check_norms(self.model, self.batch)
             hint = self.batch.way_out()
-            precision = f'{precision_of(self.optim_wrapper)} on {get_device()}'
+            precision = f'{precision_of(self.optim_wrapper)} on {get_device()}{", FSDP" * self._sharded}'
             self.logger.info(f'{self.batch}, {precision}{hint and f"; {hint}"}')
         super().load_or_resume()
 
@@ -132,7 +155,6 @@ class SegRunner(Runner):
             self._randomness_cfg.update(seed=meta['seed'])
             self.set_randomness(**self._randomness_cfg)
 
-    @master_only
     def save_checkpoint(
         self,
         out_dir: str,
@@ -148,31 +170,15 @@ class SegRunner(Runner):
 
         The signature is mmengine's; the file goes to the file system, whatever the backends are.
         """
-        model = self.model.module if is_model_wrapper(self.model) else self.model
-        content = dict(
-            meta={
-                'epoch': self.epoch + by_epoch,
-                'iter': self.iter + (not by_epoch),
-                **(meta or {}),
-                'cfg': self.cfg.pretty_text,
-                'seed': self.seed,
-                'experiment_name': self.experiment_name,
-                'time': time.strftime('%Y%m%d_%H%M%S'),
-                'mmengine_version': mmengine.__version__,
-                'dataset_meta': getattr(self.train_dataloader.dataset, 'metainfo', None),
-                DRAWS: getattr(self.train_loop, DRAWS, None),
-            },
-            state_dict=weights_to_cpu(model.state_dict()),
-            message_hub=self.message_hub.state_dict(),
-        )
-        if save_optimizer:
-            content['optimizer'] = self.optim_wrapper.state_dict()
-            if not self.optim_wrapper.should_update():  # in the middle of --accumulate
-                content[GRADIENTS] = {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
-        if save_param_scheduler and self.param_schedulers is not None:
-            content['param_schedulers'] = [scheduler.state_dict() for scheduler in self.param_schedulers]
-        self.call_hook('before_save_checkpoint', checkpoint=content)
-        write_checkpoint(content, Path(out_dir) / filename)
+        meta = {'epoch': self.epoch + by_epoch, 'iter': self.iter + (not by_epoch), **(meta or {})}
+        if self._sharded and not is_main_process():  # all processes gather, the first one writes
+            self.model.state_dict()
+            if save_optimizer:
+                self.optim_wrapper.state_dict()
+        elif is_main_process():
+            content = contents(self, meta, save_optimizer, save_param_scheduler)
+            self.call_hook('before_save_checkpoint', checkpoint=content)
+            write_checkpoint(content, Path(out_dir) / filename)
 
     def load_checkpoint(
         self,

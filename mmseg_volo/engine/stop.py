@@ -5,30 +5,34 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from types import FrameType
 
-from mmengine.dist import get_world_size, is_main_process
-from mmengine.hooks import Hook
+import torch
+from mmengine.dist import all_reduce, is_main_process
+from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from mmseg_volo.engine.checkpoints import SafeCheckpointHook
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SAME_MOMENT = 1.0  # seconds: a launcher passes on what the terminal has sent to all
 
 
 @HOOKS.register_module()
 class StopHook(Hook):
     """The first SIGTERM or SIGINT ends the iteration and writes a checkpoint, from which `--resume` goes on; the exit
-    status is the usual one (143, 130). A second one ends the process at once.
+    status is the usual one (143, 130). A second one, not at the same moment, ends the process at once.
 
-    Of several processes the first one saves; the others go on until their launcher ends them.
+    Several processes agree on the iteration, whichever of them was asked.
     """
 
     priority = 'LOWEST'  # after the checkpoint of this iteration, if one is due
 
     def __init__(self) -> None:
-        self.asked: signal.Signals | None = None
+        self._asked = 0
+        self._when = 0.0
         self._before: dict[signal.Signals, object] = {}
         self._process = os.getpid()
 
@@ -45,32 +49,39 @@ class StopHook(Hook):
         self._leave(runner, runner.iter + 1)
 
     def after_val_iter(self, runner: Runner, *args, **kwargs) -> None:
-        self._leave(runner, runner.iter)
+        self._leave(runner, runner.iter, validating=True)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a data worker: Ctrl-C reaches it too, but its main process decides
             if number == signal.SIGTERM:
                 os._exit(128 + number)
-        elif self.asked:
+        elif not self._asked:
+            self._asked, self._when = number, time.monotonic()
+        elif time.monotonic() - self._when > SAME_MOMENT:
             self._restore()
             signal.raise_signal(number)
-        else:
-            self.asked = signal.Signals(number)
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
 
-    def _leave(self, runner: Runner, iteration: int) -> None:
-        if self.asked is None or not is_main_process():
-            return
+    def _leave(self, runner: Runner, iteration: int, validating: bool = False) -> None:
         # gradients that are not yet summed over processes are in no checkpoint
-        if get_world_size() > 1 and not runner.optim_wrapper.should_update():
+        if not self._before or (runner.world_size > 1 and not runner.optim_wrapper.should_update()):
             return
+        number = torch.tensor(self._asked)
+        all_reduce(number, 'max')
+        if not number:
+            return
+        name = signal.Signals(int(number)).name
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook) and validating:  # it has put the averaged weights in place of the trained
+                hook.after_val_epoch(runner)
         for hook in runner.hooks:
             if isinstance(hook, SafeCheckpointHook) and not hook.by_epoch:
                 path = hook.save(runner, iteration)
-                runner.logger.warning(f'{self.asked.name}: stopped; --resume goes on from {path}')
+                if is_main_process():
+                    runner.logger.warning(f'{name}: stopped; --resume goes on from {path}')
         self._restore()
-        raise SystemExit(128 + self.asked)
+        raise SystemExit(128 + int(number))
