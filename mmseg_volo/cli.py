@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
+from mmengine.dist import is_distributed
+from torch.distributed import destroy_process_group
 
 from mmseg_volo.apis import CHECKPOINT_SUFFIXES, load
 from mmseg_volo.config import load_config
@@ -44,11 +46,7 @@ def parser() -> argparse.ArgumentParser:
         help='update after N iterations; max_iters and intervals of the config then count updates',
     )
     train_args.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the batch')
-    train_args.add_argument(
-        '--fsdp',
-        action='store_true',
-        help='split the model and its optimiser over the processes, for models that do not fit one GPU',
-    )
+    train_args.add_argument('--fsdp', action='store_true', help='split the model that does not fit one GPU over all')
     _add_common(train_args)
 
     test_args = commands.add_parser('test', help='evaluate a checkpoint')
@@ -100,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UsageError, FileNotFoundError) as error:
         say(error)
         return 2
+    if is_distributed():  # NCCL warns of processes that do not take leave
+        destroy_process_group()
     return 0
 
 
