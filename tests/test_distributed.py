@@ -99,6 +99,7 @@ def member(rank: int, port: int, argv: list[str], log: Path) -> None:
     os.environ |= dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1')
     os.environ |= dict(MASTER_PORT=str(port), CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1', MKL_NUM_THREADS='1')
     os.chdir(log.parent)
+    multiprocessing.set_start_method('fork', force=True)  # as in a process started by a user
     sys.exit(main([*argv, '--launcher', 'pytorch']))
 
 
@@ -221,9 +222,10 @@ def test_fsdp_trains_as_ddp_and_leaves_plain_checkpoints(
 
 
 def test_fsdp_says_what_it_needs(config: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    train = ['train', str(config), '--work-dir', str(tmp_path), '--fsdp', '--cfg-options', f'data_root={data}']
+    averaged = tmp_path / 'averaged.py'
+    averaged.write_text(config.read_text() + "custom_hooks = [dict(type='EMAHook')]\n")
+    train = ['train', str(averaged), '--work-dir', str(tmp_path), '--fsdp', '--cfg-options', f'data_root={data}']
     assert main(train) == 2
     assert 'tools/dist_train.sh CONFIG GPUS --fsdp' in capsys.readouterr().err
-    average = "custom_hooks=[{'type':'EMAHook'}]"
-    assert main([*train, average, '--launcher', 'pytorch']) == 2
+    assert main([*train, '--launcher', 'pytorch']) == 2
     assert 'EMAHook keeps a second copy of the model' in capsys.readouterr().err
