@@ -60,9 +60,9 @@ ENV |= {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight images to train on and five to validate, of two sizes: one of two processes has more, and other ones."""
+    """Eight images to train on and five to validate, of which the second of two processes gets the two large ones."""
     root = scenes.generate(tmp_path_factory.mktemp('data') / 'scenes', 8, 5, 64, 128)
-    for path in [p for i in (1, 2) for p in root.rglob('val/*/*.png') if f'_00000{i}_' in p.name]:
+    for path in [p for i in (1, 3) for p in root.rglob('val/*/*.png') if f'_00000{i}_' in p.name]:
         cv2.imwrite(str(path), cv2.resize(cv2.imread(str(path), -1), (192, 96), interpolation=cv2.INTER_NEAREST))
     for path in root.rglob('gtFine/train/*/*.png'):  # every pixel has a label
         label = cv2.imread(str(path), -1)
