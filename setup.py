@@ -1,12 +1,27 @@
 """Packaging: `pip install .` brings the package, the shipped configs inside it, and the command `mmseg-volo`."""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'mmseg_volo/__init__.py').read_text())[1]
+
+
+class BuildWithConfigs(build_py):
+    """Puts the configs and the index of models where OpenMMLab's tools look for those of an installed package."""
+
+    def run(self):
+        super().run()
+        if not getattr(self, 'editable_mode', False):  # then they are found in the checkout, beside the package
+            inside = Path(self.build_lib, 'mmseg_volo', '.mim')
+            ignored = shutil.ignore_patterns('__pycache__')
+            shutil.copytree(HERE / 'configs', inside / 'configs', ignore=ignored, dirs_exist_ok=True)
+            shutil.copy(HERE / 'model-index.yml', inside)
+
 
 setup(
     name='mmseg_volo',
@@ -16,10 +31,8 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     python_requires='>=3.10',
-    packages=[*find_packages(include=['mmseg_volo', 'mmseg_volo.*']), 'mmseg_volo.configs'],
-    package_dir={'mmseg_volo.configs': 'configs'},
-    package_data={'mmseg_volo.configs': ['*.py', '_base_/*.py', '_base_/*/*.py']},
-    extras_require={'fast': ['kornia-rs>=0.2,<0.3']},  # decodes PNG files in half the time
+    packages=find_packages(include=['mmseg_volo', 'mmseg_volo.*']),
+    cmdclass={'build_py': BuildWithConfigs},
     install_requires=(HERE / 'requirements.txt').read_text().splitlines(),
     entry_points={'console_scripts': ['mmseg-volo = mmseg_volo.cli:run']},
 )

@@ -15,9 +15,13 @@ warnings.filterwarnings('ignore', message='Grad strides do not match bucket view
 with contextlib.redirect_stdout(io.StringIO()):  # mmseg prints that an optional reader is absent
     import mmseg.datasets  # noqa: F401
 
+from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402
+
 from mmseg_volo import backbones, datasets, engine, evaluation, losses, necks, segmentors  # noqa: E402
 from mmseg_volo.apis import Prediction, load, predict  # noqa: E402
 
 __all__ = ['Prediction', 'load', 'predict']
 __all__ += ['backbones', 'datasets', 'engine', 'evaluation', 'losses', 'necks', 'segmentors']
+# packages whose models mmengine lists: `MMSegInferencer.list_models('mmseg_volo')` reads our model-index.yml then
+MODULE2PACKAGE.setdefault('mmseg_volo', 'mmseg_volo')
 __version__ = '0.1.0'

@@ -14,8 +14,8 @@ from mmengine.runner import Runner
 from mmseg_volo.errors import UsageError
 
 PACKAGE = Path(__file__).parent
-# in a checkout the configs lie beside the package, in an installation inside it
-CONFIGS = next(p for p in (PACKAGE.parent / 'configs', PACKAGE / 'configs') if (p / '_base_').is_dir())
+# in a checkout the configs lie beside the package, in an installation where OpenMMLab's packages have them
+CONFIGS = next(p for p in (PACKAGE.parent / 'configs', PACKAGE / '.mim/configs') if (p / '_base_').is_dir())
 
 RUNNER_KEYS = frozenset(inspect.signature(Runner).parameters) - {'cfg'}
 OTHER_KEYS = frozenset(

@@ -1,0 +1,8 @@
+"""Writes docs/model_zoo.md and configs/metafile.yml anew, from the configs and their recipe cards."""
+
+from pathlib import Path
+
+from mmseg_volo.model_zoo import write
+
+if __name__ == '__main__':
+    write(Path(__file__).parents[1])

@@ -1,0 +1,8 @@
+"""Estimates what recipes cost, and writes it into their cards: see `python tools/recipe_cost.py --help`."""
+
+import sys
+
+from mmseg_volo.cost import main
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))
