@@ -10,7 +10,7 @@ T2T-ViT have the neck of their shipped configs. ConvNeXt is mmpretrain's, as in 
 where that is not installed.
 
 A model that is finished is not trained again, one that was stopped goes on: both by what lies in `--work-dir`.
-`--iters 2 --crop 64 64 --batch 2 --images 2` tries everything on a CPU.
+`--iters 2 --crop 64 64 --batch 2 --images 2 --workers 0` tries everything on a CPU.
 """
 
 from __future__ import annotations
@@ -113,7 +113,9 @@ def recipe(name: str, entry: Entry, args: argparse.Namespace) -> Any:
     cfg.param_scheduler[1].update(begin=warmup, end=args.iters, eta_min=0.0)
     cfg.param_scheduler = cfg.param_scheduler[warmup == 0 :]
     cfg.train_cfg.update(max_iters=args.iters, val_interval=args.iters)
-    cfg.default_hooks.checkpoint.update(interval=max(args.iters // 10, 1), save_best=None, max_keep_ckpts=1)
+    cfg.default_hooks.checkpoint.update(
+        interval=max(args.iters // 10, min(args.iters, 100)), save_best=None, max_keep_ckpts=1
+    )
     set_precision(cfg.optim_wrapper, None)
     folder = args.work_dir / name
     cfg.update(work_dir=str(folder), experiment_name=name, randomness=dict(seed=args.seed))

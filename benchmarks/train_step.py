@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in [find_config(name).stem for name in args.configs]:
             results[name] = measure(name, args)
             print(f'\n{table(results)}\n', flush=True)
-    except UsageError as error:
+    except (UsageError, ValueError) as error:  # e.g. BatchNorm refuses UPerNet's map of 1x1 of a single image
         print(f'error: {error}', file=sys.stderr)
         return 2
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU, {torch.get_num_threads()} threads'

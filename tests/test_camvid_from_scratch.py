@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT
+from mmengine.config import Config
 from test_tools import printed
 
 COMPARE = runpy.run_path(str(ROOT / 'benchmarks/camvid_from_scratch.py'))
@@ -15,20 +17,28 @@ STEP = runpy.run_path(str(ROOT / 'benchmarks/train_step.py'))['main']
 
 
 def small(data: Path, work: Path, *more: str) -> list[str]:
-    size = '--iters 2 --crop 64 64 --batch 2 --images 2 --workers 0'.split()
-    return ['--data', str(data), *size, '--work-dir', str(work), '--device', 'cpu', *more]
+    size = '--iters 2 --crop 64 64 --batch 2 --images 1 --workers 0'.split()
+    return ['--data', str(data), *size, '--work-dir', str(work), *more]
 
 
 def test_the_comparison_runs_and_does_not_repeat_itself(
-    camvid: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    camvid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
+    whole = COMPARE['recipe']
+
+    def narrow(*args: Any) -> Config:  # the head, for speed
+        cfg = whole(*args)
+        cfg.model.decode_head.channels = cfg.model.auxiliary_head.channels = 16
+        return cfg
+
+    monkeypatch.setitem(COMPARE['run'].__globals__, 'recipe', narrow)
     names, file = ['convformer_s18', 'resnet50'], tmp_path / 'found.json'
     arguments = small(camvid, tmp_path / 'work', '--json', str(file), '--models')
     assert COMPARE['main']([*arguments, *names]) == 0
     found = json.loads(file.read_text())
-    assert found['results'].keys() == set(names) and found['frames'] == 2
+    assert found['results'].keys() == set(names) and found['frames'] == 1
     for result in found['results'].values():
-        assert 0 <= result['miou'] <= 100 and result['iterations_per_second'] > 0 and result['parameters'] > 3e7
+        assert 0 <= result['miou'] <= 100 and result['iterations_per_second'] > 0 and result['parameters'] > 2e7
     table = [line for line in printed(capsys).splitlines() if line.startswith('| ')][-10:]
     assert len([line for line in table if 'not run' in line]) == 7
     written = {p: p.stat().st_mtime_ns for p in (tmp_path / 'work').rglob('*.pth')}
@@ -66,7 +76,10 @@ def test_a_failing_model_does_not_stop_the_others(
 
     monkeypatch.setitem(COMPARE['run'].__globals__, 'train', out_of_memory)
     assert COMPARE['main'](small(camvid, tmp_path, '--models', 'swin_t', 'mit_b2')) == 1
-    assert printed(capsys).splitlines()[-5].startswith('| MiT-B2 (mmseg) |')
+    failed = [
+        line.split(' |')[0] for line in printed(capsys).splitlines() if 'RuntimeError: CUDA out of memory' in line
+    ]
+    assert failed[-2:] == ['| Swin-T (mmseg)', '| MiT-B2 (mmseg)']
     record = json.loads((tmp_path / 'swin_t/result.json').read_text())
     assert record['result'] is None  # so that the next run tries again
 
@@ -82,10 +95,10 @@ def test_bad_input_is_one_sentence(
 
 def test_train_step(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     file = tmp_path / 'found.json'
-    size = '--iters 1 --warmup 1 --batch 2 --crop 64 64 --device cpu'.split()
+    size = '--iters 1 --warmup 1 --batch 2 --crop 64 64'.split()
     assert STEP(['--configs', 'volo_demo', *size, '--json', str(file)]) == 0
     result = json.loads(file.read_text())['results']['volo_demo']
     assert result['seconds'] > 0 and result['flops'] > 0 and result['peak_memory'] > 0 and result['batch'] == 2
-    assert '| volo_demo | 2 x 64x64 | float32 |' in printed(capsys)
+    assert '| volo_demo | 2 x 64x64 |' in printed(capsys)
     assert STEP(['--configs', 'volo_d9']) == 2
     assert 'none of that name comes with the package' in capsys.readouterr().err
