@@ -21,6 +21,7 @@ from torch import nn
 from mmseg_volo.config import load_config
 from mmseg_volo.engine.hooks import RECORD
 from mmseg_volo.errors import UsageError
+from mmseg_volo.segmentors import masks_only
 from mmseg_volo.weights import read_checkpoint, strict_load, unwrap
 
 Source = str | Path
@@ -134,7 +135,7 @@ def predict(model: nn.Module, image: Source | np.ndarray) -> Prediction:
         steps = [copy.deepcopy(t) for t in model.cfg.test_pipeline if t['type'] != 'LoadAnnotations']
         steps[0] = dict(type='LoadImageFromNDArray')
         data = Compose(steps)(dict(img=bgr))
-    with torch.inference_mode():
+    with torch.inference_mode(), masks_only(model):
         result = model.test_step(dict(inputs=[data['inputs']], data_samples=[data['data_samples']]))[0]
     classes, palette = (model.dataset_meta[k] for k in ('classes', 'palette'))
     mask = result.pred_sem_seg.data[0].cpu().numpy()

@@ -22,6 +22,7 @@ from mmseg_volo.engine.runner import SegRunner
 from mmseg_volo.errors import UsageError, say
 from mmseg_volo.evaluation.masks import format_only
 from mmseg_volo.inference import predict_files
+from mmseg_volo.segmentors import masks_only
 from mmseg_volo.weights_tool import add_arguments
 
 
@@ -110,7 +111,9 @@ def train(args: argparse.Namespace) -> None:
     set_precision(cfg.optim_wrapper, args.amp)
     set_fsdp(cfg, args.fsdp)
     set_batch(cfg, args.accumulate, args.auto_scale_lr)
-    build(cfg).train()
+    runner = build(cfg)
+    with masks_only(runner.model):
+        runner.train()
 
 
 def test(args: argparse.Namespace) -> None:
@@ -129,7 +132,9 @@ def test(args: argparse.Namespace) -> None:
     if args.tta:
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.model = dict(**cfg.tta_model, module=cfg.model)
-    build(cfg).test()
+    runner = build(cfg)
+    with masks_only(runner.model):
+        runner.test()
 
 
 def predict(args: argparse.Namespace) -> None:

@@ -207,7 +207,7 @@ def test_our_own_checkpoints(trained: torch.nn.Module, capsys: pytest.CaptureFix
         assert ' fits the model ' in run(f'check {command}', capsys)
     assert ' fits VOLO ' in run('check backbone.safetensors volo_demo', capsys)
     refused('check all.safetensors', 'does not say which model it is for: give a config', capsys)
-    refused('check all.safetensors volo_camvid', 'does not fit EncoderDecoder', capsys)
+    refused('check all.safetensors volo_camvid', 'does not fit BandedEncoderDecoder', capsys)
 
 
 def test_check_names_what_is_wrong(official: dict[str, Tensor], capsys: pytest.CaptureFixture) -> None:

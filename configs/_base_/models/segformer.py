@@ -1,7 +1,7 @@
 """SegFormer's all-MLP head (arXiv 2105.15203); width 768 as in its B5."""
 
 model = dict(
-    type='EncoderDecoder',
+    type='BandedEncoderDecoder',
     data_preprocessor=dict(
         type='SegDataPreProcessor',
         mean=[123.675, 116.28, 103.53],  # RGB, ImageNet

@@ -1,0 +1,185 @@
+"""mmseg's EncoderDecoder with predictions made a band of rows at a time."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from mmengine.registry import MODELS
+from mmengine.structures import PixelData
+from mmseg.models import EncoderDecoder, SegDataPreProcessor
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.structures import SegDataSample
+from mmseg.utils import stack_batch
+from torch import Tensor, nn
+
+from mmseg_volo.segmentors.bands import Geometry, bands, collect
+from mmseg_volo.segmentors.options import PredictionOptions
+from mmseg_volo.segmentors.windows import LazyImage, WindowMean
+
+GPU_WINDOWS = 4  # per call: a training step of two images with gradients takes more memory
+
+Bands = Iterator[tuple[slice, Tensor]]
+
+
+@MODELS.register_module()
+class BandedEncoderDecoder(EncoderDecoder):
+    """The same arguments, weights, losses and results as mmseg's EncoderDecoder, in less time and memory.
+
+    mmseg pads the logits of every window to the full size to add them, and makes whole maps of means and of resized
+    means. Here windows stay at the head's resolution and are enlarged, averaged, resized to the image's size and turned
+    into classes a band of rows at a time. Images are normalised window by window.
+
+    More keys of `test_cfg`: see `PredictionOptions`. Predictions carry no gradients.
+
+    Args:
+        backbone, decode_head, ...: mmseg's.
+
+    Raises:
+        UsageError: `test_cfg` cannot work.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.masks_only = False
+        PredictionOptions.of(self.test_cfg)
+
+    @property
+    def options(self) -> PredictionOptions:
+        """What `test_cfg` says now."""
+        return PredictionOptions.of(self.test_cfg)
+
+    @property
+    def keeps_logits(self) -> bool:
+        """Whether results hold `seg_logits`."""
+        said = self.options.keep_logits
+        return not self.masks_only if said is None else said
+
+    def test_step(self, data: Mapping[str, Any]) -> list[SegDataSample]:
+        """mmengine's: predicts a collated batch. Images are normalised window by window."""
+        return self._collect(self.bands(data))
+
+    val_step = test_step
+
+    def predict(self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None) -> list[SegDataSample]:
+        """mmseg's: predicts normalised images (N, 3, H, W)."""
+        images = [LazyImage(image, image.shape[1:], _as_it_is) for image in inputs]
+        return self._collect(self._bands(images, data_samples))
+
+    def slide_inference(self, inputs: Tensor, batch_img_metas: Sequence[Mapping[str, Any]]) -> Tensor:
+        """mmseg's: the mean logits (N, C, H, W) of the windows of normalised images (N, 3, H, W)."""
+        found = []
+        for image, meta in zip(inputs, batch_img_metas, strict=True):
+            mean = self._mean(LazyImage(image, image.shape[1:], _as_it_is), meta, inputs.device)
+            parts = bands(mean, Geometry(mean.image.size), self.out_channels, self.align_corners)
+            whole = torch.empty(self.out_channels, *mean.image.size, device=inputs.device)
+            for rows, logits in parts:
+                whole[:, rows] = logits
+            found.append(whole)
+        return torch.stack(found) if len(found) > 1 else found[0][None]
+
+    def bands(self, data: Mapping[str, Any]) -> list[tuple[SegDataSample, tuple[int, int], Bands]]:
+        """What `test_step` goes through, for those who want something else of it than samples.
+
+        Returns:
+            For each image of a collated batch its sample, its own (height, width), and an iterator over its rows and
+            their logits (C, rows, width). Nothing is computed before it is iterated.
+        """
+        pre = self.data_preprocessor
+        if type(pre) is not SegDataPreProcessor:  # another may look at the image as a whole
+            data = pre(data, False)
+            images = [LazyImage(image, image.shape[1:], _as_it_is) for image in data['inputs']]
+            return self._bands(images, data.get('data_samples'))
+        data = pre.cast_data(data)
+        samples = data.get('data_samples')
+        per_pixel = copy.copy(pre)
+        per_pixel.test_cfg = None  # padding is the whole image's, not the windows'
+        images = []
+        for i, image in enumerate(data['inputs']):
+            size = image.shape[1:]
+            if pre.test_cfg:
+                known = {key: pre.test_cfg.get(key) for key in ('size', 'size_divisor')}
+                _, (info,) = stack_batch([torch.empty(image.shape, device='meta')], **known)
+                size = info['pad_shape']
+                if samples is not None:
+                    samples[i].set_metainfo(info)
+            images.append(LazyImage(image, size, lambda crop: per_pixel(dict(inputs=[crop]))['inputs'][0], pre.pad_val))
+        return self._bands(images, samples)
+
+    def _bands(
+        self, images: Sequence[LazyImage], samples: Sequence[SegDataSample] | None
+    ) -> list[tuple[SegDataSample, tuple[int, int], Bands]]:
+        found = []
+        for i, image in enumerate(images):
+            sample = SegDataSample() if samples is None else samples[i]
+            geometry = Geometry(image.size) if samples is None else Geometry.of(sample.metainfo)
+            mean = self._mean(image, sample.metainfo, self._device_for(image, geometry))
+            parts = bands(mean, geometry, self.out_channels, self.align_corners)
+            found.append((sample, geometry.size, parts))
+        return found
+
+    def _collect(self, images: Sequence[tuple[SegDataSample, tuple[int, int], Bands]]) -> list[SegDataSample]:
+        wanted = [*self.options.maps, *(['seg_logits'] if self.keeps_logits else [])]
+        threshold = getattr(self.decode_head, 'threshold', None)
+        for sample, size, parts in images:
+            found = collect(parts, size, wanted, threshold)
+            sample.set_data({name: PixelData(data=values) for name, values in found.items()})
+        return [sample for sample, _, _ in images]
+
+    def _mean(self, image: LazyImage, meta: Mapping[str, Any], device: torch.device) -> WindowMean:
+        options = self.options
+        slides = options.mode == 'slide'
+        return WindowMean(
+            lambda crops: self._logits(crops, meta),
+            image,
+            options.crop_size if slides else image.size,
+            options.stride if slides else image.size,
+            options.window_batch or (GPU_WINDOWS if image.image.is_cuda else 1),
+            options.window_weight,
+            self.align_corners,
+            device,
+        )
+
+    def _logits(self, crops: Tensor, meta: Mapping[str, Any]) -> Tensor:
+        """Logits (N, C, h, w) of crops, of the head's own resolution where the head does nothing but enlarge them."""
+        head, base = type(self.decode_head), BaseDecodeHead
+        steps = type(self).encode_decode, head.predict, head.predict_by_feat
+        if steps == (EncoderDecoder.encode_decode, base.predict, base.predict_by_feat):
+            return self.decode_head.forward(self.extract_feat(crops))
+        metas = [{**meta, 'img_shape': crops.shape[2:]} for _ in crops]  # a torch.Size: mmseg's heads enlarge to it
+        return self.encode_decode(crops, metas)
+
+    def _device_for(self, image: LazyImage, geometry: Geometry) -> torch.device:
+        """Where logits are added up and results are kept."""
+        device, options = image.image.device, self.options
+        if options.accumulate_on is not None:
+            return torch.device(options.accumulate_on)
+        if device.type != 'cuda':
+            return device
+        kept = 2 + self.out_channels * (self.keeps_logits + ('probability' in options.maps)) + 2 * len(options.maps)
+        free = torch.cuda.mem_get_info(device)[0]
+        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return device if 4 * kept * geometry.size[0] * geometry.size[1] < free / 2 else torch.device('cpu')
+
+
+def _as_it_is(crop: Tensor) -> Tensor:
+    return crop
+
+
+@contextmanager
+def masks_only(model: nn.Module) -> Iterator[None]:
+    """Inside, the BandedEncoderDecoders in a model give results without `seg_logits` (unless `keep_logits=True`).
+
+    Tools that look at masks alone use it; other models are left as they are.
+    """
+    found = [(m, m.masks_only) for m in model.modules() if isinstance(m, BandedEncoderDecoder)]
+    try:
+        for segmentor, _ in found:
+            segmentor.masks_only = True
+        yield
+    finally:
+        for segmentor, before in found:
+            segmentor.masks_only = before
