@@ -1,0 +1,232 @@
+"""Sliding windows against mmseg's: the same masks, bookkeeping at most 5 % of the network's time, half the memory.
+
+    python benchmarks/sliding_window.py --json sliding_window.json
+    python benchmarks/sliding_window.py --large    # only 12000x8000 pixels, 150 classes, through mmseg_volo.predict
+
+Both segmentors have the same weights and go from the uint8 image to the mask, in turns, in one process. The network's
+time is that of mmseg's `encode_decode`, whose logits have the window's size; bookkeeping is all the rest, as a share of
+it. Ours enlarges logits later and faster, so it may come out below zero; what it spends outside of backbone, neck and
+head, enlarging included, is given as well. Memory is the peak above what was there before the call: of the process on
+CPUs (Linux's VmHWM), of torch's allocator on GPUs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import ctypes
+import gc
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, DefaultScope
+from mmseg.models import EncoderDecoder
+from mmseg.structures import SegDataSample
+
+import mmseg_volo
+from mmseg_volo.config import load_config
+from mmseg_volo.segmentors import BandedEncoderDecoder, masks_only
+
+MB = 1 << 20
+SLIDE = dict(mode='slide', crop_size=(512, 512), stride=(341, 341))
+DEVICE = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+
+
+def segmentors(config: str, classes: int) -> tuple[EncoderDecoder, BandedEncoderDecoder]:
+    """mmseg's and ours, with the network of a shipped config."""
+    cfg = load_config(config)
+    cfg.model.pop('auxiliary_head', None)
+    cfg.model.backbone.pop('init_cfg', None)
+    cfg.model.decode_head.update(num_classes=classes, loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True))
+    cfg.model.test_cfg = SLIDE
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        theirs, ours = (
+            revert_sync_batchnorm(MODELS.build({**copy.deepcopy(cfg.model), 'type': each})).to(DEVICE).eval()
+            for each in ('EncoderDecoder', 'BandedEncoderDecoder')
+        )
+    torch.nn.init.normal_(theirs.decode_head.conv_seg.weight, std=0.1)  # else all classes are nearly equal
+    ours.load_state_dict(theirs.state_dict())
+    return theirs, ours
+
+
+def peak(reset: bool = False) -> int:
+    """The most bytes in use since the last reset; after a reset those in use now."""
+    if DEVICE.type == 'cuda':
+        if reset:
+            torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.max_memory_allocated()
+    if reset:
+        gc.collect()
+        ctypes.CDLL('libc.so.6').malloc_trim(0)
+        Path('/proc/self/clear_refs').write_text('5')
+    lines = Path('/proc/self/status').read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith('VmHWM'))
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    """What a call returns, and its seconds."""
+    start = time.perf_counter()
+    result = work()
+    if DEVICE.type == 'cuda':
+        torch.cuda.synchronize()
+    return result, time.perf_counter() - start
+
+
+def measured(work: Callable[[], Any]) -> tuple[Any, float, float]:
+    """What a call returns, its seconds, and the MB that it took at its peak."""
+    before = peak(reset=True)
+    result, seconds = timed(work)
+    return result, seconds, (peak() - before) / MB
+
+
+def clocked(model: EncoderDecoder, name: str) -> list[float]:
+    """A list to which each call of a method of the model adds its seconds from now on."""
+    seconds: list[float] = []
+    call = getattr(model, name)
+
+    def method(*args: Any) -> torch.Tensor:
+        found, spent = timed(lambda: call(*args))
+        seconds.append(spent)
+        return found
+
+    setattr(model, name, method)
+    return seconds
+
+
+def differences(expected: SegDataSample, mask: torch.Tensor, logits: torch.Tensor) -> dict[str, float | int]:
+    """Row by row, for nothing here is to need more memory than what is measured."""
+    found = {'largest difference of logits': 0.0, 'masks differ (pixels)': 0, 'of these no ties': 0}
+    for row in range(mask.shape[1]):
+        theirs = expected.seg_logits.data[:, row]
+        other = expected.pred_sem_seg.data[0, row] != mask[0, row]
+        largest = (theirs - logits[:, row]).abs().max().item()
+        best, second = theirs.topk(2, dim=0).values
+        found['largest difference of logits'] = max(found['largest difference of logits'], largest)
+        found['masks differ (pixels)'] += int(other.sum())
+        found['of these no ties'] += int((best - second > 2e-5)[other].sum())
+    return found
+
+
+def compare(config: str, size: Sequence[int], classes: int, runs: int) -> dict[str, Any]:
+    """One row of the table."""
+    theirs, ours = segmentors(config, classes)
+    network, parts = clocked(theirs, 'encode_decode'), clocked(ours, '_logits')
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, *size), np.uint8))
+
+    def step(model: EncoderDecoder, picture: torch.Tensor = image) -> SegDataSample:
+        meta = dict(ori_shape=tuple(picture.shape[1:]), img_shape=tuple(picture.shape[1:]))
+        return model.test_step(dict(inputs=[picture], data_samples=[SegDataSample(metainfo=meta)]))[0]
+
+    times: dict[str, list[float]] = dict(mmseg=[], network=[], ours=[], outside=[])
+    step(theirs, image[:, :512, :512]), step(ours, image[:, :512, :512])
+    for _ in range(runs):
+        network.clear()
+        expected, seconds, memory_theirs = measured(lambda: step(theirs))
+        times['mmseg'].append(seconds)
+        times['network'].append(sum(network))
+        if len(times['mmseg']) < runs:
+            del expected  # the last one is compared; it was made before memory is looked at
+        parts.clear()
+        with masks_only(ours):
+            found, seconds, memory_mask = measured(lambda: step(ours))
+        times['ours'].append(seconds)
+        times['outside'].append(seconds - sum(parts))
+    kept, _, memory_logits = measured(lambda: step(ours))
+    mmseg, network_time, total, outside = (statistics.median(values) for values in times.values())
+    return {
+        'image': f'{size[0]}x{size[1]}',
+        'classes': classes,
+        'mmseg (s)': mmseg,
+        'network (s)': network_time,
+        'ours (s)': total,
+        'times faster': mmseg / total,
+        'bookkeeping mmseg (%)': 100 * (mmseg / network_time - 1),
+        'bookkeeping ours (%)': 100 * (total / network_time - 1),
+        'outside of our network (%)': 100 * outside / (total - outside),
+        'mmseg (MB)': memory_theirs,
+        'ours with logits (MB)': memory_logits,
+        'ours (MB)': memory_mask,
+        'memory with logits': memory_logits / memory_theirs,
+        'memory': memory_mask / memory_theirs,
+        **differences(expected, found.pred_sem_seg.data, kept.seg_logits.data),
+    }
+
+
+def large() -> dict[str, Any]:
+    """An image of 12000x8000 pixels and 150 classes, with a network so small that all but it shows."""
+    cfg = load_config('volo_demo')
+    dims = [16, 32, 32, 32]
+    cfg.model.backbone.arch = dict(depths=[1, 1, 1, 1], dims=dims, num_heads=[1, 2, 2, 2], stem_dim=8)
+    cfg.model.neck.in_channels = dims
+    cfg.model.decode_head.update(in_channels=dims, channels=16, num_classes=150)
+    cfg.model.test_cfg = SLIDE
+    model = mmseg_volo.load(cfg)
+    model.dataset_meta = dict(classes=[str(i) for i in range(150)], palette=[[0, 0, 0]] * 150)
+    image = np.random.default_rng(0).integers(0, 256, (8000, 12000, 3), np.uint8)
+    mmseg_volo.predict(model, image[:512, :512])
+    found, seconds, memory = measured(lambda: mmseg_volo.predict(model, image))
+    return {
+        'image': '8000x12000 (height x width)',
+        'classes': 150,
+        'seconds': seconds,
+        'ours (MB)': memory,
+        'with the image (MB)': memory + image.nbytes / MB,
+        'classes found': len(np.unique(found.mask)),
+    }
+
+
+def report(rows: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> None:
+    """Prints the table, a column for each case, and writes it where `--json` says."""
+    print(f'network of {args.config}, windows 512, stride 341, {DEVICE}, {args.threads} thread(s), {args.runs} run(s)')
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        print(f'{name:<30}', *(f'{v:>14.4g}' if isinstance(v, float) else f'{v:>14}' for v in values))
+    if args.json:
+        found = dict(
+            about=__doc__.splitlines()[0],
+            date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
+            machine=f'{platform.machine()}, {DEVICE}, Python {platform.python_version()}',
+            versions={name: version(name) for name in ('torch', 'numpy')},
+            threads=args.threads,
+            runs=args.runs,
+            network=args.config,
+            rows=[*rows],
+        )
+        args.json.write_text(json.dumps(found, indent=1) + '\n')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--config', default='volo_demo', help='name of a shipped config, for its network')
+    parser.add_argument('--sizes', nargs='+', default=['1024x2048', '2048x2048'], help='HEIGHTxWIDTH of the images')
+    parser.add_argument('--classes', nargs='+', type=int, default=[19, 150])
+    parser.add_argument('--runs', type=int, default=5, help='of each side, in turns')
+    parser.add_argument('--threads', type=int, default=1)
+    parser.add_argument('--large', action='store_true', help='only an image of 12000x8000 pixels')
+    parser.add_argument('--json', type=Path, help='write the table to this file')
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    with torch.inference_mode():
+        if args.large:
+            rows = [large()]
+        else:
+            sizes = [tuple(int(n) for n in size.split('x')) for size in args.sizes]
+            rows = [compare(args.config, size, classes, args.runs) for classes in args.classes for size in sizes]
+    report(rows, args)
+    if any(row.get('of these no ties') or row.get('largest difference of logits', 0) > 1e-5 for row in rows):
+        raise SystemExit('the two sides differ')
+
+
+if __name__ == '__main__':
+    main()
