@@ -30,8 +30,8 @@ import numpy as np
 import torch
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
-from mmseg.models import EncoderDecoder
 from mmseg.structures import SegDataSample
+from torch import nn
 
 import mmseg_volo
 from mmseg_volo.config import load_config
@@ -42,7 +42,7 @@ SLIDE = dict(mode='slide', crop_size=(512, 512), stride=(341, 341))
 DEVICE = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 
 
-def segmentors(config: str, classes: int) -> tuple[EncoderDecoder, BandedEncoderDecoder]:
+def segmentors(config: str, classes: int) -> tuple[nn.Module, BandedEncoderDecoder]:
     """mmseg's and ours, with the network of a shipped config."""
     cfg = load_config(config)
     cfg.model.pop('auxiliary_head', None)
@@ -90,7 +90,7 @@ def measured(work: Callable[[], Any]) -> tuple[Any, float, float]:
     return result, seconds, (peak() - before) / MB
 
 
-def clocked(model: EncoderDecoder, name: str) -> list[float]:
+def clocked(model: nn.Module, name: str) -> list[float]:
     """A list to which each call of a method of the model adds its seconds from now on."""
     seconds: list[float] = []
     call = getattr(model, name)
@@ -124,7 +124,7 @@ def compare(config: str, size: Sequence[int], classes: int, runs: int) -> dict[s
     network, parts = clocked(theirs, 'encode_decode'), clocked(ours, '_logits')
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, *size), np.uint8))
 
-    def step(model: EncoderDecoder, picture: torch.Tensor = image) -> SegDataSample:
+    def step(model: nn.Module, picture: torch.Tensor = image) -> SegDataSample:
         meta = dict(ori_shape=tuple(picture.shape[1:]), img_shape=tuple(picture.shape[1:]))
         return model.test_step(dict(inputs=[picture], data_samples=[SegDataSample(metainfo=meta)]))[0]
 

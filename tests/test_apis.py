@@ -9,11 +9,13 @@ import mmseg.apis
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from PIL import Image
 
 import mmseg_volo
 from mmseg_volo.config import load_config
 from mmseg_volo.datasets import scenes
+from mmseg_volo.engine.hooks import RECORD
 
 CONFIG = 'volo_demo'
 
@@ -110,3 +112,18 @@ def test_mmsegs_inferencer_works_with_our_configs(checkpoint: Path, image: Path,
     inferencer = mmseg.apis.MMSegInferencer(cfg.filename, str(checkpoint), device='cpu')
     result = inferencer(str(image), show=False)
     assert np.array_equal(result['predictions'], mmseg_volo.predict(model, image).mask)
+
+
+def test_checkpoints_that_name_mmsegs_segmentor_load(tmp_path: Path) -> None:
+    cfg = load_config('volo_demo')
+    weights = mmseg_volo.load(cfg, device='cpu').state_dict()
+    image = scenes.scene(0, 75, 130)[0]
+    masks = []
+    for name in ('EncoderDecoder', 'BandedEncoderDecoder'):
+        record = Config(dict(model={**cfg.model, 'type': name}, test_pipeline=cfg.test_pipeline)).to_dict()
+        meta = dict(dataset_meta=dict(classes=scenes.CLASSES, palette=[[0, 0, 0]] * len(scenes.CLASSES)))
+        torch.save(dict(meta={**meta, RECORD: record}, state_dict=weights), tmp_path / f'{name}.pth')
+        model = mmseg_volo.load(tmp_path / f'{name}.pth', device='cpu')
+        assert type(model).__name__ == name
+        masks.append(torch.from_numpy(mmseg_volo.predict(model, image).mask.astype(int)))
+    assert torch.equal(*masks) and len(masks[0].unique()) > 1

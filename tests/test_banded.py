@@ -18,15 +18,11 @@ from mmseg.models.decode_heads import FCNHead
 from mmseg.structures import SegDataSample
 from torch import nn
 
-import mmseg_volo
 from mmseg_volo.config import load_config
 from mmseg_volo.datasets import scenes
-from mmseg_volo.engine.hooks import RECORD
 from mmseg_volo.errors import UsageError
 from mmseg_volo.segmentors import BandedEncoderDecoder, masks_only
 from mmseg_volo.segmentors import bands as bands_module
-from mmseg_volo.segmentors.rows import RowResize
-from mmseg_volo.segmentors.windows import LazyImage, WindowMean
 
 SLIDE = dict(mode='slide', crop_size=(48, 64), stride=(32, 40))
 
@@ -275,46 +271,9 @@ def test_memory_does_not_grow_with_the_height() -> None:
     assert peak_bytes(pair(dict(mode='whole'), 32)[1], 1000) > 2 * high
 
 
-@pytest.mark.parametrize('channels', [1, 3, 4, 20])
-@pytest.mark.parametrize('align_corners', [False, True])
-@pytest.mark.parametrize(
-    ('rows', 'out_rows'), [(1, 7), (2, 9), (7, 1), (5, 13), (64, 256), (129, 517), (2000, 3001), (8000, 4001)]
-)
-def test_rows_by_themselves_equal_the_whole(rows: int, out_rows: int, align_corners: bool, channels: int) -> None:
-    picture = torch.randn(1, channels, rows, 3) * 10
-    whole = F.interpolate(picture, size=(out_rows, 5), mode='bilinear', align_corners=align_corners)[0]
-    resize = RowResize((rows, 3), (out_rows, 5), channels, align_corners)
-    for top in range(0, out_rows, max(out_rows // 7, 1)):
-        bottom = min(top + 3, out_rows)
-        first, last = resize.span(top, bottom)
-        found = resize(picture[0, :, first:last], top, bottom)
-        torch.testing.assert_close(found, whole[:, top:bottom], rtol=1e-6, atol=2e-5)
-
-
-def test_windows_are_forgotten() -> None:
-    image = LazyImage(torch.randn(3, 400, 64), (400, 64), lambda crop: crop)
-    mean = WindowMean(lambda crops: crops[:, :, ::4, ::4], image, (32, 32), (16, 24))
-    for top in range(0, 400, 8):
-        mean.rows(top, top + 8)
-        assert len(mean._live) <= 3 * 3
-    assert mean._next == len(mean.tops) == 24
-
-
-@pytest.mark.parametrize(
-    ('test_cfg', 'message'),
-    [
-        (dict(mode='slid'), "mode must be 'whole' or 'slide', got 'slid'"),
-        (dict(mode='slide'), 'crop_size must be two numbers'),
-        (dict(mode='slide', crop_size=(32, 32), stride=(33, 32)), 'leaves gaps'),
-        ({**SLIDE, 'window_batch': 0}, 'window_batch must be 1 or more'),
-        ({**SLIDE, 'window_weight': 'gauss'}, "window_weight must be one of .*got 'gauss'"),
-        ({**SLIDE, 'maps': 'entropy'}, "maps must be a list of some of .*got 'entropy'"),
-        ({**SLIDE, 'window_bath': 3}, "unknown key 'window_bath'; did you mean 'window_batch'"),
-    ],
-)
-def test_what_cannot_work_is_said_at_once(test_cfg: dict, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        pair(test_cfg)
+def test_what_cannot_work_is_said_at_once() -> None:
+    with pytest.raises(UsageError, match='leaves gaps'):
+        pair({**SLIDE, 'stride': (49, 40)})
 
 
 @pytest.mark.parametrize('channels', [1, 10])
@@ -333,25 +292,3 @@ def test_masks_of_many_views_need_no_logits(channels: int, tmp_path: Path) -> No
     for a, b in zip(expected, found, strict=True):
         assert 'seg_logits' in a and 'seg_logits' not in b and b.gt_sem_seg.data.shape == (1, 64, 128)
         assert torch.equal(a.pred_sem_seg.data, b.pred_sem_seg.data) and len(b.pred_sem_seg.data.unique()) > 1
-
-
-def test_checkpoints_that_name_mmsegs_segmentor_load(tmp_path: Path) -> None:
-    cfg = load_config('volo_demo')
-    weights = mmseg_volo.load(cfg, device='cpu').state_dict()
-    image = scenes.scene(0, 75, 130)[0]
-    masks = []
-    for name in ('EncoderDecoder', 'BandedEncoderDecoder'):
-        record = Config(dict(model={**cfg.model, 'type': name}, test_pipeline=cfg.test_pipeline)).to_dict()
-        meta = dict(dataset_meta=dict(classes=scenes.CLASSES, palette=[[0, 0, 0]] * len(scenes.CLASSES)))
-        torch.save(dict(meta={**meta, RECORD: record}, state_dict=weights), tmp_path / f'{name}.pth')
-        model = mmseg_volo.load(tmp_path / f'{name}.pth', device='cpu')
-        assert type(model).__name__ == name
-        masks.append(torch.from_numpy(mmseg_volo.predict(model, image).mask.astype(int)))
-    assert torch.equal(*masks) and len(masks[0].unique()) > 1
-
-
-def test_classes_are_the_first_of_the_largest() -> None:
-    scores = torch.randint(0, 4, (200, 30, 17)).float()
-    assert torch.equal(bands_module.classes(scores, None), scores.argmax(0, keepdim=True))
-    scores[3, 4, 5] = torch.nan
-    assert 0 <= bands_module.classes(scores, None)[0, 4, 5] < 200

@@ -42,8 +42,20 @@ class BandedEncoderDecoder(EncoderDecoder):
         UsageError: `test_cfg` cannot work.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        backbone: dict,
+        decode_head: dict,
+        neck: dict | None = None,
+        auxiliary_head: dict | list[dict] | None = None,
+        train_cfg: dict | None = None,
+        test_cfg: dict | None = None,
+        data_preprocessor: dict | nn.Module | None = None,
+        pretrained: str | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ):
+        parts = backbone, decode_head, neck, auxiliary_head, train_cfg, test_cfg
+        super().__init__(*parts, data_preprocessor, pretrained, init_cfg)
         self.masks_only = False
         PredictionOptions.of(self.test_cfg)
 
