@@ -32,6 +32,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from mmseg.structures import SegDataSample
 from torch import nn
+from tqdm import tqdm
 
 import mmseg_volo
 from mmseg_volo.config import load_config
@@ -222,7 +223,8 @@ def main() -> None:
             rows = [large()]
         else:
             sizes = [tuple(int(n) for n in size.split('x')) for size in args.sizes]
-            rows = [compare(args.config, size, classes, args.runs) for classes in args.classes for size in sizes]
+            cases = tqdm([(size, classes) for classes in args.classes for size in sizes], unit='case')
+            rows = [compare(args.config, *case, args.runs) for case in cases]
     report(rows, args)
     if any(row.get('of these no ties') or row.get('largest difference of logits', 0) > 1e-5 for row in rows):
         raise SystemExit('the two sides differ')
