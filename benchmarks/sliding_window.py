@@ -220,7 +220,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     with torch.inference_mode():
         if args.large:
-            rows = [large()]
+            args.runs, rows = 1, [large()]
         else:
             sizes = [tuple(int(n) for n in size.split('x')) for size in args.sizes]
             cases = tqdm([(size, classes) for classes in args.classes for size in sizes], unit='case')
