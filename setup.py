@@ -32,7 +32,8 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['mmseg_volo', 'mmseg_volo.*']),
+    py_modules=['mmseg_volo_cli'],
     cmdclass={'build_py': BuildWithConfigs},
     install_requires=(HERE / 'requirements.txt').read_text().splitlines(),
-    entry_points={'console_scripts': ['mmseg-volo = mmseg_volo.cli:run']},
+    entry_points={'console_scripts': ['mmseg-volo = mmseg_volo_cli:run']},
 )

@@ -1,27 +1,11 @@
-"""VOLO and its relatives as backbones for semantic segmentation; importing this registers them."""
+"""VOLO and its relatives as backbones for semantic segmentation; importing this registers backbones and necks.
 
-import contextlib
-import io
-import warnings
+The parts that build on mmseg, which takes seconds to import, are in `mmseg_volo.parts`: `load`, our tools and our
+configs (`custom_imports`) import it themselves.
+"""
 
-# what mmcv and mmseg say of themselves, with nothing wrong: no compiled operators (nothing here needs them), and
-# mmseg's heads calling a function of mmseg that mmseg deprecates
-warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
-warnings.filterwarnings('ignore', message='``build_pixel_sampler`` would be deprecated')
-# of several processes: what mmengine itself passes on to DDP; two names for one layout, where a depthwise convolution's
-# weight has an axis of length 1
-warnings.filterwarnings('ignore', message='`broadcast_buffers` is deprecated')
-warnings.filterwarnings('ignore', message='Grad strides do not match bucket view strides')
-with contextlib.redirect_stdout(io.StringIO()):  # mmseg prints that an optional reader is absent
-    import mmseg.datasets  # noqa: F401
+from mmseg_volo import backbones, necks
+from mmseg_volo.apis import Prediction, load, predict, predict_each
 
-from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402
-
-from mmseg_volo import backbones, datasets, engine, evaluation, losses, necks, segmentors  # noqa: E402
-from mmseg_volo.apis import Prediction, load, predict  # noqa: E402
-
-__all__ = ['Prediction', 'load', 'predict']
-__all__ += ['backbones', 'datasets', 'engine', 'evaluation', 'losses', 'necks', 'segmentors']
-# packages whose models mmengine lists: `MMSegInferencer.list_models('mmseg_volo')` reads our model-index.yml then
-MODULE2PACKAGE.setdefault('mmseg_volo', 'mmseg_volo')
+__all__ = ['Prediction', 'backbones', 'load', 'necks', 'predict', 'predict_each']
 __version__ = '0.1.0'

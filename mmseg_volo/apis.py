@@ -1,30 +1,27 @@
-"""Inference in two calls: `model = load(...)`, `predict(model, image)`."""
+"""Inference in two calls: `model = load(...)`, `predict(model, image)`.
+
+mmseg, which takes seconds to import, is imported by these calls: importing this module takes little more than torch.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.dataset import Compose
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import DefaultScope
-from mmseg.registry import DATASETS, MODELS
+from mmengine.registry import DATASETS, MODELS, DefaultScope
 from torch import nn
 
-from mmseg_volo.config import load_config
-from mmseg_volo.engine.hooks import RECORD
 from mmseg_volo.errors import UsageError
-from mmseg_volo.segmentors import masks_only
-from mmseg_volo.weights import read_checkpoint, strict_load, unwrap
+from mmseg_volo.images import Source, as_rgb
+from mmseg_volo.weights import RECORD, read_checkpoint, strict_load, unwrap
 
-Source = str | Path
+Weights = str | Path
 CHECKPOINT_SUFFIXES = ('.pth', '.pt', '.tar', '.safetensors')
 
 
@@ -38,7 +35,7 @@ class Prediction:
 
 
 def load(
-    config_or_checkpoint: Source | Config, checkpoint: Source | None = None, device: str | None = None
+    config_or_checkpoint: Weights | Config, checkpoint: Weights | None = None, device: str | None = None
 ) -> nn.Module:
     """Builds a segmentor for inference and loads its weights, strictly and without executing anything in the file.
 
@@ -54,6 +51,11 @@ def load(
     Raises:
         FileNotFoundError, ValueError: a file is missing, is no config or checkpoint, or does not fit the model.
     """
+    from mmengine.model import revert_sync_batchnorm
+
+    import mmseg_volo.parts  # noqa: F401
+    from mmseg_volo.config import load_config
+
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     given = str(config_or_checkpoint)
     weights: dict[str, Any] | None = None
@@ -97,40 +99,22 @@ def _dataset_meta(cfg: Config) -> dict[str, Any]:
     return dataset.metainfo
 
 
-def read_image(path: Source) -> np.ndarray:
-    """An image file as uint8 RGB (H, W, 3), turned as its EXIF orientation says.
-
-    Raises:
-        FileNotFoundError, ValueError: it is missing, or no readable picture.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'no image at {path.absolute()}')
-    data = np.fromfile(path, np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
-        raise ValueError(f'{path} ({data.size} bytes) is not a readable image: repair it or leave it out')
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def predict(model: nn.Module, image: Source | np.ndarray) -> Prediction:
+def predict(model: nn.Module, image: Source) -> Prediction:
     """Segments one image.
 
     Args:
         model: from `load`.
-        image: path of a file, or uint8 RGB (H, W, 3); a 2-D uint8 array is taken as grey.
+        image: a path, the bytes of a file, a PIL image, an array (H, W, C) or a tensor (C, H, W), RGB or grey; see
+            `mmseg_volo.images.as_rgb` for dtypes and their ranges.
 
     Raises:
-        FileNotFoundError, ValueError: the file is missing or no picture, or the array is not of that kind.
+        FileNotFoundError, ValueError: the file is missing or no picture, or the image is none of these.
     """
-    if not isinstance(image, np.ndarray):
-        image = read_image(image)
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
-        raise ValueError(
-            f'expected an image of dtype uint8 and shape (H, W, 3) in RGB order, or (H, W), '
-            f'got {image.dtype} of shape {image.shape}: convert it first'
-        )
-    bgr = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR if image.ndim == 2 else cv2.COLOR_RGB2BGR)
+    from mmengine.dataset import Compose
+
+    from mmseg_volo.segmentors import masks_only
+
+    bgr = np.ascontiguousarray(as_rgb(image)[..., ::-1])
     with DefaultScope.overwrite_default_scope('mmseg'):
         steps = [copy.deepcopy(t) for t in model.cfg.test_pipeline if t['type'] != 'LoadAnnotations']
         steps[0] = dict(type='LoadImageFromNDArray')
@@ -140,3 +124,20 @@ def predict(model: nn.Module, image: Source | np.ndarray) -> Prediction:
     classes, palette = (model.dataset_meta[k] for k in ('classes', 'palette'))
     mask = result.pred_sem_seg.data[0].cpu().numpy()
     return Prediction(mask.astype(np.uint8 if len(classes) <= 256 else np.uint16), classes, palette)
+
+
+def predict_each(model: nn.Module, images: Iterable[Source]) -> Iterator[Prediction | ValueError | FileNotFoundError]:
+    """Segments many images; one that cannot be read gives its error, and the others go on.
+
+    Args:
+        model: from `load`.
+        images: see `predict`.
+
+    Yields:
+        What `predict` returns or raises, in the order of the images.
+    """
+    for image in images:
+        try:
+            yield predict(model, image)
+        except (ValueError, FileNotFoundError) as error:
+            yield error

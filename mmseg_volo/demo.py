@@ -9,12 +9,12 @@ from string import Template
 
 import cv2
 import numpy as np
-from mmengine.runner import find_latest_checkpoint
 from torch import nn
 
 from mmseg_volo.apis import load, predict
-from mmseg_volo.cli import main
 from mmseg_volo.datasets import scenes
+from mmseg_volo.engine.checkpoints import newest
+from mmseg_volo_cli import main
 
 CONFIG = 'volo_demo'
 NUM_TRAIN, NUM_VAL = 400, 40
@@ -65,7 +65,7 @@ def demo(out: str | Path = 'work_dirs/demo', data: str | Path = 'data/demo') -> 
     if main(['train', CONFIG, *options]):
         raise SystemExit('the training did not start')
     minutes = (time.monotonic() - start) / 60
-    checkpoint = Path(find_latest_checkpoint(str(out)))
+    checkpoint = newest(out)[0]
     main(['test', CONFIG, str(checkpoint), '--show-dir', str(out / 'overlays'), *options])
     return write_page(out, data, checkpoint, minutes)
 

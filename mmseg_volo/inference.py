@@ -11,9 +11,10 @@ import cv2
 from torch import nn
 from tqdm import tqdm
 
-from mmseg_volo.apis import predict, read_image
+from mmseg_volo.apis import predict
 from mmseg_volo.draw import overlay, with_legend
 from mmseg_volo.errors import UsageError
+from mmseg_volo.images import as_rgb
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
@@ -86,7 +87,7 @@ def predict_files(model: nn.Module, inputs: Sequence[str], out: str | Path, opac
     out, written, failed = Path(out), [], []
     for path, name in tqdm(images, desc='predicting', unit='image', file=sys.stderr):
         try:
-            image = read_image(path)
+            image = as_rgb(path)
         except (OSError, ValueError) as error:
             failed.append(str(error))
             continue

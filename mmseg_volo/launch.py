@@ -17,8 +17,8 @@ from torch.distributed import run as torchrun
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from mmseg_volo.cli import parser
 from mmseg_volo.errors import LAUNCHED, UsageError
+from mmseg_volo_cli import parser
 
 
 def main(argv: Sequence[str]) -> int:
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
         os.environ.setdefault(f'{library}_NUM_THREADS', '1')
     logging.getLogger('torch.distributed.elastic').setLevel(logging.CRITICAL)
     try:
-        torchrun.run(torchrun.parse_args([*options, '--module', 'mmseg_volo.cli', *command]))
+        torchrun.run(torchrun.parse_args([*options, '--module', 'mmseg_volo_cli', *command]))
     except ChildFailedError as error:
         return explain(error.failures, resumable=command[0] == 'train')
     except SignalException as error:

@@ -18,6 +18,7 @@ from mmseg_volo.errors import UsageError
 from mmseg_volo.files import scratch
 
 WRAPPERS = ('state_dict_ema', 'state_dict', 'model')  # what official files wrap their weights in; EMA is the published
+RECORD = 'mmseg_volo'  # meta[RECORD] is what inference needs, as data: no config text is ever executed
 SHOWN = 3  # keys named in a message
 POSITION_TABLES = ('pos_embed', 'relative_position_bias_table')  # their size is that of the images trained on
 

@@ -15,9 +15,9 @@ from mmseg_volo.apis import load
 from mmseg_volo.backbones.base import Backbone
 from mmseg_volo.config import load_config
 from mmseg_volo.download import cached_path, find
-from mmseg_volo.engine.hooks import RECORD
 from mmseg_volo.errors import UsageError
 from mmseg_volo.weights import (
+    RECORD,
     SHOWN,
     locate,
     read_checkpoint,
@@ -27,42 +27,6 @@ from mmseg_volo.weights import (
     url_of,
 )
 from mmseg_volo.zoo import ARCHS, available
-
-SOURCE = 'path of a .pth, .pth.tar or .safetensors file, https://..., or timm://NAME'
-
-
-def add_arguments(root: argparse.ArgumentParser) -> None:
-    """The four commands; each sets `call` to what runs it."""
-    commands = root.add_subparsers(dest='weights_command', required=True, metavar='list|fetch|convert|check')
-
-    args = commands.add_parser('list', help='published weights, and which of them are here')
-    args.add_argument('pattern', nargs='?', default='', help='part of a name, or with * and ?, e.g. "caformer*384"')
-    args.set_defaults(call=list_weights)
-
-    args = commands.add_parser('fetch', help='download into the cache and print the paths')
-    args.add_argument('names', nargs='+', metavar='NAME|URL|CONFIG', help='what `list` shows, or a config')
-    args.set_defaults(call=fetch_weights)
-
-    args = commands.add_parser('convert', help='any readable weights to .safetensors')
-    args.add_argument('source', metavar='SRC', help=SOURCE)
-    args.add_argument('target', metavar='DST', help='path of the .safetensors file to be')
-    args.add_argument('--config', help="convert to the keys of this config's backbone, without classifier")
-    args.add_argument('--force', action='store_true', help='replace DST')
-    _add_backbone(args)
-    args.set_defaults(call=convert)
-
-    args = commands.add_parser('check', help='say whether weights fit, and which keys do not')
-    args.add_argument('source', metavar='FILE', help=SOURCE)
-    args.add_argument('config', nargs='?', help='whose model or backbone they should fit; our checkpoints know')
-    _add_backbone(args)
-    args.set_defaults(call=check)
-
-
-def _add_backbone(args: argparse.ArgumentParser) -> None:
-    args.add_argument('--type', choices=[*ARCHS], help='a backbone instead of a config')
-    args.add_argument('--arch', help="of --type, e.g. 'd1'")
-    args.add_argument('--img-size', type=int, default=224, help='of the images trained on; 224 if not given')
-    args.add_argument('--prefix', default='', help="take only keys that begin so, without it, e.g. 'backbone.'")
 
 
 def list_weights(args: argparse.Namespace) -> None:

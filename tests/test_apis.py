@@ -15,7 +15,7 @@ from PIL import Image
 import mmseg_volo
 from mmseg_volo.config import load_config
 from mmseg_volo.datasets import scenes
-from mmseg_volo.engine.hooks import RECORD
+from mmseg_volo.weights import RECORD
 
 CONFIG = 'volo_demo'
 
@@ -67,17 +67,28 @@ def test_grey_pictures(model: torch.nn.Module, tmp_path: Path) -> None:
     assert np.array_equal(by_array, mmseg_volo.predict(model, tmp_path / 'grey.png').mask)
 
 
-@pytest.mark.parametrize(
-    ('shape', 'dtype'), [((64, 64, 3), float), ((64, 64, 4), np.uint8), ((64, 64, 3), np.uint16), ((64,), bool)]
-)
-def test_other_arrays_are_refused(model: torch.nn.Module, shape: tuple[int, ...], dtype: type) -> None:
-    with pytest.raises(ValueError, match=r'expected an image of dtype uint8 and shape \(H, W, 3\) in RGB order'):
-        mmseg_volo.predict(model, np.zeros(shape, dtype))
+def test_many_images_give_a_result_or_an_error_each(model: torch.nn.Module, image: Path, tmp_path: Path) -> None:
+    (tmp_path / 'README.txt').write_text('hello')
+    given = [image, tmp_path / 'README.txt', tmp_path / 'none.jpg', np.zeros((5, 7), bool), object()]
+    found = [*mmseg_volo.predict_each(model, given)]
+    assert [type(f).__name__ for f in found] == [
+        'Prediction',
+        'UsageError',
+        'FileNotFoundError',
+        'Prediction',
+        'UsageError',
+    ]
+    assert np.array_equal(found[0].mask, mmseg_volo.predict(model, image).mask) and found[3].mask.shape == (5, 7)
+    assert 'README.txt' in str(found[1])
+
+
+def test_one_pixel(model: torch.nn.Module) -> None:
+    assert mmseg_volo.predict(model, np.zeros((1, 1, 3), np.uint8)).mask.shape == (1, 1)
 
 
 def test_bad_files_are_named(model: torch.nn.Module, tmp_path: Path) -> None:
     (tmp_path / 'text.jpg').write_text('hello')
-    with pytest.raises(ValueError, match=r'text.jpg \(5 bytes\) is not a readable image'):
+    with pytest.raises(ValueError, match=r'text.jpg \(5 bytes\) is not a readable picture'):
         mmseg_volo.predict(model, tmp_path / 'text.jpg')
     with pytest.raises(FileNotFoundError, match='no image at .*none.jpg'):
         mmseg_volo.predict(model, tmp_path / 'none.jpg')

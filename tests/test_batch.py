@@ -11,11 +11,11 @@ import torch
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from mmseg_volo.cli import main
 from mmseg_volo.config import CONFIGS, load_config
 from mmseg_volo.datasets import scenes
 from mmseg_volo.engine.batch import Batch, accumulate, check_norms
 from mmseg_volo.errors import UsageError
+from mmseg_volo_cli import main
 
 # no norm over images, no random numbers in the model: what a batch gives is the mean of what its images give
 CONFIG = """

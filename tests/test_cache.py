@@ -15,8 +15,9 @@ import pytest
 from mmengine.registry import DATASETS, DefaultScope
 from mmseg.datasets import BaseSegDataset
 
+from mmseg_volo import pictures
 from mmseg_volo.config import load_config
-from mmseg_volo.datasets import cache, pictures, scenes, transforms
+from mmseg_volo.datasets import cache, scenes, transforms
 from mmseg_volo.datasets.cache import FOLDER, mapped
 from mmseg_volo.datasets.prepare import main
 

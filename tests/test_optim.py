@@ -13,11 +13,11 @@ from test_backbones import FAMILIES, build
 from torch import nn
 
 import mmseg_volo
-from mmseg_volo.cli import main
 from mmseg_volo.datasets import scenes
 from mmseg_volo.engine import optim
 from mmseg_volo.engine.param_groups import ProportionalPolyLR
 from mmseg_volo.errors import UsageError
+from mmseg_volo_cli import main
 
 LR, DECAY = 6e-5, 0.01
 TABLES = ('pos_embed', 'cls_token', 'relative_position_bias_table')

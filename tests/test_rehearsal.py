@@ -19,9 +19,9 @@ from mmengine.registry import MODELS, DefaultScope
 from test_backbones import TINY
 from test_tools import printed
 
-from mmseg_volo.cli import main
 from mmseg_volo.config import load_config, shipped_configs
 from mmseg_volo.datasets import scenes
+from mmseg_volo_cli import main
 
 SHRINK = {'cityscapes': 8, 'ade20k': 8, 'camvid': 2, 'demo': 1}  # of crops, windows and image sizes
 

@@ -17,10 +17,10 @@ from conftest import ROOT
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from mmseg_volo.cli import main
 from mmseg_volo.config import CONFIGS
 from mmseg_volo.datasets import scenes
 from mmseg_volo.engine.draws import DrawSampler, SeededDataset
+from mmseg_volo_cli import main
 
 # everything that draws or remembers: augmentation, drop path, dropout, BatchNorm, averaged weights, a best score
 CONFIG = """

@@ -16,8 +16,8 @@ import torch
 from conftest import ROOT, Trap
 
 import mmseg_volo
-from mmseg_volo.cli import main
 from mmseg_volo.datasets import scenes
+from mmseg_volo_cli import main
 
 SHORT = [
     'train_cfg.max_iters=4',

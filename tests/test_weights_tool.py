@@ -17,10 +17,10 @@ from torch import Tensor
 import mmseg_volo
 from mmseg_volo import zoo
 from mmseg_volo.backbones import CAFormer, T2TViT
-from mmseg_volo.cli import main
 from mmseg_volo.config import CONFIGS, load_config
-from mmseg_volo.engine.hooks import RECORD, plain
-from mmseg_volo.weights import read_state_dict, save_safetensors, url_of
+from mmseg_volo.engine.hooks import plain
+from mmseg_volo.weights import RECORD, read_state_dict, save_safetensors, url_of
+from mmseg_volo_cli import main
 
 TREE = 'github.com/yitu-opensource/T2T-ViT/releases/download/main/81.5_T2T_ViT_14.pth.tar'
 

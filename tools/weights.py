@@ -2,7 +2,7 @@
 
 import sys
 
-from mmseg_volo.cli import main
+from mmseg_volo_cli import main
 
 if __name__ == '__main__':
     sys.exit(main(['weights', *sys.argv[1:]]))

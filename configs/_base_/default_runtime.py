@@ -1,7 +1,7 @@
 """What every run shares: hooks, logging, where to look types up."""
 
 default_scope = 'mmseg'
-custom_imports = dict(imports=['mmseg_volo'], allow_failed_imports=False)
+custom_imports = dict(imports=['mmseg_volo.parts'], allow_failed_imports=False)
 runner_type = 'SegRunner'  # so that MMSegmentation's own tools print as little as ours
 
 env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0), dist_cfg=dict())

@@ -18,10 +18,10 @@ from mmseg_volo import __version__
 from mmseg_volo.datasets import cache
 from mmseg_volo.datasets.examine import examine
 from mmseg_volo.datasets.layouts import LAYOUTS, Layout, Split, find, unpaired
-from mmseg_volo.datasets.pictures import read_image, read_label
 from mmseg_volo.datasets.train_ids import complete_png, each, make_train_ids
 from mmseg_volo.errors import UsageError
 from mmseg_volo.files import write_whole
+from mmseg_volo.pictures import read_image, read_label
 
 REPORT = 'mmseg_volo_data.json'
 SHOWN = 3  # problems in a message; the report has them all

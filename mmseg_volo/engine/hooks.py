@@ -19,8 +19,8 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from mmseg_volo.draw import colour, overlay, with_legend
+from mmseg_volo.weights import RECORD
 
-RECORD = 'mmseg_volo'  # meta[RECORD] is what inference needs, as data: no config text is ever executed
 ACCUMULATED = 'accumulated'  # meta[ACCUMULATED]: iterations per update of the weights
 
 

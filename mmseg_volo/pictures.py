@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -27,19 +28,23 @@ SPECIAL = (b'eXIf', b'tRNS', b'acTL')  # turned, with a transparent colour, or a
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """An image as uint8 RGB (H, W, 3), turned as its EXIF says.
+    """An image file as uint8 RGB (H, W, 3), turned as its EXIF says; of 16 bits the upper 8, without alpha.
 
     Raises:
         FileNotFoundError: there is no such file.
         UsageError: it is no readable picture.
     """
-    content = Path(path).read_bytes()
+    return decode_image(Path(path).read_bytes(), path)
+
+
+def decode_image(content: bytes, name: str | Path) -> np.ndarray:
+    """As `read_image`, of a file's content; `name` is for the message."""
     image = _plain_png(content, 'rgb')
-    if image is None and content:
+    if image is None and content and not broken_png(content):
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
         image = None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)
     if image is None:
-        raise UsageError(f'{path} ({len(content)} bytes) is not a readable picture: repair or remove it')
+        raise UsageError(f'{name} ({len(content)} bytes) is not a readable picture: repair or remove it')
     return image
 
 
@@ -54,6 +59,8 @@ def read_label(path: str | Path) -> np.ndarray:
     label = _plain_png(content, 'mono')
     if label is not None:
         return label.reshape(label.shape[:2])
+    if broken_png(content):
+        raise UsageError(f'{path} ({len(content)} bytes) is not a readable picture: repair or remove it')
     try:
         with Image.open(io.BytesIO(content)) as picture:
             label = np.array(picture)
@@ -66,13 +73,30 @@ def read_label(path: str | Path) -> np.ndarray:
     return label.astype(np.uint8, copy=False)
 
 
+def broken_png(content: bytes) -> bool:
+    """Whether it is a PNG file that was cut or damaged, by the checksums inside, which OpenCV and Pillow pass over."""
+    if not content.startswith(HEAD[:8]):
+        return False
+    place = 8
+    while place + 12 <= len(content):
+        (length,) = struct.unpack_from('>I', content, place)
+        end = place + 8 + length
+        if end + 4 > len(content) or zlib.crc32(content[place + 4 : end]) != struct.unpack_from('>I', content, end)[0]:
+            return True
+        if content[place + 4 : place + 8] == b'IEND':
+            return False
+        place = end + 4
+    return True
+
+
 def _plain_png(content: bytes, mode: str) -> np.ndarray | None:
     """A plain PNG of that mode as uint8 (H, W), (H, W, 1) or (H, W, 3); None for anything else."""
     plain = content.startswith(HEAD) and MODES.get(content[24:26]) == mode
     if not plain or any(name in content for name in SPECIAL):
         return None
     if decode_png is None:  # OpenCV is a little faster than Pillow
-        return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if mode == 'mono' else None
+        usable = mode == 'mono' and not broken_png(content)
+        return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if usable else None
     width, height = struct.unpack('>II', content[16:24])
     try:
         return decode_png(content, (height, width), mode)

@@ -1,0 +1,58 @@
+"""How long users wait before work starts, in fresh processes: `python benchmarks/startup.py`.
+
+Help, the import of the inference API beside torch's and mmseg's, and the demo's first training iteration (its 440
+scenes are looked at too), as a user's tool prints it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from measure import arguments, medians, report
+
+from mmseg_volo.datasets import scenes
+from mmseg_volo.demo import HEIGHT, NUM_TRAIN, NUM_VAL, WIDTH
+
+ROOT = Path(__file__).parents[1]
+IMPORTS = {
+    'import torch': 'import torch',
+    'our inference API': 'from mmseg_volo import load, predict',
+    "mmseg's inference API": 'from mmseg.apis import inference_model, init_model',
+}
+
+
+def run(*command: str) -> None:
+    subprocess.run([sys.executable, *command], check=True, capture_output=True, cwd=ROOT)
+
+
+def first_iteration(data: Path) -> None:
+    """Starts the demo's training and kills it once it has said its first iteration."""
+    with tempfile.TemporaryDirectory() as work:
+        options = [f'data_root={data}', 'default_hooks.logger.interval=1']
+        command = [sys.executable, '-u', 'tools/train.py', 'volo_demo', '--work-dir', work, '--cfg-options', *options]
+        environment = {**os.environ, 'CUDA_VISIBLE_DEVICES': ''}
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment) as process:
+            found = any('Iter(train)' in line for line in process.stdout)
+            process.kill()
+        assert found, 'the training ended before its first iteration'
+
+
+def main() -> None:
+    args = arguments(__doc__.splitlines()[0])
+    with tempfile.TemporaryDirectory() as folder:
+        data = scenes.generate(Path(folder) / 'scenes', NUM_TRAIN, NUM_VAL, HEIGHT, WIDTH)
+        sides = {name: lambda _, code=code: run('-c', code) for name, code in IMPORTS.items()}
+        sides['tools/train.py --help'] = lambda _: run('tools/train.py', '--help')
+        sides['first training iteration of the demo'] = lambda _: first_iteration(data)
+        found = medians(sides, args.runs)
+    torch = found['import torch']
+    rows = [{'start': name, 's': seconds, 'beyond torch, s': seconds - torch} for name, seconds in found.items()]
+    report('Waiting for the start', rows, args)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,147 @@
+"""`mmseg-volo train|test|predict|weights`, which `tools/*.py` call too.
+
+It lies beside the package, as importing that takes torch, which takes seconds: `--help` comes at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+FAMILIES = ('VOLO', 'CAFormer', 'ConvFormer', 'IdentityFormer', 'RandFormer', 'PoolFormerV2', 'T2TViT', 'CoAtNet')
+SOURCE = 'path of a .pth, .pth.tar or .safetensors file, https://..., or timm://NAME'
+
+
+class Pairs(argparse.Action):
+    """mmengine's `DictAction`, which takes torch to import."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, space: argparse.Namespace, values: Sequence[str], option: Any = None
+    ) -> None:
+        from mmengine.config import DictAction
+
+        DictAction(self.option_strings, self.dest)(parser, space, values, option)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments that MMSegmentation's users know."""
+    root = argparse.ArgumentParser('mmseg-volo', description='Train, test and use semantic segmentors.')
+    commands = root.add_subparsers(dest='command', required=True, metavar='train|test|predict|weights')
+
+    train_args = commands.add_parser('train', help='train a segmentor')
+    train_args.add_argument('config', help='path of a config, or the name of a shipped one')
+    train_args.add_argument('--resume', action='store_true', help='go on from the latest checkpoint in the work dir')
+    train_args.add_argument(
+        '--amp',
+        action=argparse.BooleanOptionalAction,
+        help='mixed precision: bfloat16 where the device has it; on by default on GPUs that have it',
+    )
+    train_args.add_argument(
+        '--accumulate',
+        type=int,
+        default=1,
+        metavar='N',
+        help='update after N iterations; max_iters and intervals of the config then count updates',
+    )
+    train_args.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the batch')
+    train_args.add_argument('--fsdp', action='store_true', help='split the model that does not fit one GPU over all')
+    _add_common(train_args)
+
+    test_args = commands.add_parser('test', help='evaluate a checkpoint')
+    test_args.add_argument('config', help='path of a config, or the name of a shipped one')
+    test_args.add_argument('checkpoint', help='path of a checkpoint')
+    test_args.add_argument('--show-dir', help='folder for pictures: image, truth and prediction side by side')
+    test_args.add_argument('--out', help='folder for the predicted masks')
+    test_args.add_argument(
+        '--format-only',
+        action='store_true',
+        help="write masks as the data set's test server wants them to --out, and score nothing; needs no labels",
+    )
+    test_args.add_argument('--tta', action='store_true', help='average over scales and flips')
+    _add_common(test_args)
+
+    predict_args = commands.add_parser('predict', help='segment images')
+    predict_args.add_argument(
+        'paths',
+        nargs='+',
+        metavar='MODEL',
+        help='CONFIG CHECKPOINT INPUT..., or CHECKPOINT INPUT...: images, folders or patterns such as "photos/*.jpg"',
+    )
+    predict_args.add_argument('--out', required=True, help='folder for masks/ and overlays/')
+    predict_args.add_argument('--opacity', type=float, default=0.5, help='of the overlay, 0 to 1')
+    predict_args.add_argument('--device', help="e.g. 'cpu', 'cuda:1'")
+    _add_weights(commands.add_parser('weights', help='list, fetch, convert and check weights'))
+    return root
+
+
+def _add_common(args: argparse.ArgumentParser) -> None:
+    args.add_argument('--work-dir', help='folder for logs and results; ./work_dirs/CONFIG if not given')
+    args.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    args.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
+    args.add_argument('--cfg-options', nargs='+', action=Pairs, help='key=value pairs that override the config')
+
+
+def _add_weights(root: argparse.ArgumentParser) -> None:
+    commands = root.add_subparsers(dest='weights_command', required=True, metavar='list|fetch|convert|check')
+
+    args = commands.add_parser('list', help='published weights, and which of them are here')
+    args.add_argument('pattern', nargs='?', default='', help='part of a name, or with * and ?, e.g. "caformer*384"')
+
+    args = commands.add_parser('fetch', help='download into the cache and print the paths')
+    args.add_argument('names', nargs='+', metavar='NAME|URL|CONFIG', help='what `list` shows, or a config')
+
+    args = commands.add_parser('convert', help='any readable weights to .safetensors')
+    args.add_argument('source', metavar='SRC', help=SOURCE)
+    args.add_argument('target', metavar='DST', help='path of the .safetensors file to be')
+    args.add_argument('--config', help="convert to the keys of this config's backbone, without classifier")
+    args.add_argument('--force', action='store_true', help='replace DST')
+    _add_backbone(args)
+
+    args = commands.add_parser('check', help='say whether weights fit, and which keys do not')
+    args.add_argument('source', metavar='FILE', help=SOURCE)
+    args.add_argument('config', nargs='?', help='whose model or backbone they should fit; our checkpoints know')
+    _add_backbone(args)
+
+
+def _add_backbone(args: argparse.ArgumentParser) -> None:
+    args.add_argument('--type', choices=FAMILIES, help='a backbone instead of a config')
+    args.add_argument('--arch', help="of --type, e.g. 'd1'")
+    args.add_argument('--img-size', type=int, default=224, help='of the images trained on; 224 if not given')
+    args.add_argument('--prefix', default='', help="take only keys that begin so, without it, e.g. 'backbone.'")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        argv: e.g. `['train', 'volo_demo', '--amp']`; `sys.argv[1:]` if None.
+
+    Returns:
+        The exit status: 0, or 2 with one sentence on stderr when what the user gave cannot work.
+    """
+    args = parser().parse_args(argv)
+    from mmengine.dist import is_distributed
+    from torch.distributed import destroy_process_group
+
+    from mmseg_volo import cli
+    from mmseg_volo.errors import UsageError, say
+
+    try:
+        getattr(cli, args.command)(args)
+    except (UsageError, FileNotFoundError) as error:
+        say(error)
+        return 2
+    if is_distributed():  # NCCL warns of processes that do not take leave
+        destroy_process_group()
+    return 0
+
+
+def run() -> None:
+    """The console command `mmseg-volo`."""
+    sys.exit(main())
+
+
+if __name__ == '__main__':  # what `launch.py` starts
+    run()
