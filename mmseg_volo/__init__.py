@@ -4,8 +4,19 @@ The parts that build on mmseg, which takes seconds to import, are in `mmseg_volo
 configs (`custom_imports`) import it themselves.
 """
 
-from mmseg_volo import backbones, necks
-from mmseg_volo.apis import Prediction, load, predict, predict_each
+import warnings
+
+# what mmcv and mmseg say of themselves, with nothing wrong: no compiled operators (nothing here needs them), and
+# mmseg's heads calling a function of mmseg that mmseg deprecates
+warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
+warnings.filterwarnings('ignore', message='``build_pixel_sampler`` would be deprecated')
+# of several processes: what mmengine itself passes on to DDP; two names for one layout, where a depthwise convolution's
+# weight has an axis of length 1
+warnings.filterwarnings('ignore', message='`broadcast_buffers` is deprecated')
+warnings.filterwarnings('ignore', message='Grad strides do not match bucket view strides')
+
+from mmseg_volo import backbones, necks  # noqa: E402
+from mmseg_volo.apis import Prediction, load, predict, predict_each  # noqa: E402
 
 __all__ = ['Prediction', 'backbones', 'load', 'necks', 'predict', 'predict_each']
 __version__ = '0.1.0'

@@ -68,7 +68,7 @@ def test_published_numbers_are_those_of_the_papers() -> None:
 def test_nothing_is_claimed_that_was_not_trained(models: list[model_zoo.Model]) -> None:
     entries = yaml.safe_load(METAFILE.read_text())['Models']
     assert {e['Name']: e['Results'] for e in entries if e['Results']} == {
-        'volo_camvid': [{'Task': 'Semantic Segmentation', 'Dataset': 'CamVid', 'Metrics': {'mIoU': 52.0}}]
+        'volo_camvid': [{'Task': 'Semantic Segmentation', 'Dataset': 'CamVid', 'Metrics': {'mIoU': 49.9}}]
     }
     assert not any('Weights' in e for e in entries)
     for model, entry in zip(models, entries, strict=True):
