@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
 
     test_args = commands.add_parser('test', help='evaluate a checkpoint')
     test_args.add_argument('config', help='path of a config, or the name of a shipped one')
-    test_args.add_argument('checkpoint', help='path of a checkpoint')
+    test_args.add_argument('checkpoint', help='path or https:// address of a checkpoint')
     test_args.add_argument('--show-dir', help='folder for pictures: image, truth and prediction side by side')
     test_args.add_argument('--out', help='folder for the predicted masks')
     test_args.add_argument(
@@ -97,6 +97,12 @@ def _add_weights(root: argparse.ArgumentParser) -> None:
     args.add_argument('target', metavar='DST', help='path of the .safetensors file to be')
     args.add_argument('--config', help="convert to the keys of this config's backbone, without classifier")
     args.add_argument('--force', action='store_true', help='replace DST')
+    args.add_argument(
+        '--trust-pickle',
+        action='store_true',
+        help='read SRC even if it holds more than data: THIS RUNS ANY CODE THAT IS IN IT, so only a file that you '
+        'would run as a program; its weights are written as plain data, which all else here takes',
+    )
     _add_backbone(args)
 
     args = commands.add_parser('check', help='say whether weights fit, and which keys do not')

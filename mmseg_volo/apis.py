@@ -19,7 +19,8 @@ from torch import nn
 
 from mmseg_volo.errors import UsageError
 from mmseg_volo.images import Source, as_rgb
-from mmseg_volo.weights import RECORD, read_checkpoint, strict_load, unwrap
+from mmseg_volo.records import config_of, meta_of
+from mmseg_volo.weights import read_source, strict_load, unwrap
 
 Weights = str | Path
 CHECKPOINT_SUFFIXES = ('.pth', '.pt', '.tar', '.safetensors')
@@ -41,7 +42,7 @@ def load(
 
     Args:
         config_or_checkpoint: a config (path, name of a shipped one, or `Config`), or a checkpoint that `tools/train.py`
-            wrote, which knows its model, classes and colours.
+            or `tools/weights.py convert` wrote, which knows its model, classes and colours; its path or https://...
         checkpoint: the weights, when a config was given; without it they are random.
         device: e.g. 'cuda:0', 'cpu'; the GPU if None and there is one.
 
@@ -62,26 +63,25 @@ def load(
     if not isinstance(config_or_checkpoint, Config) and given.endswith(CHECKPOINT_SUFFIXES):
         if checkpoint is not None:
             raise UsageError(f'expected a config and a checkpoint, got two checkpoints: {given} and {checkpoint}')
-        checkpoint, weights = given, read_checkpoint(given)
-        record = weights.get('meta', {}).get(RECORD)
-        if record is None:
-            raise UsageError(
-                f'{given} does not say which model it is for: give its config too, load(CONFIG, {given!r})'
-            )
-        cfg = Config(record)
+        checkpoint, weights = given, read_source(given)
+        cfg = config_of(weights, given)
     else:
         cfg = copy.deepcopy(config_or_checkpoint) if isinstance(config_or_checkpoint, Config) else load_config(given)
         if checkpoint is not None:
-            weights = read_checkpoint(checkpoint)
+            weights = read_source(checkpoint)
     _without_init_cfg(cfg.model)
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        model = revert_sync_batchnorm(MODELS.build(cfg.model))
-    meta = None
+    try:
+        with DefaultScope.overwrite_default_scope('mmseg'):
+            model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f'the model of {given} cannot be built: {" ".join(str(error).split())}') from error
+    meta = meta_of(weights or {})
     if weights is not None:
         strict_load(model, unwrap(weights, str(checkpoint)), str(checkpoint))
-        meta = weights.get('meta')
+    if not meta.get('dataset_meta') and 'test_dataloader' not in cfg:
+        raise UsageError(f'{given} does not say which classes it is for: give its config too, load(CONFIG, {given!r})')
     model.cfg = cfg
-    model.dataset_meta = (meta or {}).get('dataset_meta') or _dataset_meta(cfg)
+    model.dataset_meta = meta.get('dataset_meta') or _dataset_meta(cfg)
     return model.to(device).eval()
 
 

@@ -21,6 +21,7 @@ from mmseg_volo.errors import UsageError
 from mmseg_volo.evaluation.masks import format_only
 from mmseg_volo.inference import predict_files
 from mmseg_volo.segmentors import masks_only
+from mmseg_volo.weights import url_of
 from mmseg_volo.weights_tool import check, convert, fetch_weights, list_weights
 
 
@@ -38,7 +39,7 @@ def train(args: argparse.Namespace) -> None:
 
 def test(args: argparse.Namespace) -> None:
     """Evaluates a checkpoint and prints the score of each class."""
-    if not Path(args.checkpoint).is_file():
+    if url_of(args.checkpoint) is None and not Path(args.checkpoint).is_file():
         raise FileNotFoundError(f'no checkpoint at {Path(args.checkpoint).absolute()}: give the path of a .pth file')
     cfg = prepare(args, ['test_dataloader'])
     cfg.load_from = args.checkpoint

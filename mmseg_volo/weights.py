@@ -2,81 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
-import os
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from mmseg_volo.checkpoint_files import read_checkpoint
 from mmseg_volo.download import HUB_HOST, fetch
 from mmseg_volo.errors import UsageError
-from mmseg_volo.files import scratch
 
 WRAPPERS = ('state_dict_ema', 'state_dict', 'model')  # what official files wrap their weights in; EMA is the published
 RECORD = 'mmseg_volo'  # meta[RECORD] is what inference needs, as data: no config text is ever executed
 SHOWN = 3  # keys named in a message
 POSITION_TABLES = ('pos_embed', 'relative_position_bias_table')  # their size is that of the images trained on
-
-
-def damage(path: Path) -> str | None:
-    """What is wrong with the bytes of a checkpoint that torch wrote: it keeps a CRC-32 of every record and asks none.
-
-    Returns:
-        The reason in a few words; None if it is whole.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            record = archive.testzip()
-    except Exception as error:  # whatever zipfile makes of flipped bits
-        return f'truncated or damaged, {error}'
-    return f'the checksum of its record {record} is wrong' if record else None
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A .safetensors or torch file as plain data, on the CPU.
-
-    torch files are read with `weights_only=True` and nothing is retried. One class beyond torch's own list is let
-    through, `argparse.Namespace`, a plain record that training scripts (timm, sail-sg/volo) leave in their files.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        UsageError: it is not a checkpoint, or holds more than data.
-    """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f'no checkpoint at {path.absolute()}: give the path of a .pth or .safetensors file')
-    if path.suffix == '.safetensors':
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise UsageError(f'{path} is not a readable .safetensors file ({error}): fetch it again') from None
-    with open(path, 'rb') as file:
-        zipped = file.read(4) == b'PK\x03\x04'  # files of torch before 1.6 are not, and have no checksums
-    if zipped and (reason := damage(path)):
-        raise UsageError(f'{path} is not a readable checkpoint ({reason}): fetch or save it again')
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(
-            f'{path} holds more than weights, or is no checkpoint, and was not loaded ({reason}): '
-            f'get it from its publisher as .safetensors, or as a plain state_dict'
-        ) from None
-    except (RuntimeError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error) else 'unexpected end'
-        raise UsageError(f'{path} is not a readable checkpoint ({reason}): fetch or save it again') from None
-    if not isinstance(content, Mapping):
-        raise UsageError(f'{path} holds a {type(content).__name__}, expected a dict of weights')
-    return dict(content)
 
 
 def unwrap(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]:
@@ -90,31 +29,51 @@ def unwrap(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]:
         if isinstance(checkpoint.get(key), Mapping):
             checkpoint = checkpoint[key]
             break
-    weights = {k.removeprefix('module.'): v for k, v in checkpoint.items() if isinstance(v, Tensor)}
+    weights = {
+        k.removeprefix('module.'): v for k, v in checkpoint.items() if isinstance(k, str) and isinstance(v, Tensor)
+    }
     if not weights:
         raise UsageError(f'{source}: no weights found, top-level keys are {sorted(map(str, checkpoint))[:8]}')
     return weights
 
 
-def read_state_dict(source: str | Path, prefix: str = '') -> dict[str, Tensor]:
-    """Weights from a local file, from the network (`download.py`: caches, offline switch, mirror) or from timm's hub.
+def read_source(source: str | Path) -> dict[str, Any]:
+    """A checkpoint from a local file, from the network (`download.py`: caches, offline switch, mirror) or from timm's
+    hub, see `read_checkpoint`.
 
     Args:
         source: path of a .pth, .pth.tar or .safetensors file, https://HOST/PATH of one, or
             e.g. `timm://volo_d1_224.sail_in1k`.
-        prefix: keep only keys that start with it, and take it off, e.g. `backbone.`.
 
     Raises:
         FileNotFoundError, UsageError: see `read_checkpoint` and `locate`.
     """
     path = locate(source)
     try:
-        content = read_checkpoint(path)
+        return read_checkpoint(path)
     except UsageError as error:
         if '://' not in str(source):
             raise
         raise UsageError(f'{error}; once {path.resolve()} is removed, {source} is fetched anew') from None
-    weights = unwrap(content, str(source))
+
+
+def read_state_dict(source: str | Path, prefix: str = '') -> dict[str, Tensor]:
+    """The weights of a source, see `read_source` and `pick`."""
+    return pick(read_source(source), source, prefix)
+
+
+def pick(checkpoint: Mapping[str, Any], source: str | Path, prefix: str = '') -> dict[str, Tensor]:
+    """The weights of a checkpoint, or some of them.
+
+    Args:
+        checkpoint: see `unwrap`.
+        source: where it came from, for the message.
+        prefix: keep only keys that start with it, and take it off, e.g. `backbone.`.
+
+    Raises:
+        UsageError: there are none.
+    """
+    weights = unwrap(checkpoint, str(source))
     found = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     if not found:
         raise UsageError(f'{source}: no key starts with {prefix!r}, the first ones are {sorted(weights)[:SHOWN]}')
@@ -158,34 +117,6 @@ def _timm_repository(name: str) -> str:
         tags = timm.list_models(f'{name.split(".")[0]}*', pretrained=True)
         raise UsageError(f'timm://{name}: timm {timm.__version__} has no such weights; it has {tags or "none"}')
     return config.hf_hub_id
-
-
-def save_safetensors(weights: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str]) -> None:
-    """Writes weights as plain data. The file appears under its name when it is complete.
-
-    Args:
-        weights: as they are, also views of one another.
-        path: in a folder that exists; what is there is replaced.
-        metadata: for the file's header.
-
-    Raises:
-        UsageError: it cannot be written.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    path = Path(path)
-    partial = scratch(path)
-    plain = {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in weights.items()}
-    try:
-        save_file(plain, partial, {'format': 'pt', **metadata})
-        with open(partial, 'rb') as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        raise UsageError(f'{path.absolute()} cannot be written ({error}): make room, or choose another place') from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def strict_load(module: nn.Module, weights: Mapping[str, Tensor], source: str | Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -13,19 +14,12 @@ from torch import Tensor
 
 from mmseg_volo.apis import load
 from mmseg_volo.backbones.base import Backbone
+from mmseg_volo.checkpoint_files import RECORD, read_checkpoint, save_safetensors
 from mmseg_volo.config import load_config
 from mmseg_volo.download import cached_path, find
 from mmseg_volo.errors import UsageError
-from mmseg_volo.weights import (
-    RECORD,
-    SHOWN,
-    locate,
-    read_checkpoint,
-    read_state_dict,
-    save_safetensors,
-    strict_load,
-    url_of,
-)
+from mmseg_volo.records import meta_of, published
+from mmseg_volo.weights import SHOWN, locate, pick, read_source, read_state_dict, strict_load, url_of
 from mmseg_volo.zoo import ARCHS, available
 
 
@@ -84,6 +78,8 @@ def _sources(name: str) -> list[str]:
 def convert(args: argparse.Namespace) -> None:
     """Writes weights as .safetensors: under the keys that they have, or under those of a backbone that they fit.
 
+    A whole checkpoint of ours becomes a file that knows its model, as `mmseg_volo.load` takes it.
+
     Raises:
         FileNotFoundError, UsageError: the source cannot be read or does not fit, or the target is in the way.
     """
@@ -95,13 +91,24 @@ def convert(args: argparse.Namespace) -> None:
     if target.exists() and not args.force:
         raise UsageError(f'{target.absolute()} exists: choose another name, or replace it with --force')
     wanted = _backbone_config(args)
-    weights = read_state_dict(args.source, args.prefix)
+    content = _read_trusted(args.source) if args.trust_pickle else read_source(args.source)
+    weights = pick(content, args.source, args.prefix)
     metadata = {'source': args.source if '://' in args.source else Path(args.source).name}
     if wanted:
         weights = _own_keys(wanted, weights, args.source)
         metadata |= {'type': wanted['type'], 'arch': str(wanted['arch'])}
-    save_safetensors(weights, target, metadata)
-    print(f'{target}: {_size(weights)}')
+    meta = {} if wanted or args.prefix else published(content)
+    save_safetensors(weights, target, metadata, meta)
+    print(f'{target}: {_size(weights)}{", and the model that they are for" if meta else ""}')
+
+
+def _read_trusted(source: str) -> dict[str, Any]:
+    if url_of(source):
+        raise UsageError(
+            f'--trust-pickle takes a local file, got {source}: fetch it, and be sure that it is what you want'
+        )
+    print(f'--trust-pickle: any code in {source} runs now', file=sys.stderr)
+    return read_checkpoint(source, trust_pickle=True)
 
 
 def _own_keys(wanted: dict[str, Any], weights: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
@@ -123,10 +130,9 @@ def check(args: argparse.Namespace) -> None:
     if bad:
         raise UsageError(f'{args.source}: {len(bad)} weights hold NaN or infinity: {", ".join(bad[:SHOWN])}')
     if wanted is None:
-        path = locate(args.source)
-        if RECORD not in read_checkpoint(path).get('meta', {}):
+        if RECORD not in meta_of(read_source(args.source)):
             raise UsageError(f'{args.source} does not say which model it is for: give a config, or --type and --arch')
-        load(path, device='cpu')
+        load(args.source, device='cpu')
         what = 'the model that it names'
     elif args.config and any(k.startswith('decode_head.') for k in weights):
         strict_load(load(args.config, device='cpu'), weights, args.source)

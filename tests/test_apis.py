@@ -13,9 +13,9 @@ from mmengine.config import Config
 from PIL import Image
 
 import mmseg_volo
+from mmseg_volo.checkpoint_files import RECORD
 from mmseg_volo.config import load_config
 from mmseg_volo.datasets import scenes
-from mmseg_volo.weights import RECORD
 
 CONFIG = 'volo_demo'
 

@@ -19,10 +19,10 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import weights_to_cpu
 
+from mmseg_volo.checkpoint_files import damage
 from mmseg_volo.engine.loop import DRAWS, VALIDATED
 from mmseg_volo.errors import UsageError
 from mmseg_volo.files import scratch, write_whole
-from mmseg_volo.weights import damage
 
 POINTER = 'last_checkpoint'
 GRADIENTS = 'gradients'  # accumulated, of an update that is not yet made

@@ -18,8 +18,8 @@ from mmengine.runner import Runner
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from mmseg_volo.checkpoint_files import RECORD
 from mmseg_volo.draw import colour, overlay, with_legend
-from mmseg_volo.weights import RECORD
 
 ACCUMULATED = 'accumulated'  # meta[ACCUMULATED]: iterations per update of the weights
 

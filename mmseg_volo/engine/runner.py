@@ -26,11 +26,13 @@ from mmseg_volo.engine.batch import Batch, check_norms
 from mmseg_volo.engine.checkpoints import GRADIENTS, contents, newest, write_checkpoint
 from mmseg_volo.engine.fsdp import WholeInValidationHook, keep_states_whole, shard
 from mmseg_volo.engine.hooks import ACCUMULATED
+from mmseg_volo.engine.loading import starts_as_data
 from mmseg_volo.engine.loop import DRAWS
 from mmseg_volo.engine.optim import precision_of
 from mmseg_volo.engine.processes import join_on_cpu
 from mmseg_volo.errors import UsageError
-from mmseg_volo.weights import read_checkpoint, strict_load, unwrap
+from mmseg_volo.records import meta_of
+from mmseg_volo.weights import read_source, strict_load, unwrap
 
 # said at every start with nothing wrong; they go to the log file
 MEANINGLESS = (
@@ -44,7 +46,8 @@ MEANINGLESS = (
 class SegRunner(Runner):
     """While it sets up, notes go to the log file only; from the first iteration on also to the console.
 
-    Checkpoints (`load_from`, `resume`, test) are read as plain data and must fit the model key by key.
+    Checkpoints (`load_from`, `resume`, test: a path or https:// address) are read as plain data and must fit the model
+    key by key; `init_cfg` of mmseg's and mmengine's parts is read as plain data too.
     """
 
     def setup_env(self, env_cfg: dict) -> None:
@@ -65,6 +68,12 @@ class SegRunner(Runner):
             handler.setLevel(max(level, logging.WARNING))
             handler.addFilter(lambda record: not record.getMessage().startswith(MEANINGLESS))
         return logger
+
+    def build_model(self, model: nn.Module | dict) -> nn.Module:
+        """mmengine's; what its parts start from, by `init_cfg`, is read as plain data."""
+        built = super().build_model(model)
+        starts_as_data(built)
+        return built
 
     @property
     def _sharded(self) -> bool:
@@ -131,6 +140,10 @@ class SegRunner(Runner):
             hint = self.batch.way_out()
             precision = f'{precision_of(self.optim_wrapper)} on {get_device()}{", FSDP" * self._sharded}'
             self.logger.info(f'{self.batch}, {precision}{hint and f"; {hint}"}')
+        if (
+            self._resume and self._load_from is None
+        ):  # mmengine would follow what `last_checkpoint` says, an address too
+            self._take_up()
         super().load_or_resume()
 
     def train(self) -> nn.Module:
@@ -149,7 +162,13 @@ class SegRunner(Runner):
                 self._resume = False
                 return
             self._load_from = str(found)
-        meta = read_checkpoint(self._load_from).get('meta', {})
+        checkpoint = read_source(self._load_from)
+        meta = meta_of(checkpoint)
+        if not {'epoch', 'iter'} <= meta.keys() or 'message_hub' not in checkpoint:
+            raise UsageError(
+                f'{self._load_from} holds no training that could go on: take an iter_N.pth, or begin one from these '
+                f'weights, with load_from and without --resume'
+            )
         self.draws = meta.get(DRAWS, 0)
         if meta.get('seed') is not None:
             self._randomness_cfg.update(seed=meta['seed'])
@@ -192,9 +211,9 @@ class SegRunner(Runner):
         Raises:
             FileNotFoundError, UsageError: see `mmseg_volo.weights`; a training is resumed with another `--accumulate`.
         """
-        checkpoint = read_checkpoint(filename)
+        checkpoint = read_source(filename)
         checkpoint['state_dict'] = unwrap(checkpoint, filename)  # where mmengine's EMAHook looks for its copy
-        meta = checkpoint.get('meta', {})
+        meta = checkpoint['meta'] = meta_of(checkpoint)
         meta.pop('config', None)  # `resume` would execute it
         if self._resume and meta.get(ACCUMULATED, 1) != self.batch.accumulated:
             raise UsageError(

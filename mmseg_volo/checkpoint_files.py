@@ -1,0 +1,182 @@
+"""Checkpoint files as plain data: nothing in them is executed, and damage is found wherever the file has a checksum.
+
+torch keeps a CRC-32 of every record of its files and asks none of them; we do. safetensors has none: the files that we
+write hold a SHA-256 of their weights and of what they say of themselves. Files of torch before 1.6 and .safetensors of
+others have no checksum: there, damage is found where it breaks the structure, and not where it changes a number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmseg_volo.errors import UsageError
+from mmseg_volo.files import scratch
+
+RECORD = 'mmseg_volo'  # meta[RECORD] is what inference needs, as data: no config text is ever executed
+CHECKSUM = f'{RECORD}.sha256'  # in the metadata of .safetensors, beside RECORD
+AS_FOLDER = 0x10  # attribute of a zip's record: torch's reader then leaves the memory of the weights as it was, unsaid
+TUPLE = '()'  # marks a list of JSON that was a tuple: some transforms take nothing else
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with the bytes of a checkpoint that torch wrote.
+
+    Returns:
+        The reason in a few words; None if it is whole.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            record = archive.testzip()
+            folder = next((info.filename for info in archive.infolist() if info.external_attr & AS_FOLDER), None)
+    except Exception as error:  # whatever zipfile makes of flipped bits
+        return f'truncated or damaged, {error}'
+    if folder:
+        return f'its record {folder} calls itself a folder'
+    return f'the checksum of its record {record} is wrong' if record else None
+
+
+def read_checkpoint(path: str | Path, trust_pickle: bool = False) -> dict[str, Any]:
+    """A .safetensors or torch file as plain data, on the CPU; of .safetensors `state_dict` and what we wrote of `meta`.
+
+    torch files are read with `weights_only=True` and nothing is retried. One class beyond torch's own list is let
+    through, `argparse.Namespace`, a plain record that training scripts (timm, sail-sg/volo) leave in their files.
+
+    Args:
+        path: of the file.
+        trust_pickle: unpickle a torch file without that limit, which runs any code that it holds.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UsageError: it is no checkpoint, is damaged, or holds more than data.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f'no checkpoint at {path.absolute()}: give the path of a .pth or .safetensors file')
+    if path.suffix == '.safetensors':
+        return _read_safetensors(path)
+    with open(path, 'rb') as file:
+        zipped = file.read(4) == b'PK\x03\x04'  # files of torch before 1.6 are not
+    if zipped and (reason := damage(path)):
+        raise UsageError(f'{path} is not a readable checkpoint ({reason}): fetch or save it again')
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location='cpu', weights_only=not trust_pickle)
+    except pickle.UnpicklingError as error:
+        raise UsageError(
+            f'{path} holds more than weights, or is no checkpoint, and was not loaded ({_first_line(error)}): get it '
+            f'from its publisher as .safetensors, or as a plain state_dict, or see `mmseg-volo weights convert --help`'
+        ) from None
+    except Exception as error:  # whatever torch makes of flipped bits
+        raise UsageError(
+            f'{path} is not a readable checkpoint ({_first_line(error)}): fetch or save it again'
+        ) from None
+    if not isinstance(content, Mapping):
+        raise UsageError(f'{path} holds a {type(content).__name__}, expected a dict of weights')
+    return dict(content)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, 'pt') as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+        ours = metadata.keys() & {RECORD, CHECKSUM}
+        if ours and metadata.get(CHECKSUM) != checksum(weights, metadata):
+            raise ValueError('its checksum is wrong')
+        meta = decode(metadata[RECORD]) if ours else {}
+    except Exception as error:  # whatever safetensors and JSON make of flipped bits
+        reason = _first_line(error)
+        raise UsageError(f'{path} is not a readable .safetensors file ({reason}): fetch or convert it again') from None
+    return {'state_dict': weights, 'meta': meta}
+
+
+def save_safetensors(
+    weights: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str], meta: Mapping[str, Any] | None = None
+) -> None:
+    """Writes weights as plain data, with a checksum. The file appears under its name when it is complete.
+
+    Args:
+        weights: as they are, also views of one another.
+        path: in a folder that exists; what is there is replaced.
+        metadata: for the file's header.
+        meta: for the file's header too, of a checkpoint: what `read_checkpoint` returns as `meta`.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    partial = scratch(path)
+    plain = {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in weights.items()}
+    header = {'format': 'pt', RECORD: encode(meta or {}), **metadata}
+    try:
+        save_file(plain, partial, {**header, CHECKSUM: checksum(plain, header)})
+        with open(partial, 'rb') as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        raise UsageError(f'{path.absolute()} cannot be written ({error}): make room, or choose another place') from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def checksum(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 of names, types, shapes and values, and of the metadata without the checksum itself."""
+    digest = hashlib.sha256()
+    parts = [sorted((k, v) for k, v in metadata.items() if k != CHECKSUM)]
+    parts.append(sorted((name, str(v.dtype), list(v.shape)) for name, v in weights.items()))
+    digest.update(json.dumps(parts).encode())
+    for name in sorted(weights):
+        digest.update(weights[name].cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def encode(value: Any) -> str:
+    """Plain data as JSON that tells tuples from lists.
+
+    Raises:
+        UsageError: it cannot be told in JSON.
+    """
+    try:
+        text = json.dumps(_marked(value))
+    except TypeError as error:
+        raise UsageError(
+            f'the description of the model is no plain data ({error}): convert the backbone alone'
+        ) from None
+    if decode(text) != value:  # e.g. keys that are numbers
+        raise UsageError('the description of the model does not survive JSON: convert the backbone alone')
+    return text
+
+
+def _marked(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _marked(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        marked = [_marked(v) for v in value]
+        return {TUPLE: marked} if isinstance(value, tuple) else marked
+    return value
+
+
+def decode(text: str) -> Any:
+    """What `encode` made."""
+    return json.loads(text, object_hook=lambda found: tuple(found[TUPLE]) if found.keys() == {TUPLE} else found)
