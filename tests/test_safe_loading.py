@@ -7,7 +7,6 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -20,12 +19,10 @@ from mmseg.apis import init_model
 from test_resume import train, write_config
 
 import mmseg_volo
-from mmseg_volo.checkpoint_files import CHECKSUM, RECORD, read_checkpoint, save_safetensors
-from mmseg_volo.config import load_config, shipped_configs
+from mmseg_volo.checkpoint_files import RECORD, read_checkpoint
+from mmseg_volo.config import load_config
 from mmseg_volo.datasets import scenes
-from mmseg_volo.engine.hooks import plain
 from mmseg_volo.errors import UsageError
-from mmseg_volo.records import config_of
 from mmseg_volo_cli import main
 
 REFUSAL = 'holds more than weights'
@@ -194,43 +191,6 @@ def test_config_text(command: str, trained: Path, config: Path, data: Path, tmp_
     assert not (tmp_path / 'trace').exists()
 
 
-def popen(trace: Path) -> dict[str, Any]:
-    return dict(type='subprocess.Popen', args=['mkdir', str(trace)])
-
-
-EVIL = {
-    'a dotted name': lambda model, trace: model.update(popen(trace)),
-    'a dotted name within': lambda model, trace: model['decode_head'].update(loss_decode=[popen(trace)]),
-    'a file of class weights': lambda model, trace: model['decode_head']['loss_decode'].update(class_weight='/w.pkl'),
-    'a part that reads files': lambda model, trace: model.update(backbone=dict(type='VPD', diffusion_cfg={})),
-    'a part that asks the network': lambda model, trace: model.update(backbone=dict(type='TIMMBackbone')),
-    'another scope': lambda model, trace: model['decode_head'].update(_scope_='subprocess'),
-    'a module': lambda model, trace: model.update(type='antigravity'),
-    'no name': lambda model, trace: model.update(type=7),
-}
-
-
-@pytest.mark.parametrize('evil', EVIL)
-@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
-def test_a_checkpoint_may_not_ask_for_any_part(evil: str, suffix: str, trained: Path, tmp_path: Path) -> None:
-    content, path = read_checkpoint(trained), tmp_path / f'evil{suffix}'
-    EVIL[evil](content['meta'][RECORD]['model'], tmp_path / 'trace')
-    if suffix == '.pth':
-        torch.save(content, path)
-    else:
-        save_safetensors(content['state_dict'], path, {}, {RECORD: content['meta'][RECORD]})
-    with pytest.raises(UsageError, match='asks for .*, which is not taken from a checkpoint: read its config'):
-        mmseg_volo.load(path)
-    assert not (tmp_path / 'trace').exists()
-
-
-@pytest.mark.parametrize('name', shipped_configs())
-def test_what_our_configs_ask_for_is_taken(name: str) -> None:
-    cfg = load_config(name)
-    record = plain({key: cfg[key] for key in ('model', 'test_pipeline')})
-    assert config_of({'meta': {RECORD: record}}, name).test_pipeline == cfg.test_pipeline
-
-
 def test_the_one_door(trained: Path, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     torch.save({**read_checkpoint(trained), 'extra': Trap(tmp_path / 'trace')}, tmp_path / 'trap.pth')
     convert = ['weights', 'convert', str(tmp_path / 'trap.pth'), str(tmp_path / 'out.safetensors')]
@@ -320,30 +280,3 @@ def test_a_training_does_not_go_on_from_weights_alone(trained: Path, config: Pat
     assert train(config, data, tmp_path / 'work', '--resume', '--cfg-options', f'load_from={path}') == 2
     refused(capsys, 'model.safetensors holds no training that could go on')
     assert train(config, data, tmp_path / 'work', '--cfg-options', f'load_from={path}') == 0
-
-
-def test_a_checksum_in_safetensors_is_held_to(tmp_path: Path) -> None:
-    from safetensors import safe_open
-    from safetensors.torch import save_file
-
-    weights, path = (
-        {'w': torch.arange(4.0), 'n': torch.tensor(3), 'half': torch.ones(2, 0).bfloat16()},
-        tmp_path / 'w.safetensors',
-    )
-    save_safetensors(weights, path, {'source': 'x'})
-    assert all(torch.equal(read_checkpoint(path)['state_dict'][key], value) for key, value in weights.items())
-    with safe_open(path, 'pt') as file:
-        metadata = file.metadata()
-    for changed, said in (
-        ({'w': torch.ones(4)}, {}),
-        ({}, {'source': 'y'}),
-        ({}, {CHECKSUM: '0' * 64}),
-        ({}, {RECORD: '[]'}),
-    ):
-        save_file({**weights, **changed}, path, {**metadata, **said})
-        with pytest.raises(
-            UsageError, match='w.safetensors is not a readable .safetensors file .its checksum is wrong'
-        ):
-            read_checkpoint(path)
-    save_file(weights, path)  # by others: has none
-    assert torch.equal(read_checkpoint(path)['state_dict']['w'], weights['w'])
