@@ -1,4 +1,4 @@
-"""`mmseg-volo train|test|predict|weights`, which `tools/*.py` call too.
+"""`mmseg-volo train|test|predict|check|weights`, which `tools/*.py` call too.
 
 It lies beside the package, as importing that takes torch, which takes seconds: `--help` comes at once.
 """
@@ -28,27 +28,9 @@ class Pairs(argparse.Action):
 def parser() -> argparse.ArgumentParser:
     """The arguments that MMSegmentation's users know."""
     root = argparse.ArgumentParser('mmseg-volo', description='Train, test and use semantic segmentors.')
-    commands = root.add_subparsers(dest='command', required=True, metavar='train|test|predict|weights')
+    commands = root.add_subparsers(dest='command', required=True, metavar='train|test|predict|check|weights')
 
-    train_args = commands.add_parser('train', help='train a segmentor')
-    train_args.add_argument('config', help='path of a config, or the name of a shipped one')
-    train_args.add_argument('--resume', action='store_true', help='go on from the latest checkpoint in the work dir')
-    train_args.add_argument(
-        '--amp',
-        action=argparse.BooleanOptionalAction,
-        help='mixed precision: bfloat16 where the device has it; on by default on GPUs that have it',
-    )
-    train_args.add_argument(
-        '--accumulate',
-        type=int,
-        default=1,
-        metavar='N',
-        help='update after N iterations; max_iters and intervals of the config then count updates',
-    )
-    train_args.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the batch')
-    train_args.add_argument('--fsdp', action='store_true', help='split the model that does not fit one GPU over all')
-    _add_common(train_args)
-
+    _add_train(commands.add_parser('train', help='train a segmentor'))
     test_args = commands.add_parser('test', help='evaluate a checkpoint')
     test_args.add_argument('config', help='path of a config, or the name of a shipped one')
     test_args.add_argument('checkpoint', help='path or https:// address of a checkpoint')
@@ -72,14 +54,45 @@ def parser() -> argparse.ArgumentParser:
     predict_args.add_argument('--out', required=True, help='folder for masks/ and overlays/')
     predict_args.add_argument('--opacity', type=float, default=0.5, help='of the overlay, 0 to 1')
     predict_args.add_argument('--device', help="e.g. 'cpu', 'cuda:1'")
+
+    check_args = commands.add_parser('check', help='look at every image and label that a config names')
+    check_args.add_argument('config', help='path of a config, or the name of a shipped one')
+    check_args.add_argument('--workers', type=int, help='files at a time; as many as there are cores, up to 16')
+    check_args.add_argument('--out', help='file for the whole report (JSON)')
+    _add_options(check_args)
     _add_weights(commands.add_parser('weights', help='list, fetch, convert and check weights'))
     return root
+
+
+def _add_train(args: argparse.ArgumentParser) -> None:
+    args.add_argument('config', help='path of a config, or the name of a shipped one')
+    args.add_argument('--resume', action='store_true', help='go on from the latest checkpoint in the work dir')
+    args.add_argument(
+        '--amp',
+        action=argparse.BooleanOptionalAction,
+        help='mixed precision: bfloat16 where the device has it; on by default on GPUs that have it',
+    )
+    args.add_argument(
+        '--accumulate',
+        type=int,
+        default=1,
+        metavar='N',
+        help='update after N iterations; max_iters and intervals of the config then count updates',
+    )
+    args.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the batch')
+    args.add_argument('--fsdp', action='store_true', help='split the model that does not fit one GPU over all')
+    args.add_argument('--no-check', action='store_true', help='do not look at every pixel of the data first')
+    _add_common(args)
 
 
 def _add_common(args: argparse.ArgumentParser) -> None:
     args.add_argument('--work-dir', help='folder for logs and results; ./work_dirs/CONFIG if not given')
     args.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     args.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
+    _add_options(args)
+
+
+def _add_options(args: argparse.ArgumentParser) -> None:
     args.add_argument('--cfg-options', nargs='+', action=Pairs, help='key=value pairs that override the config')
 
 

@@ -10,24 +10,26 @@ from pathlib import Path
 from mmengine.config import Config
 
 import mmseg_volo.parts  # noqa: F401
+from mmseg_volo import weights_tool
 from mmseg_volo.apis import CHECKPOINT_SUFFIXES, load
 from mmseg_volo.config import load_config
-from mmseg_volo.datasets.check import check_files
+from mmseg_volo.datasets.check import check_config, check_data
 from mmseg_volo.engine.batch import set_batch
 from mmseg_volo.engine.fsdp import set_fsdp
 from mmseg_volo.engine.optim import set_precision
+from mmseg_volo.engine.processes import is_first
 from mmseg_volo.engine.runner import SegRunner
 from mmseg_volo.errors import UsageError
 from mmseg_volo.evaluation.masks import format_only
 from mmseg_volo.inference import predict_files
 from mmseg_volo.segmentors import masks_only
 from mmseg_volo.weights import url_of
-from mmseg_volo.weights_tool import check, convert, fetch_weights, list_weights
 
 
 def train(args: argparse.Namespace) -> None:
     """Trains what a config describes."""
-    cfg = prepare(args, ['train_dataloader', 'val_dataloader'])
+    looks = not args.no_check and is_first(args.launcher)
+    cfg = prepare(args, ['train_dataloader', 'val_dataloader'], pixels=looks)
     cfg.resume = args.resume or cfg.get('resume', False)
     set_precision(cfg.optim_wrapper, args.amp)
     set_fsdp(cfg, args.fsdp)
@@ -66,9 +68,17 @@ def predict(args: argparse.Namespace) -> None:
     predict_files(load(*args.paths[:count], device=args.device), args.paths[count:], args.out, args.opacity)
 
 
+def check(args: argparse.Namespace) -> None:
+    """Looks at every image and label that a config names, and prints what they hold."""
+    if args.workers is not None and args.workers < 1:
+        raise UsageError(f'--workers must be at least 1, got {args.workers}')
+    check_config(load_config(args.config, args.cfg_options), args.workers, args.out)
+
+
 def weights(args: argparse.Namespace) -> None:
     """Lists, fetches, converts or checks weights."""
-    calls = dict(list=list_weights, fetch=fetch_weights, convert=convert, check=check)
+    tool = weights_tool
+    calls = dict(list=tool.list_weights, fetch=tool.fetch_weights, convert=tool.convert, check=tool.check)
     calls[args.weights_command](args)
 
 
@@ -80,20 +90,18 @@ def build(cfg: Config) -> SegRunner:
         raise UsageError(f'{cfg.filename} cannot be built: {" ".join(str(error).split())}') from error
 
 
-def prepare(args: argparse.Namespace, loaders: Sequence[str]) -> Config:
-    """Loads the config, applies the common arguments, and looks at the data sets that will be used."""
+def prepare(args: argparse.Namespace, loaders: Sequence[str], pixels: bool = False) -> Config:
+    """Loads the config, applies the common arguments, and looks at the data sets that will be used (`check_data`)."""
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     if 'visualizer' in cfg:  # mmengine keeps one per name in a process, and warns of a second
         cfg.visualizer.name = args.command
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
-    for loader in loaders:
-        if cfg.get(loader):
-            try:
-                if getattr(args, 'format_only', False):
-                    format_only(cfg, args.out)
-                check_files(cfg[loader].dataset, loader)
-            except (KeyError, TypeError) as error:
-                raise UsageError(f'{loader}: {" ".join(str(error).split())}') from error
+    if getattr(args, 'format_only', False) and cfg.get('test_dataloader'):
+        try:
+            format_only(cfg, args.out)
+        except (KeyError, TypeError) as error:
+            raise UsageError(f'test_dataloader: {" ".join(str(error).split())}') from error
+    check_data(cfg, loaders, pixels)
     return cfg

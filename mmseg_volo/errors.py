@@ -12,11 +12,19 @@ class UsageError(ValueError):
     """What the user gave cannot work; the message says what was given, what was expected and what to do."""
 
 
+def sentence(error: Exception) -> str:
+    """What an error says; torch puts the traceback before what one of a data worker says in its last line."""
+    text = str(error)
+    if text.startswith('Caught ') and 'DataLoader' in text.partition('\n')[0]:
+        return text.rstrip().rpartition('\n')[2].partition(': ')[2]
+    return text
+
+
 def say(error: Exception) -> None:
     """One line on stderr; a process of `launch.py` leaves it to that one, which says it once for all processes."""
     if LAUNCHED in os.environ:
         from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
-        get_error_handler().record_exception(error)
+        get_error_handler().record_exception(UsageError(sentence(error)))
     else:
-        print(f'error: {error}', file=sys.stderr)
+        print(f'error: {sentence(error)}', file=sys.stderr)

@@ -1,8 +1,10 @@
-"""A look at an image and its label, decoded to the end."""
+"""A look at images and their labels, decoded to the end."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,24 +12,53 @@ from PIL import ExifTags, Image
 
 from mmseg_volo.errors import UsageError
 
+IGNORED = 'ignored'  # beside the names of classes
 
-def examine(
-    image: Path, label: Path | None, names: Mapping[int, str], expected: str
-) -> tuple[str, dict[str, int], bool]:
+
+class BadFile(UsageError):
+    """A file that cannot be used. `kind` is 'missing', 'unreadable', 'channels', 'size' or 'values'."""
+
+    def __init__(self, kind: str, message: str):
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """What the images and labels of a data set hold."""
+
+    sizes: Counter[str] = field(default_factory=Counter)  # 'WIDTHxHEIGHT' -> images
+    pixels: Counter[str] = field(default_factory=Counter)  # class -> pixels of all labels
+    holding: Counter[str] = field(default_factory=Counter)  # class -> labels that hold it
+    blank: list[str] = field(default_factory=list)  # labels of ignored pixels only
+    turned: list[str] = field(default_factory=list)  # images that loading turns, and not their labels
+
+    def add(self, image: Path, label: Path | None, result: tuple[str, Mapping[str, int], bool]) -> None:
+        """Counts what `examine` has found."""
+        size, pixels, turned = result
+        self.sizes[size] += 1
+        self.pixels.update(pixels)
+        self.holding.update(pixels.keys())
+        if label is not None and pixels.keys() == {IGNORED}:
+            self.blank.append(str(label))
+        if turned:
+            self.turned.append(str(image))
+
+
+def examine(image: Path, label: Path | None, names: Mapping[int, str]) -> tuple[str, dict[str, int], bool]:
     """Decodes an image and its label to the end.
 
     Args:
         image: the picture.
         label: its label; None if it has none.
-        names: label value -> class.
-        expected: the label values in words.
+        names: label value -> class, or 'ignored'; several values may be one class.
 
     Returns:
         ('WIDTHxHEIGHT' of the image as loading shows it, class -> pixels of the label, whether loading turns or
         mirrors the image, as its EXIF says, and so not its label).
 
     Raises:
-        UsageError: one is unreadable, the sizes differ, or the label holds other values; the message names the file.
+        BadFile: one is unreadable, the sizes differ, or the label holds other values; the message names the file.
     """
     picture = _decoded(image)
     width, height = picture.size
@@ -39,11 +70,11 @@ def examine(
         return size, {}, False
     mask = _decoded(label)
     values = np.asarray(mask)
-    if values.ndim != 2:
-        raise UsageError(f'{label} is a picture of mode {mask.mode}, expected class indices in one channel')
+    if values.ndim != 2 or values.dtype.kind == 'f':
+        raise BadFile('channels', f'{label} is a picture of mode {mask.mode}, expected class indices in one channel')
     if mask.size != (width, height):
         how = ', as its EXIF orientation turns it' if turned else ''
-        raise UsageError(f'{label} is {mask.width}x{mask.height}, its image {size}{how}')
+        raise BadFile('size', f'{label} is {mask.width}x{mask.height}, its image {size}{how}')
     if values.dtype in (np.uint8, bool):
         counts = np.bincount(values.ravel())
         pixels = {int(v): int(counts[v]) for v in np.flatnonzero(counts)}
@@ -51,8 +82,22 @@ def examine(
         pixels = {int(v): int(n) for v, n in zip(*np.unique(values, return_counts=True), strict=True)}
     if strange := sorted(pixels.keys() - names.keys()):
         shown = ', '.join(map(str, strange[:5])) + (', ...' if len(strange) > 5 else '')
-        raise UsageError(f'{label} holds {shown}, expected {expected}')
-    return size, {names[value]: n for value, n in pixels.items()}, turned
+        raise BadFile('values', f'{label} holds {shown}, expected {in_words(names)}')
+    found: Counter[str] = Counter()
+    for value, n in pixels.items():
+        found[names[value]] += n
+    return size, dict(found), turned
+
+
+def in_words(values: Iterable[int]) -> str:
+    """Whole numbers as a reader says them, e.g. `0 to 18 and 255`."""
+    runs: list[list[int]] = []
+    for value in sorted(values):
+        if runs and value == runs[-1][1] + 1:
+            runs[-1][1] = value
+        else:
+            runs.append([value, value])
+    return ' and '.join(str(low) if low == high else f'{low} to {high}' for low, high in runs)
 
 
 def _decoded(path: Path) -> Image.Image:
@@ -60,7 +105,9 @@ def _decoded(path: Path) -> Image.Image:
         with Image.open(path) as picture:
             picture.load()
             return picture
+    except FileNotFoundError:
+        raise BadFile('missing', f'{path} is missing') from None
     except Exception as error:  # whatever a broken file makes Pillow raise
         size = path.stat().st_size if path.exists() else 0
         reason = ' '.join(str(error).replace(str(path), 'it').split())
-        raise UsageError(f'{path} ({size} bytes) is not a readable picture ({reason})') from error
+        raise BadFile('unreadable', f'{path} ({size} bytes) is not a readable picture ({reason})') from error

@@ -32,13 +32,6 @@ class Layout:
         """Label value -> class, or 'ignored'."""
         return {**{self.first + i: name.strip() for i, name in enumerate(self.classes)}, self.ignored: 'ignored'}
 
-    def expected(self) -> str:
-        """The label values in words, e.g. `0 to 18 and 255`."""
-        low, high = min(self.first, self.ignored), self.first + len(self.classes) - 1
-        return (
-            f'{low} to {max(high, self.ignored)}' if self.ignored <= high + 1 else f'{low} to {high} and {self.ignored}'
-        )
-
 
 LAYOUTS = {
     'cityscapes': Layout(

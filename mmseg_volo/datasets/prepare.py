@@ -6,18 +6,18 @@ import argparse
 import json
 import os
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
 from mmseg_volo import __version__
 from mmseg_volo.datasets import cache
-from mmseg_volo.datasets.examine import examine
+from mmseg_volo.datasets.examine import IGNORED, Tally, examine
 from mmseg_volo.datasets.layouts import LAYOUTS, Layout, Split, find, unpaired
+from mmseg_volo.datasets.survey import columns
 from mmseg_volo.datasets.train_ids import complete_png, each, make_train_ids
 from mmseg_volo.errors import UsageError
 from mmseg_volo.files import write_whole
@@ -26,20 +26,15 @@ from mmseg_volo.pictures import read_image, read_label
 REPORT = 'mmseg_volo_data.json'
 SHOWN = 3  # problems in a message; the report has them all
 SIZES = 10  # image sizes of a split in the report
-IGNORED = 'ignored'
 
 
-@dataclass
-class Found:
+@dataclass(kw_only=True)
+class Found(Tally):
     """What was found in a split."""
 
     images: int
     labels: int
     published: int
-    sizes: Counter[str] = field(default_factory=Counter)  # 'WIDTHxHEIGHT' -> images
-    pixels: Counter[str] = field(default_factory=Counter)  # class -> pixels of all labels
-    blank: list[str] = field(default_factory=list)  # labels of ignored pixels only
-    turned: list[str] = field(default_factory=list)  # images that loading turns, and not their labels
 
     def record(self, classes: Sequence[str]) -> dict[str, Any]:
         """As plain data for the report."""
@@ -154,22 +149,22 @@ def look(
         What is in each split, and what is wrong, a sentence per file.
     """
     names, problems = layout.value_names(), []
-    found = {s: Found(len(split.images), len(split.labels), layout.counts[s]) for s, split in splits.items()}
+    found = {
+        s: Found(images=len(split.images), labels=len(split.labels), published=layout.counts[s])
+        for s, split in splits.items()
+    }
     jobs = [(s, path, split.labels.get(key)) for s, split in splits.items() for key, path in split.images.items()]
-    work = lambda _, image, label: examine(image, label, names, layout.expected())  # noqa: E731
+    work = lambda _, image, label: examine(image, label, names)  # noqa: E731
     for (split, image, label), result in each(ThreadPoolExecutor(workers), work, jobs, 'files'):
         if isinstance(result, UsageError):
             problems.append(str(result).replace(f'{root}/', ''))
-            continue
-        if isinstance(result, BaseException):
+        elif isinstance(result, BaseException):
             raise result
-        size, pixels, turned = result
-        found[split].sizes[size] += 1
-        found[split].pixels.update(pixels)
-        if label is not None and pixels.keys() == {IGNORED} and split not in layout.unscored:
-            found[split].blank.append(str(label.relative_to(root)))
-        if turned:
-            found[split].turned.append(str(image.relative_to(root)))
+        else:
+            found[split].add(image, label, result)
+    for split, f in found.items():
+        f.turned = [path.removeprefix(f'{root}/') for path in f.turned]
+        f.blank = [path.removeprefix(f'{root}/') for path in f.blank if split not in layout.unscored]
     return found, sorted(problems)
 
 
@@ -226,10 +221,7 @@ def _table(found: Mapping[str, Found], num_classes: int) -> str:
         total, used = sum(f.pixels.values()), sum(1 for name, n in f.pixels.items() if n and name != IGNORED)
         share = f'{100 * f.pixels[IGNORED] / total:.1f} %' if total else '-'
         rows.append((split, f.images, f.published, f.labels, *(sizes or ['-']), f'{used} of {num_classes}', share))
-    widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
-    return '\n'.join(
-        '  '.join(str(cell).ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return columns(rows)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

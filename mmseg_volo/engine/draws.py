@@ -16,7 +16,11 @@ from mmengine.dist import get_dist_info, sync_random_seed
 from mmengine.registry import DATA_SAMPLERS
 from torch.utils.data import Dataset, Sampler
 
+from mmseg_volo.engine.items import SKIPPED, NamedDataset
+from mmseg_volo.errors import UsageError
+
 ORDER, SAMPLE, STEP = range(3)  # what a seed is for
+TRIES = 10  # items that are tried in the place of one that cannot be read
 
 
 def seed_of(seed: int, *counts: int) -> int:
@@ -86,22 +90,41 @@ class DrawSampler(Sampler):
         return self.size
 
 
-class SeededDataset(Dataset):
-    """A data set whose transforms draw the same numbers whenever they are asked for the same `Draw`."""
+class SeededDataset(NamedDataset):
+    """A data set whose transforms draw the same numbers whenever they are asked for the same `Draw`.
 
-    def __init__(self, dataset: Dataset, seed: int):
-        self.dataset = dataset
+    Args:
+        dataset: as in `NamedDataset`.
+        seed: of the draws.
+        skip: whether an item that cannot be read is replaced by another one, the same whenever it is asked for. Items
+            then say under the key `skipped` what was wrong, a sentence per line.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int, skip: bool = False):
+        super().__init__(dataset)
         self.seed = seed
+        self.skip = skip
 
     def __getitem__(self, draw: Draw) -> Any:
-        seed_sample(seed_of(self.seed, SAMPLE, draw.place))
-        return self.dataset[int(draw)]
+        """The item of a draw.
 
-    def __len__(self) -> int:
-        return len(self.dataset)
+        Raises:
+            UsageError: its files cannot be used; with `skip` those of `TRIES` others neither.
+        """
+        if not self.skip:
+            return self._item(int(draw), seed_of(self.seed, SAMPLE, draw.place))
+        wrong: list[str] = []
+        for attempt in range(TRIES):
+            seed = seed_of(self.seed, SAMPLE, draw.place, *([attempt] if attempt else []))
+            try:
+                item = self._item(seed % len(self) if attempt else int(draw), seed)
+                return {**item, SKIPPED: '\n'.join(wrong)}
+            except UsageError as error:
+                wrong.append(str(error))
+        raise UsageError(f'{wrong[0]}, and {TRIES - 1} others could not be read in its place either')
 
-    def __getattr__(self, name: str) -> Any:
-        """`metainfo`, `data_prefix` and the like are the data set's."""
-        if name == 'dataset':  # asked for by pickle before there is one
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
+    def _item(self, index: int, seed: int) -> Any:
+        seed_sample(seed)
+        item = super().__getitem__(index)
+        self.check_values(index, item)
+        return item

@@ -11,19 +11,21 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
 from mmseg_volo.engine.draws import DrawSampler, SeededDataset, seed_step
+from mmseg_volo.engine.items import SKIPPED, note_skipped
 from mmseg_volo.errors import UsageError
 
 DRAWS = 'draws'  # meta[DRAWS]: samples that all processes together have drawn
 VALIDATED = 'scored'  # message_hub: the iteration whose validation is done
 
 
-def seeded(dataloader: DataLoader | Mapping[str, Any], runner: Runner, start: int) -> DataLoader:
+def seeded(dataloader: DataLoader | Mapping[str, Any], runner: Runner, start: int, skip: bool = False) -> DataLoader:
     """Builds a data loader of which every sample is drawn by its place in the training.
 
     Args:
         dataloader: of a config, its sampler a `DrawSampler`; or built.
         runner: whose seed it is.
         start: samples that were drawn before.
+        skip: see `SeededDataset`.
 
     Raises:
         UsageError: it has another sampler.
@@ -38,7 +40,7 @@ def seeded(dataloader: DataLoader | Mapping[str, Any], runner: Runner, start: in
         )
     dataset = DATASETS.build(dataloader['dataset'])
     dataset.full_init()
-    parts = {**dataloader, 'dataset': SeededDataset(dataset, runner.seed), 'sampler': {**sampler, 'start': start}}
+    parts = {**dataloader, 'dataset': SeededDataset(dataset, runner.seed, skip), 'sampler': {**sampler, 'start': start}}
     return runner.build_dataloader(parts, seed=runner.seed)
 
 
@@ -50,6 +52,9 @@ class SegTrainLoop(IterBasedTrainLoop):
     Args:
         runner, dataloader, max_iters, val_begin, val_interval, dynamic_intervals: as in mmengine's loop; the sampler
             of `dataloader` is a `DrawSampler`.
+        on_bad_item: what happens at an item that cannot be read or whose label holds no class's values: 'stop' ends
+            the training, 'skip' takes another one in its place, with a warning.
+        max_bad_share: of the items that may be skipped; one may in any case.
     """
 
     def __init__(
@@ -60,9 +65,18 @@ class SegTrainLoop(IterBasedTrainLoop):
         val_begin: int = 1,
         val_interval: int = 1000,
         dynamic_intervals: Sequence[tuple[int, int]] | None = None,
+        on_bad_item: str = 'stop',
+        max_bad_share: float = 0.01,
     ):
+        if on_bad_item not in ('stop', 'skip') or not 0 <= max_bad_share < 1:
+            raise UsageError(
+                f"train_cfg: on_bad_item is 'stop' or 'skip' and max_bad_share at least 0 and less than 1, got "
+                f'{on_bad_item!r} and {max_bad_share!r}'
+            )
+        self.skip = on_bad_item == 'skip'
+        self.max_bad_share = max_bad_share
         self.draws = getattr(runner, 'draws', 0)
-        loader = seeded(dataloader, runner, self.draws)
+        loader = seeded(dataloader, runner, self.draws, self.skip)
         super().__init__(runner, loader, max_iters, val_begin, val_interval, dynamic_intervals)
 
     def run(self) -> Any:
@@ -81,6 +95,8 @@ class SegTrainLoop(IterBasedTrainLoop):
 
     def run_iter(self, data_batch: Any) -> None:
         """One batch, with the random numbers of this iteration."""
+        if self.skip:
+            note_skipped(self.runner, data_batch.pop(SKIPPED, []), self.max_bad_share)
         seed_step(self.runner.seed, self._iter)
         self.draws += self.dataloader.batch_size * get_world_size()
         super().run_iter(data_batch)

@@ -49,3 +49,12 @@ def first_host(launcher: str) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
     except (OSError, KeyError, IndexError, subprocess.CalledProcessError) as error:
         raise UsageError(f'--launcher {launcher}: set MASTER_ADDR to the machine of the first process') from error
+
+
+def is_first(launcher: str) -> bool:
+    """Whether this is the first process of a job, by its launcher's variables: before they have joined.
+
+    Args:
+        launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
+    """
+    return launcher == 'none' or os.environ.get(THEIRS.get(launcher, NAMES)[0], '0') == '0'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,17 @@ from mmengine.model import (
     revert_sync_batchnorm,
 )
 from mmengine.optim import OptimWrapper
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.registry import DATASETS, RUNNERS
+from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import DataLoader
 
 from mmseg_volo.engine.batch import Batch, check_norms
 from mmseg_volo.engine.checkpoints import GRADIENTS, contents, newest, write_checkpoint
 from mmseg_volo.engine.fsdp import WholeInValidationHook, keep_states_whole, shard
 from mmseg_volo.engine.hooks import ACCUMULATED
+from mmseg_volo.engine.items import NamedDataset
 from mmseg_volo.engine.loading import starts_as_data
 from mmseg_volo.engine.loop import DRAWS
 from mmseg_volo.engine.optim import precision_of
@@ -173,6 +176,28 @@ class SegRunner(Runner):
         if meta.get('seed') is not None:
             self._randomness_cfg.update(seed=meta['seed'])
             self.set_randomness(**self._randomness_cfg)
+
+    def test(self) -> dict[str, float]:
+        """mmengine's, of trained weights only.
+
+        Raises:
+            UsageError: there is no checkpoint to test; mmengine would score random weights.
+        """
+        if self._load_from is None and not self._has_loaded and not isinstance(self._train_loop, BaseLoop):
+            raise UsageError('a test without a checkpoint would score random weights: set load_from to one')
+        return super().test()
+
+    @staticmethod
+    def build_dataloader(
+        dataloader: DataLoader | Mapping[str, Any], seed: int | None = None, diff_rank_seed: bool = False
+    ) -> DataLoader:
+        """mmengine's, of a data set whose errors name the file."""
+        if not isinstance(dataloader, DataLoader) and isinstance(dataloader['dataset'], Mapping):
+            dataset = DATASETS.build(dataloader['dataset'])
+            if hasattr(dataset, 'full_init'):
+                dataset.full_init()
+            dataloader = {**dataloader, 'dataset': NamedDataset(dataset)}
+        return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
 
     def save_checkpoint(
         self,
