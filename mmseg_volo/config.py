@@ -18,10 +18,12 @@ PACKAGE = Path(__file__).parent
 CONFIGS = next(p for p in (PACKAGE.parent / 'configs', PACKAGE / '.mim/configs') if (p / '_base_').is_dir())
 
 RUNNER_KEYS = frozenset(inspect.signature(Runner).parameters) - {'cfg'}
-OTHER_KEYS = frozenset(
+READ_KEYS = RUNNER_KEYS | frozenset(  # what mmengine, mmseg or we look for under this name
     ['custom_imports', 'runner_type', 'sync_bn', 'find_unused_parameters', 'model_wrapper_cfg', 'compile']
-    + ['data_root', 'train_pipeline', 'test_pipeline', 'tta_pipeline', 'tta_model', 'vis_backends', 'norm_cfg']
-    + ['crop_size', 'num_classes', 'max_iters', 'activation_checkpointing', 'efficient_conv_bn_eval', 'fsdp']
+    + ['test_pipeline', 'tta_pipeline', 'tta_model', 'activation_checkpointing', 'efficient_conv_bn_eval', 'fsdp']
+)
+VARIABLES = frozenset(  # what configs name so, to use it in the above
+    ['data_root', 'train_pipeline', 'vis_backends', 'norm_cfg', 'crop_size', 'num_classes', 'max_iters']
 )
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -68,11 +70,17 @@ def load_config(name: str | Path, options: Mapping[str, Any] | None = None) -> C
         cfg = Config.fromfile(path)
     except Exception as error:  # whatever the file's own code raises
         raise UsageError(f'{path} does not load: {type(error).__name__}: {error}') from error
-    known = RUNNER_KEYS | OTHER_KEYS
+    known = READ_KEYS | VARIABLES
     for key in cfg:
-        close = difflib.get_close_matches(key, known - cfg.keys(), n=1, cutoff=0.85)
+        # a base may have the right key beside the wrong one; of variables some are alike, as train_pipeline_2
+        others = READ_KEYS | (VARIABLES - cfg.keys())
+        close = [name for name in others if sorted(name) == sorted(key)] or difflib.get_close_matches(
+            key, others, 1, 0.85
+        )
         if key not in known and close:
-            raise UsageError(f'{path}: unknown key {key!r}; did you mean {close[0]!r}?')
+            raise UsageError(
+                f'{path}: unknown key {key!r}; did you mean {close[0]!r}? (give a variable of your own another name)'
+            )
     for key in options or {}:
         first = key.split('.')[0]
         if first not in cfg and first not in known:

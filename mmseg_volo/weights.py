@@ -119,11 +119,16 @@ def _timm_repository(name: str) -> str:
     return config.hf_hub_id
 
 
+def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that hold infinity or no number."""
+    return [k for k, v in weights.items() if v.is_floating_point() and not v.is_meta and not v.isfinite().all()]
+
+
 def strict_load(module: nn.Module, weights: Mapping[str, Tensor], source: str | Path) -> None:
-    """Copies `weights` into `module` when every key and every shape fits; otherwise touches nothing.
+    """Copies `weights` into `module` when every key and every shape fits and all are finite; else touches nothing.
 
     Raises:
-        UsageError: names the first missing, unknown and misshapen keys.
+        UsageError: names the first missing, unknown and misshapen keys, or those that are not finite.
     """
     own = module.state_dict()
     # checkpoints older than torch 0.4.1 have no step counter of BatchNorm; it starts at zero
@@ -144,4 +149,9 @@ def strict_load(module: nn.Module, weights: Mapping[str, Tensor], source: str | 
         if any(k.split(' ')[0].endswith(POSITION_TABLES) for k in shapes):
             hint = '; set pretrain_img_size to the size of the images that these weights were trained on'
         raise UsageError(f'{source} does not fit {type(module).__name__}: {"; ".join(problems)}{hint}')
+    if names := not_finite(weights):
+        raise UsageError(
+            f'{source} holds weights that are not finite: {", ".join(names[:SHOWN])}; its training '
+            f'went wrong before it was saved: take an earlier checkpoint'
+        )
     module.load_state_dict({**own, **weights})

@@ -1,6 +1,7 @@
 from mmseg_volo.engine.batch import AveragePerUpdateHook, SchedulePerUpdateHook
 from mmseg_volo.engine.checkpoints import SafeCheckpointHook
 from mmseg_volo.engine.draws import DrawSampler
+from mmseg_volo.engine.finite import FiniteHook
 from mmseg_volo.engine.hooks import MeanOverProcessesHook, OverlayHook, PlainCheckpointHook
 from mmseg_volo.engine.logs import PatientVisBackend
 from mmseg_volo.engine.loop import SegTrainLoop
@@ -14,6 +15,7 @@ __all__ = [
     'AveragePerUpdateHook',
     'CpuAmpOptimWrapper',
     'DrawSampler',
+    'FiniteHook',
     'MeanOverProcessesHook',
     'MuonAdamW',
     'OverlayHook',
