@@ -15,8 +15,12 @@ warnings.filterwarnings('ignore', message='``build_pixel_sampler`` would be depr
 warnings.filterwarnings('ignore', message='`broadcast_buffers` is deprecated')
 warnings.filterwarnings('ignore', message='Grad strides do not match bucket view strides')
 
+from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402
+
 from mmseg_volo import backbones, necks  # noqa: E402
 from mmseg_volo.apis import Prediction, load, predict, predict_each  # noqa: E402
 
 __all__ = ['Prediction', 'backbones', 'load', 'necks', 'predict', 'predict_each']
+# packages whose models mmengine lists: `MMSegInferencer.list_models('mmseg_volo')` reads our model-index.yml then
+MODULE2PACKAGE.setdefault('mmseg_volo', 'mmseg_volo')
 __version__ = '0.1.0'

@@ -141,6 +141,8 @@ class WholeInValidationHook(Hook):
 
     def before_val(self, runner: Runner) -> None:
         runner.model.set_reshard_after_forward(False)
+        for unit in (m for m in runner.model.modules() if isinstance(m, FSDPModule)):
+            unit.unshard()  # windows go through the parts of the model, not through its `forward`
 
     def after_val(self, runner: Runner) -> None:
         for unit in (m for m in runner.model.modules() if isinstance(m, FSDPModule)):
