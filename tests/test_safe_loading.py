@@ -228,7 +228,8 @@ def test_an_address_in_last_checkpoint_is_not_followed(
     cfg = load_config(config, {'data_root': str(data), 'work_dir': str(tmp_path / 'empty'), 'resume': True})
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'empty/last_checkpoint').write_text(f'{server.url}/iter_9.pth')
-    RUNNERS.build(cfg).test()
+    with pytest.raises(UsageError, match='without a checkpoint'):
+        RUNNERS.build(cfg).test()
     assert 'has no checkpoint' in capsys.readouterr().out and not server.requests
 
 
