@@ -7,7 +7,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -15,15 +15,24 @@ from typing import Any
 
 import cv2
 import torch
+from torch import Tensor, nn
+
+from mmseg_volo.cost import LiveMemory
 
 PACKAGES = ('torch', 'onedl-mmsegmentation', 'opencv-python', 'numpy', 'pillow')
 
 
-def arguments(about: str) -> argparse.Namespace:
-    """`--runs` and `--json`; from here on one thread computes."""
+def arguments(about: str, options: Mapping[str, Mapping[str, Any]] | None = None) -> argparse.Namespace:
+    """`--runs` and `--json`; from here on one thread computes.
+
+    Args:
+        options: more flags, each with what `add_argument` takes.
+    """
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument('--runs', type=int, default=7, help='timed runs of each side, after one that is not')
     parser.add_argument('--json', type=Path, help='write the table to this file')
+    for flag, settings in (options or {}).items():
+        parser.add_argument(flag, **settings)
     args = parser.parse_args()
     if args.runs < 5:
         parser.error(f'--runs must be at least 5, got {args.runs}')
@@ -47,6 +56,38 @@ def medians(sides: Mapping[str, Callable[[int], Any]], runs: int) -> dict[str, f
             if run:
                 seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(all_runs) for name, all_runs in seconds.items()}
+
+
+def peak_bytes(work: Callable[[int], Any], known: Iterable[Tensor]) -> int:
+    """Largest sum of the bytes of tensors that are alive at once while `work` runs, its result included.
+
+    On a CPU these are the tensors that torch's operators give, without what one operator needs for itself; on a GPU
+    what torch's allocator hands out.
+
+    Args:
+        work: as in `medians`.
+        known: tensors that were there before, which do not count; their device is the one that is looked at.
+    """
+    there = nn.Module()
+    for index, tensor in enumerate(known):
+        there.register_buffer(str(index), tensor)
+    if next(there.buffers()).is_cuda:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work(0)
+        return torch.cuda.max_memory_allocated() - before
+    with LiveMemory(there) as memory:
+        work(0)
+    return memory.peak
+
+
+def has_bf16() -> bool:
+    """Whether this processor multiplies bfloat16 itself; one that does not takes many times as long as with float32."""
+    try:
+        flags = Path('/proc/cpuinfo').read_text().split()
+    except OSError:
+        return False
+    return not {'avx512_bf16', 'amx_bf16', 'bf16'}.isdisjoint(flags)
 
 
 def report(about: str, rows: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> None:

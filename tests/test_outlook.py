@@ -2,47 +2,75 @@
 
 from __future__ import annotations
 
-import math
+import subprocess
+import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
+from outlook_official import official
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmseg_volo.backbones.outlook import OutlookAttention, gather_windows, scatter_windows
+from mmseg_volo.backbones import outlook as module
+from mmseg_volo.backbones.outlook import OutlookAttention, gather_windows, outlook, scatter_windows
+from mmseg_volo.ops import outlook as kernels
+
+SIZES = [(1, 1), (2, 2), (3, 3), (4, 7), (7, 4), (14, 14), (28, 31), (1, 5)]
+sizes = pytest.mark.parametrize('size', SIZES)
 
 
-def official(module: OutlookAttention, x: Tensor) -> Tensor:
-    """sail-sg/volo, models/volo.py, OutlookAttention.forward, with kernel 3, stride 2, padding 1."""
-    batch, height, width, dim = x.shape
-    heads, h, w = module.num_heads, math.ceil(height / 2), math.ceil(width / 2)
-    v = F.unfold(module.v(x).permute(0, 3, 1, 2), 3, padding=1, stride=2)
-    v = v.reshape(batch, heads, dim // heads, 9, h * w).permute(0, 1, 4, 3, 2)
-    attn = module.attn(F.avg_pool2d(x.permute(0, 3, 1, 2), 2, 2, ceil_mode=True).permute(0, 2, 3, 1))
-    attn = attn.reshape(batch, h * w, heads, 9, 9).permute(0, 2, 1, 3, 4)
-    attn = (attn * module.scale).softmax(-1)
-    out = (attn @ v).permute(0, 1, 4, 3, 2).reshape(batch, dim * 9, h * w)
-    return module.proj(F.fold(out, (height, width), 3, padding=1, stride=2).permute(0, 2, 3, 1))
+def inputs(size: tuple[int, int], heads: int = 3, batch: int = 2) -> tuple[Tensor, Tensor, Tensor]:
+    """A map, logits, and a gradient of the result, in float64."""
+    height, width = size
+    v = torch.randn(batch, *size, 4 * heads, dtype=torch.double, requires_grad=True)
+    logits = 3 * torch.randn(batch, -(-height // 2), -(-width // 2), heads, 9, 9, dtype=torch.double)
+    return v, logits.requires_grad_(), torch.randn_like(v)
 
 
-SIZES = [(2, 2), (3, 3), (4, 7), (7, 4), (14, 14), (28, 31), (1, 5)]
+@pytest.fixture(params=['bands', 'one row at a time', 'formula'])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each way that `outlook` may take on a CPU."""
+    if request.param == 'one row at a time':
+        monkeypatch.setattr(module, 'BAND_BYTES', 1)
+    elif request.param == 'formula':
+        monkeypatch.setattr(torch.compiler, 'is_compiling', lambda: True)
 
 
-@pytest.mark.parametrize('size', SIZES)
-def test_same_numbers_and_gradients(size: tuple[int, int]) -> None:
-    module = OutlookAttention(24, 3).double()
-    inputs = [torch.randn(2, *size, 24, dtype=torch.double).requires_grad_() for _ in range(1)] * 2
-    weight = torch.randn(2, *size, 24, dtype=torch.double)
+@sizes
+def test_same_numbers_and_gradients(size: tuple[int, int], way: None) -> None:
+    v, logits, weight = inputs(size)
     results = []
-    for run, x in zip((module, lambda x: official(module, x)), inputs, strict=True):
-        out = run(x)
-        results.append((out, *torch.autograd.grad((out * weight).sum(), [x, *module.parameters()])))
+    for run in (outlook, official):
+        out = run(v, logits)
+        results.append((out, *torch.autograd.grad(out, (v, logits), weight)))
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize('size', SIZES)
+@pytest.mark.parametrize('size', [(1, 1), (4, 3), (3, 6)])
+def test_gradients_are_those_of_differences(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, 'BAND_BYTES', 1)
+    v, logits, _ = inputs(size, heads=2, batch=1)
+    assert torch.autograd.gradcheck(outlook, (v, logits))
+    assert torch.autograd.gradgradcheck(outlook, (v, logits), gen_non_contig_grad_outputs=True)
+
+
+def test_bands_follow_the_size() -> None:
+    assert list(module._bands(torch.empty(1, 5, 4, 8, device='meta'))) == [(0, 3)]
+    many = list(module._bands(torch.empty(2, 255, 256, 192, device='meta')))
+    assert [first for first, _ in many] == [0] + [last for _, last in many][:-1] and many[-1][1] == 128 and many[1:]
+
+
+def test_the_whole_layer() -> None:
+    """Its logits come from the mean over 2x2 pixels, in ceil mode."""
+    layer, x = OutlookAttention(24, 3).double(), torch.randn(2, 5, 7, 24, dtype=torch.double)
+    centre = F.avg_pool2d(x.permute(0, 3, 1, 2), 2, 2, ceil_mode=True).permute(0, 2, 3, 1)
+    expected = layer.proj(official(layer.v(x), layer.attn(centre).unflatten(-1, (3, 9, 9))))
+    torch.testing.assert_close(layer(x), expected, rtol=1e-10, atol=1e-12)
+
+
+@sizes
 def test_windows_are_unfold_and_fold(size: tuple[int, int]) -> None:
     x = torch.randn(2, *size, 5)
     windows = gather_windows(x)  # (B, h, w, C, 3, 3)
@@ -50,6 +78,8 @@ def test_windows_are_unfold_and_fold(size: tuple[int, int]) -> None:
     assert torch.equal(windows.flatten(1, 2).flatten(2).transpose(1, 2), unfolded)
     folded = F.fold(unfolded, size, 3, padding=1, stride=2).permute(0, 2, 3, 1)
     torch.testing.assert_close(scatter_windows(windows.permute(0, 1, 2, 4, 5, 3), *size), folded)
+    for first in range(windows.shape[1]):
+        assert torch.equal(gather_windows(x, first, first + 1), windows[:, first : first + 1])
 
 
 class Seen(TorchDispatchMode):
@@ -65,11 +95,62 @@ class Seen(TorchDispatchMode):
 
 
 def test_no_col2im() -> None:
-    module, x = OutlookAttention(24, 3), torch.randn(1, 8, 8, 24, requires_grad=True)
+    v, logits, _ = inputs((8, 8))
     with Seen() as ours:
-        module(x).sum().backward()
+        outlook(v, logits).sum().backward()
     with Seen() as theirs:
-        official(module, x).sum().backward()
-    forbidden = {'aten::col2im', 'aten::im2col'}
-    assert forbidden <= theirs.names  # the probe sees them
-    assert not forbidden & ours.names
+        official(v, logits).sum().backward()
+    assert {'aten::col2im', 'aten::im2col'} <= theirs.names  # the probe sees them
+    assert not {'aten::col2im', 'aten::im2col', 'aten::unfold_backward'} & ours.names
+
+
+@pytest.mark.parametrize('grad', [False, True])
+def test_compiled_without_a_graph_break(grad: bool) -> None:
+    v, logits, weight = inputs((6, 9))
+    expected = torch.autograd.grad(official(v, logits), (v, logits), weight)
+    compiled = torch.compile(outlook, backend='aot_eager', fullgraph=True)
+    with torch.set_grad_enabled(grad):
+        out = compiled(v, logits)
+    torch.testing.assert_close(out, official(v, logits), rtol=1e-10, atol=1e-12)
+    if grad:
+        for a, b in zip(torch.autograd.grad(out, (v, logits), weight), expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_kernels_take_only_what_they_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OnCuda:
+        """A tensor as far as the choice looks at it."""
+
+        is_cuda = True
+
+        def __init__(self, *shape: int, dtype: torch.dtype = torch.bfloat16):
+            self.like, self.shape, self.dtype = torch.empty(shape, device='meta'), shape, dtype
+
+        def __getitem__(self, index: int) -> Tensor:
+            return self.like[index]
+
+    v, logits = OnCuda(2, 8, 8, 64), OnCuda(2, 4, 4, 2, 9, 9)
+    monkeypatch.setattr(kernels, 'HAS_TRITON', True)
+    assert kernels.usable(v, logits)
+    assert not kernels.usable(OnCuda(2, 8, 8, 64, dtype=torch.float32), logits)  # mixed
+    assert not kernels.usable(*(OnCuda(*t.shape, dtype=torch.float64) for t in (v, logits)))
+    assert not kernels.usable(OnCuda(2, 8, 8, 258), logits)  # heads of 129 channels
+    assert not kernels.usable(OnCuda(1, 2**14, 2**14, 64), logits)
+    assert not kernels.usable(torch.empty(2, 8, 8, 64), logits)  # on a CPU
+    monkeypatch.setattr(kernels, 'HAS_TRITON', False)
+    assert not kernels.usable(v, logits)
+
+
+def test_the_environment_turns_kernels_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, 'version', lambda name: '3.7.1')
+    assert kernels._has_triton()
+    monkeypatch.setattr(kernels, 'version', lambda name: '3.0.0')
+    assert not kernels._has_triton()
+    monkeypatch.setattr(kernels, 'version', lambda name: '3.7.1')
+    monkeypatch.setenv('MMSEG_VOLO_TRITON', '0')
+    assert not kernels._has_triton()
+
+
+def test_kernels_are_not_imported_before_they_are_needed() -> None:
+    code = 'import sys, mmseg_volo; sys.exit("mmseg_volo.ops.outlook_triton" in sys.modules)'
+    assert subprocess.run([sys.executable, '-c', code]).returncode == 0

@@ -1,26 +1,58 @@
-"""Outlook attention (VOLO, arXiv 2106.13112, section 3.1), without unfold and fold."""
+"""Outlook attention (VOLO, arXiv 2106.13112, section 3.1), without unfold and fold.
+
+Three ways to the same numbers, chosen by `outlook`: Triton kernels on NVIDIA GPUs (`mmseg_volo/ops`); on CPUs a few rows
+of windows at a time, which stay in the cache, with a backward pass that makes the windows anew instead of keeping them;
+and one formula of torch's operators for everything else, which is also what torch.compile and exporters see.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmseg_volo.ops import outlook as kernels
+
 KERNEL = 3  # every published VOLO uses kernel 3, stride 2, padding 1
 WINDOW = KERNEL * KERNEL
+BAND_BYTES = 2**20  # of the windows that a CPU handles at once: some of its second-level cache
 
 
-def gather_windows(v: Tensor) -> Tensor:
+def outlook(v: Tensor, logits: Tensor) -> Tensor:
+    """Each 3x3 window, at stride 2 and padding 1, mixed by the softmax of its own logits and added back onto the map.
+
+    Args:
+        v: (B, H, W, C).
+        logits: (B, ceil(H / 2), ceil(W / 2), heads, 9, 9), the last axis over what is mixed; not scaled yet.
+
+    Returns:
+        (B, H, W, C).
+    """
+    if kernels.usable(v, logits):
+        return kernels.outlook(v.contiguous(), logits.contiguous())[0]
+    if v.device.type != 'cpu' or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        mixed = _attention(logits, v) @ _by_head(gather_windows(v), logits.shape[3])
+        mixed = mixed.transpose(3, 4).flatten(4).unflatten(3, (KERNEL, KERNEL))
+        return scatter_windows(mixed, *v.shape[1:3])
+    return _Banded.apply(v, logits)
+
+
+def gather_windows(v: Tensor, first: int = 0, last: int | None = None) -> Tensor:
     """The 3x3 windows of stride 2 and padding 1: what `F.unfold` gives, kept channels-last.
 
     Args:
         v: (B, H, W, C).
+        first, last: rows of windows, all of them by default.
 
     Returns:
-        (B, ceil(H / 2), ceil(W / 2), C, 3, 3), a view of the padded map; zeros outside the map.
+        (B, rows, ceil(W / 2), C, 3, 3), a view of the padded map; zeros outside the map.
     """
     height, width = v.shape[1:3]
-    v = F.pad(v, (0, 0, 1, width % 2, 1, height % 2))
+    last = -(-height // 2) if last is None else last
+    v = v[:, max(2 * first - 1, 0) : 2 * last]
+    v = F.pad(v, (0, 0, 1, width % 2, int(first == 0), max(2 * last - height, 0)))
     return v.unfold(1, KERNEL, 2).unfold(2, KERNEL, 2)
 
 
@@ -46,6 +78,70 @@ def scatter_windows(x: Tensor, height: int, width: int) -> Tensor:
     return x
 
 
+def _by_head(windows: Tensor, heads: int) -> Tensor:
+    """(B, h, w, C, 3, 3) -> (B, h, w, heads, 9, head_dim), a copy."""
+    return windows.unflatten(3, (heads, -1)).permute(0, 1, 2, 3, 5, 6, 4).flatten(4, 5)
+
+
+def _attention(logits: Tensor, v: Tensor) -> Tensor:
+    return (logits * kernels.scale(v, logits)).softmax(dim=-1)
+
+
+class _Banded(torch.autograd.Function):
+    """`outlook` over bands of rows. What it computes in `backward` can be differentiated once more."""
+
+    @staticmethod
+    def forward(ctx, v: Tensor, logits: Tensor) -> Tensor:  # noqa: ANN001
+        ctx.save_for_backward(v, logits)
+        out = torch.zeros_like(v)
+        for first, last in _bands(v):
+            part = logits[:, first:last]
+            windows = _by_head(gather_windows(v, first, last), part.shape[3])
+            _add_windows(out, _attention(part, v) @ windows, first)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN001
+        v, logits = ctx.saved_tensors
+        grad_v, grad_logits = torch.zeros_like(v), torch.empty_like(logits)
+        for first, last in _bands(v):
+            part = logits[:, first:last]
+            attn = _attention(part, v)
+            windows, grads = (_by_head(gather_windows(x, first, last), part.shape[3]) for x in (v, grad))
+            grad_attn = attn * (grads @ windows.mT)
+            grad_attn = grad_attn - attn * grad_attn.sum(-1, keepdim=True)  # of the softmax
+            grad_logits[:, first:last] = grad_attn * kernels.scale(v, logits)
+            _add_windows(grad_v, attn.mT @ grads, first)
+        return grad_v, grad_logits
+
+
+def _bands(v: Tensor) -> Iterator[tuple[int, int]]:
+    """First and last (exclusive) row of windows of each band."""
+    batch, height, width, dim = v.shape
+    rows = max(1, BAND_BYTES // (batch * -(-width // 2) * WINDOW * dim * v.element_size()))
+    total = -(-height // 2)
+    for first in range(0, total, rows):
+        yield first, min(first + rows, total)
+
+
+def _add_windows(out: Tensor, mixed: Tensor, first: int) -> None:
+    """Adds windows (B, rows, w, heads, 9, head_dim), from row `first` on, onto the map (B, H, W, C) in place."""
+    height, width = out.shape[1:3]
+    rows, columns, heads = mixed.shape[1:4]
+    out = out.unflatten(3, (heads, -1))
+    for tap in range(WINDOW):
+        i, y = _inside(tap // KERNEL, first, first + rows, height)
+        j, x = _inside(tap % KERNEL, 0, columns, width)
+        out[:, y, x].add_(mixed[:, i, j, :, tap])
+
+
+def _inside(tap: int, first: int, last: int, size: int) -> tuple[slice, slice]:
+    """Of the windows first..last-1 along one axis those whose tap lies on the map, and where it lies."""
+    begin = max(first, 1) if tap == 0 else first
+    end = last if 2 * last + tap - 3 < size else last - 1
+    return slice(begin - first, max(begin, end) - first), slice(2 * begin + tap - 1, max(2 * end + tap - 2, 0), 2)
+
+
 class OutlookAttention(nn.Module):
     """Each 3x3 window is mixed by weights computed from its centre alone.
 
@@ -55,21 +151,11 @@ class OutlookAttention(nn.Module):
     def __init__(self, dim: int, num_heads: int):
         super().__init__()
         self.num_heads = num_heads
-        self.scale = (dim // num_heads) ** -0.5
         self.v = nn.Linear(dim, dim, bias=False)
         self.attn = nn.Linear(dim, WINDOW * WINDOW * num_heads)
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, H, W, C) -> same
-        batch, height, width, dim = x.shape
-        windows = gather_windows(self.v(x))
-        h, w = windows.shape[1:3]
-        # (B, h, w, heads, head_dim, 3, 3) -> (B, h, w, heads, 9, head_dim)
-        windows = windows.unflatten(3, (self.num_heads, -1)).permute(0, 1, 2, 3, 5, 6, 4).flatten(4, 5)
-
         centre = F.avg_pool2d(x.permute(0, 3, 1, 2), 2, ceil_mode=True).permute(0, 2, 3, 1)
-        attn = self.attn(centre).unflatten(3, (self.num_heads, WINDOW, WINDOW))
-        mixed = (attn * self.scale).softmax(dim=-1) @ windows  # (B, h, w, heads, 9, head_dim)
-
-        mixed = mixed.transpose(3, 4).reshape(batch, h, w, KERNEL, KERNEL, dim)
-        return self.proj(scatter_windows(mixed, height, width))
+        logits = self.attn(centre).unflatten(3, (self.num_heads, WINDOW, WINDOW))
+        return self.proj(outlook(self.v(x), logits))

@@ -1,0 +1,95 @@
+"""Outlook attention as operators of torch, `mmseg_volo::outlook` and its gradient, computed by Triton kernels.
+
+As operators they are opaque to torch.compile, which calls them without a graph break, and Triton itself is imported
+when the first map is computed. `MMSEG_VOLO_TRITON=0` in the environment turns them off.
+"""
+
+import os
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+MAX_HEAD_DIM = 128
+MAX_INDEX = 2**31  # within one image the kernels count in 32 bits
+
+
+def _has_triton() -> bool:
+    """Triton 3.6 is the oldest that these kernels were compiled with."""
+    if os.environ.get('MMSEG_VOLO_TRITON', '1') == '0' or torch.version.hip is not None:
+        return False
+    try:
+        return tuple(map(int, version('triton').split('.')[:2])) >= (3, 6)
+    except (PackageNotFoundError, ValueError):
+        return False
+
+
+HAS_TRITON = _has_triton()
+
+
+def usable(v: Tensor, logits: Tensor) -> bool:
+    """Whether the kernels can do it; shapes as in `backbones.outlook.outlook`."""
+    head_dim = v.shape[3] // logits.shape[3]
+    return (
+        v.is_cuda
+        and HAS_TRITON
+        and v.dtype == logits.dtype
+        and v.dtype in DTYPES
+        and head_dim <= MAX_HEAD_DIM
+        and max(v[0].numel(), logits[0].numel()) < MAX_INDEX
+    )
+
+
+def scale(v: Tensor, logits: Tensor) -> float:
+    """What the logits are multiplied by: head_dim^-0.5."""
+    return (v.shape[3] // logits.shape[3]) ** -0.5
+
+
+@torch.library.custom_op('mmseg_volo::outlook', mutates_args=(), schema='(Tensor v, Tensor logits) -> (Tensor, Tensor)')
+def outlook(v: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """See `backbones.outlook.outlook`; contiguous tensors of a dtype of `DTYPES`.
+
+    Returns:
+        The map (B, H, W, C), and for the backward pass log2 of the sum of exponentials of each softmax, in float32:
+        (B, heads, 9, h, w). Those of windows' rows that lie outside the map are not written.
+    """
+    from mmseg_volo.ops import outlook_triton
+
+    return outlook_triton.forward(v, logits, scale(v, logits))
+
+
+@outlook.register_fake
+def _(v: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    batch, h, w, heads, taps = logits.shape[:5]
+    return torch.empty_like(v), v.new_empty((batch, heads, taps, h, w), dtype=torch.float32)
+
+
+@torch.library.custom_op(
+    'mmseg_volo::outlook_backward',
+    mutates_args=(),
+    schema='(Tensor grad, Tensor v, Tensor logits, Tensor lse) -> (Tensor, Tensor)',
+)
+def outlook_backward(grad: Tensor, v: Tensor, logits: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of `v` and `logits`; cannot be differentiated again."""
+    from mmseg_volo.ops import outlook_triton
+
+    return outlook_triton.backward(grad, v, logits, lse, scale(v, logits))
+
+
+@outlook_backward.register_fake
+def _(grad: Tensor, v: Tensor, logits: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(v), torch.empty_like(logits)
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
+    ctx.set_materialize_grads(False)  # nobody asks for the gradient of the sums
+    ctx.save_for_backward(*inputs, output[1])
+
+
+def _differentiate(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor, Tensor]:
+    return outlook_backward(grad.contiguous(), *ctx.saved_tensors)
+
+
+outlook.register_autograd(_differentiate, setup_context=_keep)
