@@ -12,12 +12,13 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from mmseg_volo.ops import outlook as kernels
 
 KERNEL = 3  # every published VOLO uses kernel 3, stride 2, padding 1
 WINDOW = KERNEL * KERNEL
-BAND_BYTES = 2**20  # of the windows that a CPU handles at once: some of its second-level cache
+BAND_BYTES = 2**21  # of the windows that a CPU handles at once: some of its cache
 
 
 def outlook(v: Tensor, logits: Tensor) -> Tensor:
@@ -33,10 +34,13 @@ def outlook(v: Tensor, logits: Tensor) -> Tensor:
     if kernels.usable(v, logits):
         return kernels.outlook(v.contiguous(), logits.contiguous())[0]
     if v.device.type != 'cpu' or torch.compiler.is_compiling() or torch.jit.is_tracing():
-        mixed = _attention(logits, v) @ _by_head(gather_windows(v), logits.shape[3])
+        attn = (logits * kernels.scale(v, logits)).softmax(dim=-1)
+        mixed = attn @ _by_head(gather_windows(v), logits.shape[3])
         mixed = mixed.transpose(3, 4).flatten(4).unflatten(3, (KERNEL, KERNEL))
         return scatter_windows(mixed, *v.shape[1:3])
-    return _Banded.apply(v, logits)
+    if torch.is_grad_enabled() and (v.requires_grad or logits.requires_grad):
+        return _Banded.apply(v, logits)
+    return _outlook_bands(v, logits, None)
 
 
 def gather_windows(v: Tensor, first: int = 0, last: int | None = None) -> Tensor:
@@ -83,35 +87,46 @@ def _by_head(windows: Tensor, heads: int) -> Tensor:
     return windows.unflatten(3, (heads, -1)).permute(0, 1, 2, 3, 5, 6, 4).flatten(4, 5)
 
 
-def _attention(logits: Tensor, v: Tensor) -> Tensor:
-    return (logits * kernels.scale(v, logits)).softmax(dim=-1)
+def _outlook_bands(v: Tensor, logits: Tensor, keep: list[Tensor] | None) -> Tensor:
+    """Forward over bands of rows; appends their attention to `keep`, if any."""
+    out = torch.zeros_like(v)
+    for first, last in _bands(v):
+        part = logits[:, first:last]
+        # along the first axis a softmax is several times as fast as along a last one of length 9
+        columns = part.reshape(-1, WINDOW).t()
+        attn = torch.mul(columns, kernels.scale(v, logits), out=columns.new_empty(columns.shape)).softmax(0)
+        attn = attn.unflatten(1, (-1, WINDOW)).permute(1, 2, 0)  # (B * rows * w * heads, 9, 9)
+        if keep is not None:
+            attn = attn.contiguous()
+            keep.append(attn)
+        windows = _by_head(gather_windows(v, first, last), logits.shape[3])
+        _add_windows(out, torch.bmm(attn, windows.flatten(0, 3)).view_as(windows), first)
+    return out
 
 
 class _Banded(torch.autograd.Function):
-    """`outlook` over bands of rows. What it computes in `backward` can be differentiated once more."""
+    """`outlook` over bands of rows. For the backward pass the softmax is kept, the windows are not."""
 
     @staticmethod
     def forward(ctx, v: Tensor, logits: Tensor) -> Tensor:  # noqa: ANN001
-        ctx.save_for_backward(v, logits)
-        out = torch.zeros_like(v)
-        for first, last in _bands(v):
-            part = logits[:, first:last]
-            windows = _by_head(gather_windows(v, first, last), part.shape[3])
-            _add_windows(out, _attention(part, v) @ windows, first)
+        kept: list[Tensor] = []
+        out = _outlook_bands(v, logits, kept)
+        ctx.save_for_backward(v, *kept)
+        ctx.logits_shape = logits.shape
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN001
-        v, logits = ctx.saved_tensors
-        grad_v, grad_logits = torch.zeros_like(v), torch.empty_like(logits)
-        for first, last in _bands(v):
-            part = logits[:, first:last]
-            attn = _attention(part, v)
-            windows, grads = (_by_head(gather_windows(x, first, last), part.shape[3]) for x in (v, grad))
-            grad_attn = attn * (grads @ windows.mT)
-            grad_attn = grad_attn - attn * grad_attn.sum(-1, keepdim=True)  # of the softmax
-            grad_logits[:, first:last] = grad_attn * kernels.scale(v, logits)
-            _add_windows(grad_v, attn.mT @ grads, first)
+        v, *kept = ctx.saved_tensors
+        grad_v, grad_logits = torch.zeros_like(v), v.new_empty(ctx.logits_shape)
+        for (first, last), attn in zip(_bands(v), kept, strict=True):
+            shape = grad_logits[:, first:last].shape
+            windows, grads = (_by_head(gather_windows(x, first, last), shape[3]).flatten(0, 3) for x in (v, grad))
+            grad_attn = torch.bmm(grads, windows.mT).mul_(attn)
+            grad_attn.addcmul_(attn, grad_attn.sum(-1, keepdim=True), value=-1)  # of the softmax
+            torch.mul(grad_attn.view(shape), kernels.scale(v, grad_logits), out=grad_logits[:, first:last])
+            _add_windows(grad_v, torch.bmm(attn.mT, grads).view(*shape[:5], -1), first)
         return grad_v, grad_logits
 
 
