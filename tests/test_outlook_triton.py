@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,33 +22,22 @@ def test_numbers() -> None:
     assert run.returncode == 0 and ' passed' in run.stdout, run.stdout[-5000:] + run.stderr[-2000:]
 
 
-COMPILED = {  # pointers' type: bfloat16, and then the types of the other arguments
-    '_forward': dict.fromkeys(('v', 'logits', 'out'), '*bf16'),
-    '_backward': dict.fromkeys(('grad', 'v', 'logits', 'grad_v', 'grad_logits'), '*bf16'),
-}
+HALVES = ('v', 'logits', 'out', 'grad', 'grad_v', 'grad_logits')
 
 
-@pytest.mark.parametrize('name', COMPILED)
-def test_compiles_for_a_gpu_without_spilling(name: str, tmp_path: Path) -> None:
-    """The interpreter takes more than the compiler does. To machine code of compute capability 9.0, as bfloat16."""
+@pytest.mark.parametrize('name', ['_forward', '_backward'])
+def test_compiles_for_a_gpu(name: str) -> None:
+    """To PTX for compute capability 8.0, in bfloat16: the interpreter takes more than the compiler does."""
     import triton
     from triton.backends.compiler import GPUTarget
 
     from mmseg_volo.ops import outlook_triton
 
-    fn = getattr(outlook_triton, name)
-    constants = outlook_triton.tile(32)
-    types = {'lse': '*fp32', 'scale': 'fp32', 'scale2': 'fp32', **COMPILED[name], **dict.fromkeys(constants, 'constexpr')}
-    signature = {arg: types.get(arg, 'i32') for arg in fn.arg_names}
-    aligned = [['tt.divisibility', 16]]  # as torch allocates
-    source = triton.compiler.ASTSource(
-        fn=fn,
-        signature=signature,
-        constexprs=constants,
-        attrs={(i,): aligned for i, arg in enumerate(fn.arg_names) if types.get(arg, '').startswith('*')},
-    )
-    target = GPUTarget('cuda', 90, 32)
-    compiled = triton.compile(source, target=target, options=dict(num_warps=outlook_triton.WARPS))
-    ptx = compiled.asm['ptx']
-    assert 'ld.global' in ptx and 'st.global' in ptx and 'atom.' not in ptx
-    assert not re.search(r'\.local ', ptx)
+    kernel, constants = getattr(outlook_triton, name), outlook_triton.tile(32)
+    types = {**dict.fromkeys(HALVES, '*bf16'), 'lse': '*fp32', 'scale': 'fp32', 'scale2': 'fp32'}
+    types |= dict.fromkeys(constants, 'constexpr')
+    signature = {arg: types.get(arg, 'i32') for arg in kernel.arg_names}
+    source = triton.compiler.ASTSource(fn=kernel, signature=signature, constexprs=constants)
+    options = dict(num_warps=outlook_triton.WARPS)
+    ptx = triton.compile(source, target=GPUTarget('cuda', 80, 32), options=options).asm['ptx']
+    assert 'ld.global' in ptx and 'st.global' in ptx and 'atom.' not in ptx and '.local' not in ptx

@@ -111,7 +111,10 @@ class Backbone(BaseModule):
                 f'{type(self).__name__} takes (B, {self.in_channels}, H, W) with H and W of at least {MIN_SIZE}, '
                 f'got {tuple(x.shape)}'
             )
-        maps = self._stages_forward(F.pad(x, (0, -width % self.pad_to, 0, -height % self.pad_to)))
+        right, below = -width % self.pad_to, -height % self.pad_to
+        if right or below:  # without, `F.pad` would copy the image
+            x = F.pad(x, (0, right, 0, below))
+        maps = self._stages_forward(x)
         outs = []
         for i, stride, norm in zip(self.out_indices, self.out_strides, self.out_norms, strict=True):
             outs.append(norm(maps[i][..., : -(-height // stride), : -(-width // stride)]))

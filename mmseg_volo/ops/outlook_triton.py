@@ -102,9 +102,10 @@ def _forward(
                 for tj in tl.static_range(1 - j, 3 - 2 * j):  # its taps on the pixels
                     tap = 3 * ti + tj
                     weights = _softmax(logits + window * heads * 81 + tap * 9, exists, scale2)
-                    # a reduction over equal values: without it the compiler computes all softmaxes twice, in the
-                    # layout of the products and in that of this store
-                    sums = tl.where(column == tap, tl.max(weights[9][:, None] + zero, axis=1)[:, None], sums)
+                    # a maximum of equal values (of a pixel that is all NaN: -inf), tied to the layout of the products:
+                    # without it the compiler computes all softmaxes twice, there and in the layout of the store
+                    lse_here = tl.where(values[4] == values[4], weights[9][:, None], float('-inf'))
+                    sums = tl.where(column == tap, tl.max(lse_here, axis=1)[:, None], sums)
                     mixed = weights[0][:, None] * values[0]
                     for k in tl.static_range(1, 9):
                         mixed += weights[k][:, None] * values[k]
@@ -142,7 +143,7 @@ def _weight(logits, lse, r, c, i, j, tap, key, height, width, heads, scale2):
 @triton.jit
 def _gather(acc, grad, logits, lse, r, c, i, j, key, height, width, heads, head_dim, scale2, d):
     """Adds what the pixel under `key` of a neighbour gave to that window's nine taps."""
-    for tap in tl.static_range(9):
+    for tap in range(9):
         weight = _weight(logits, lse, r, c, i, j, tap, key, height, width, heads, scale2)
         there = _load(
             grad, r, c, 2 * i + tap // 3 - 1, 2 * j + tap % 3 - 1, height, width, heads * head_dim, d, head_dim
@@ -173,7 +174,7 @@ def _backward(
     values = ()
     for k in tl.static_range(9):
         values = values + (_load(v, r, c, k // 3 - 1, k % 3 - 1, height, width, dim, d, head_dim),)
-    for tap in tl.static_range(9):
+    for tap in range(9):  # not unrolled: that would take all registers, and minutes to compile
         there = _load(grad, r, c, tap // 3 - 1, tap % 3 - 1, height, width, dim, d, head_dim)
         weights = ()
         for k in tl.static_range(9):
