@@ -1,4 +1,4 @@
-"""Backbones against the peers that can run them: `python benchmarks/backbones.py [--compile] [--bf16] [--only VOLO-D1]`.
+"""Backbones against the peers that can run them: `python benchmarks/backbones.py [--compile] [--bf16] [--only MODEL]`.
 
 timm, and mmpretrain for T2T-ViT, made for the size that is measured, with the same weights; the maps of all stages are
 compared. 'training' is forward and backward in training mode, without stochastic depth. mmpretrain's T2T-ViT divides

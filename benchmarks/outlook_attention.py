@@ -44,7 +44,9 @@ def official(v: Tensor, logits: Tensor) -> Tensor:
     return F.fold(out, (height, width), 3, padding=1, stride=2).permute(0, 2, 3, 1)
 
 
-def runner(function: Callable[..., Tensor], inputs: Sequence[Tensor], leaves: Sequence[Tensor], grad: Tensor | None) -> Side:
+def runner(
+    function: Callable[..., Tensor], inputs: Sequence[Tensor], leaves: Sequence[Tensor], grad: Tensor | None
+) -> Side:
     """A run forward without a `grad` of the result, or forward and backward with it."""
 
     def work(run: int) -> Sequence[Tensor]:

@@ -38,6 +38,6 @@ def test_compiles_for_a_gpu(name: str) -> None:
     types |= dict.fromkeys(constants, 'constexpr')
     signature = {arg: types.get(arg, 'i32') for arg in kernel.arg_names}
     source = triton.compiler.ASTSource(fn=kernel, signature=signature, constexprs=constants)
-    options = dict(num_warps=outlook_triton.WARPS)
-    ptx = triton.compile(source, target=GPUTarget('cuda', 80, 32), options=options).asm['ptx']
+    compiled = triton.compile(source, target=GPUTarget('cuda', 80, 32), options=outlook_triton.OPTIONS)
+    ptx = compiled.asm['ptx']
     assert 'ld.global' in ptx and 'st.global' in ptx and 'atom.' not in ptx and '.local' not in ptx

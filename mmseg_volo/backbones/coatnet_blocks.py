@@ -19,7 +19,13 @@ from mmseg_volo.backbones.rel_attention import RelPosBias, RelPosMlp, relative_a
 if TYPE_CHECKING:
     from mmseg_volo.backbones.coatnet import Arch
 
-ACTS = {'gelu': F.gelu, 'silu': F.silu, 'relu': F.relu}
+
+def silu(x: Tensor) -> Tensor:
+    """Without gradients in place: its input is always what a norm or a convolution has just made."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
+ACTS = {'gelu': F.gelu, 'silu': silu, 'relu': F.relu}
 
 
 def init_conv(conv: nn.Conv2d) -> None:
@@ -99,8 +105,11 @@ class MBConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.pre_norm(x)
         y = self.down(self.act(y) if self.pre_act else y)
-        y = self.act(self.norm1(self.conv1_1x1(y)))
-        y = self.se(self.act(self.norm2(self.se_early(self.conv2_kxk(y)))))
+        y = self.conv1_1x1(y)  # line by line, so that what one was made of is freed before the next
+        y = self.act(self.norm1(y))
+        y = self.conv2_kxk(y)
+        y = self.se_early(y)
+        y = self.se(self.act(self.norm2(y)))
         return self.drop_path(self.conv3_1x1(y)) + self.shortcut(x)
 
 

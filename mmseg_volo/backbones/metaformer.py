@@ -67,7 +67,8 @@ class JointNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, x.shape[1:], eps=1e-6) * self.weight
+        # on a map that is channels last in memory; a `layer_norm` and a product would keep its result for the gradient
+        return F.group_norm(x.permute(0, 3, 1, 2), 1, self.weight, eps=1e-6).permute(0, 2, 3, 1)
 
 
 class Scale(nn.Module):

@@ -1,8 +1,9 @@
 """Outlook attention (VOLO, arXiv 2106.13112, section 3.1), without unfold and fold.
 
-Three ways to the same numbers, chosen by `outlook`: Triton kernels on NVIDIA GPUs (`mmseg_volo/ops`); on CPUs a few rows
-of windows at a time, which stay in the cache, with a backward pass that makes the windows anew instead of keeping them;
-and one formula of torch's operators for everything else, which is also what torch.compile and exporters see.
+Three ways to the same numbers, chosen by `outlook`: Triton kernels on NVIDIA GPUs (`mmseg_volo/ops`); on CPUs a few
+rows of windows at a time, which stay in the cache, with a backward pass that makes the windows anew instead of keeping
+them; and one formula of torch's operators for everything else, which is also what exporters see, and torch.compile
+where there is no kernel.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from torch import Tensor
 
 LOG2E = 1.4426950408889634
 TILE_W = 8
-WARPS = 4
+OPTIONS = dict(num_warps=4, enable_fp_fusion=True)  # the second one is Triton's default, which it wants to be said
 
 
 @triton.jit
@@ -73,6 +73,17 @@ def _softmax(row, exists, scale2):
 
 
 @triton.jit
+def _put(sums, there, lse, values):
+    """Writes `lse` into a column of `sums`.
+
+    It goes there as the maximum of equal values (-inf for a pixel that is all NaN), tied to the layout of `values`,
+    that of the products: without it the compiler computes all softmaxes twice, there and in the layout of the store.
+    """
+    equal = tl.where(values == values, lse[:, None], float('-inf'))
+    return tl.where(there, tl.max(equal, axis=1)[:, None], sums)
+
+
+@triton.jit
 def _forward(
     v, logits, out, lse, height, width, heads, head_dim, scale2,
     TILE_H: tl.constexpr, TILE_W: tl.constexpr, D: tl.constexpr,
@@ -102,10 +113,7 @@ def _forward(
                 for tj in tl.static_range(1 - j, 3 - 2 * j):  # its taps on the pixels
                     tap = 3 * ti + tj
                     weights = _softmax(logits + window * heads * 81 + tap * 9, exists, scale2)
-                    # a maximum of equal values (of a pixel that is all NaN: -inf), tied to the layout of the products:
-                    # without it the compiler computes all softmaxes twice, there and in the layout of the store
-                    lse_here = tl.where(values[4] == values[4], weights[9][:, None], float('-inf'))
-                    sums = tl.where(column == tap, tl.max(lse_here, axis=1)[:, None], sums)
+                    sums = _put(sums, column == tap, weights[9], values[4])
                     mixed = weights[0][:, None] * values[0]
                     for k in tl.static_range(1, 9):
                         mixed += weights[k][:, None] * values[k]
@@ -217,7 +225,7 @@ def _launch(kernel: triton.JITFunction, tensors: tuple[Tensor, ...], v: Tensor, 
     grid = (triton.cdiv(h, sizes['TILE_H']) * triton.cdiv(w, sizes['TILE_W']) * heads, batch)
     # no context: on the CPU there is none, and Triton's interpreter runs there
     with torch.cuda.device_of(v):
-        kernel[grid](*tensors, height, width, heads, dim // heads, *scales, **sizes, num_warps=WARPS)
+        kernel[grid](*tensors, height, width, heads, dim // heads, *scales, **sizes, **OPTIONS)
 
 
 def forward(v: Tensor, logits: Tensor, scale: float) -> tuple[Tensor, Tensor]:
