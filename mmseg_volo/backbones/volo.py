@@ -35,6 +35,11 @@ ARCHS = {
 STRIDES = (8, 16, 16, 16)
 
 
+def _tokens(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, H, W, C), contiguous: otherwise every norm of the stage would copy it first."""
+    return x.permute(0, 2, 3, 1).contiguous()
+
+
 class Stem(nn.Module):
     """Three convolutions at stride 2, then a projection of 4x4 patches: (B, in, H, W) -> (B, H / 8, W / 8, C)."""
 
@@ -52,7 +57,7 @@ class Stem(nn.Module):
         self.proj = nn.Conv2d(stem_dim, dim, 4, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.proj(self.conv(x)).permute(0, 2, 3, 1)
+        return _tokens(self.proj(self.conv(x)))
 
 
 class Downsample(nn.Module):
@@ -63,7 +68,7 @@ class Downsample(nn.Module):
         self.proj = nn.Conv2d(dim, out_dim, 2, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return _tokens(self.proj(x.permute(0, 3, 1, 2)))
 
 
 def _resolve(arch: str | Mapping) -> Arch:
