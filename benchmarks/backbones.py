@@ -18,7 +18,7 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
-from measure import arguments, has_bf16, medians, peak_bytes, report
+from measure import arguments, medians, peak_bytes, report
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
@@ -28,6 +28,7 @@ from train_step import random_batch
 
 import mmseg_volo  # noqa: F401
 from mmseg_volo.config import load_config
+from mmseg_volo.processor import has_bf16
 
 NAMES = ('VOLO-D1', 'CAFormer-S18', 'ConvFormer-S18', 'PoolFormerV2-S12', 'CoAtNet-0', 'CoAtNet-0_rw', 'T2TViT-t_14')
 STEP = 'VOLO-D1 + UPerNet'

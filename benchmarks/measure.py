@@ -81,15 +81,6 @@ def peak_bytes(work: Callable[[int], Any], known: Iterable[Tensor]) -> int:
     return memory.peak
 
 
-def has_bf16() -> bool:
-    """Whether this processor multiplies bfloat16 itself; one that does not takes many times as long as with float32."""
-    try:
-        flags = Path('/proc/cpuinfo').read_text().split()
-    except OSError:
-        return False
-    return not {'avx512_bf16', 'amx_bf16', 'bf16'}.isdisjoint(flags)
-
-
 def report(about: str, rows: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> None:
     """Prints rows as a table, and writes them with the machine and the versions where `--json` says."""
     cells = [[*rows[0]], *([f'{v:.4g}' if isinstance(v, float) else str(v) for v in row.values()] for row in rows)]

@@ -17,11 +17,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from measure import arguments, has_bf16, medians, peak_bytes, report
+from measure import arguments, medians, peak_bytes, report
 from timm.models.volo import OutlookAttention as TimmOutlookAttention
 from torch import Tensor, nn
 
 from mmseg_volo.backbones.outlook import OutlookAttention, outlook
+from mmseg_volo.processor import has_bf16
 
 SHAPES = (((1, 128, 128, 192), 6), ((1, 128, 128, 384), 12), ((2, 64, 64, 256), 8))
 SAME = {'float32': 1e-5, 'bfloat16': 2**-6}  # largest difference that rounding explains

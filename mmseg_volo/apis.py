@@ -36,7 +36,10 @@ class Prediction:
 
 
 def load(
-    config_or_checkpoint: Weights | Config, checkpoint: Weights | None = None, device: str | None = None
+    config_or_checkpoint: Weights | Config,
+    checkpoint: Weights | None = None,
+    device: str | None = None,
+    optimize: bool = True,
 ) -> nn.Module:
     """Builds a segmentor for inference and loads its weights, strictly and without executing anything in the file.
 
@@ -45,6 +48,8 @@ def load(
             or `tools/weights.py convert` wrote, which knows its model, classes and colours; its path or https://...
         checkpoint: the weights, when a config was given; without it they are random.
         device: e.g. 'cuda:0', 'cpu'; the GPU if None and there is one.
+        optimize: whether the segmentor is prepared to predict faster on a CPU, see `mmseg_volo.processor.prepare`;
+            masks may then differ in one pixel of a thousand.
 
     Returns:
         The segmentor in eval mode, with `cfg` and `dataset_meta`.
@@ -56,6 +61,7 @@ def load(
 
     import mmseg_volo.parts  # noqa: F401
     from mmseg_volo.config import load_config
+    from mmseg_volo.processor import prepare
 
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     given = str(config_or_checkpoint)
@@ -82,7 +88,10 @@ def load(
         raise UsageError(f'{given} does not say which classes it is for: give its config too, load(CONFIG, {given!r})')
     model.cfg = cfg
     model.dataset_meta = meta.get('dataset_meta') or _dataset_meta(cfg)
-    return model.to(device).eval()
+    model.to(device).eval()
+    if optimize and torch.device(device).type == 'cpu':
+        prepare(model)
+    return model
 
 
 def _without_init_cfg(model: ConfigDict) -> None:
@@ -112,6 +121,7 @@ def predict(model: nn.Module, image: Source) -> Prediction:
     """
     from mmengine.dataset import Compose
 
+    from mmseg_volo.processor import test_step
     from mmseg_volo.segmentors import masks_only
 
     bgr = np.ascontiguousarray(as_rgb(image)[..., ::-1])
@@ -120,7 +130,7 @@ def predict(model: nn.Module, image: Source) -> Prediction:
         steps[0] = dict(type='LoadImageFromNDArray')
         data = Compose(steps)(dict(img=bgr))
     with torch.inference_mode(), masks_only(model):
-        result = model.test_step(dict(inputs=[data['inputs']], data_samples=[data['data_samples']]))[0]
+        result = test_step(model, dict(inputs=[data['inputs']], data_samples=[data['data_samples']]))[0]
     classes, palette = (model.dataset_meta[k] for k in ('classes', 'palette'))
     mask = result.pred_sem_seg.data[0].cpu().numpy()
     return Prediction(mask.astype(np.uint8 if len(classes) <= 256 else np.uint16), classes, palette)

@@ -19,7 +19,7 @@ from mmseg_volo.cards import Card, read_card
 from mmseg_volo.config import CONFIGS, load_config, shipped_configs
 from mmseg_volo.cost import GPU, SHARE, build_on_meta
 
-HEADS = {'UPerHead': 'UPerNet', 'SegformerHead': 'SegFormer'}
+HEADS = {'LeanUPerHead': 'UPerNet', 'LeanSegformerHead': 'SegFormer'}
 DATASETS = {'cityscapes': 'Cityscapes', 'ade20k': 'ADE20K', 'camvid': 'CamVid', 'demo': 'demo scenes'}  # by base config
 METAFORMER = ('MetaFormer Baselines for Vision', 'https://arxiv.org/abs/2210.13452')
 PAPERS = {

@@ -12,7 +12,7 @@ model = dict(
         test_cfg=dict(size_divisor=32),
     ),
     decode_head=dict(
-        type='SegformerHead',
+        type='LeanSegformerHead',
         in_index=[0, 1, 2, 3],
         channels=768,
         dropout_ratio=0.1,

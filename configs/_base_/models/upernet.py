@@ -13,7 +13,7 @@ model = dict(
         test_cfg=dict(size_divisor=32),
     ),
     decode_head=dict(
-        type='UPerHead',
+        type='LeanUPerHead',
         in_index=[0, 1, 2, 3],
         channels=512,
         pool_scales=(1, 2, 3, 6),
