@@ -44,17 +44,7 @@ def parser() -> argparse.ArgumentParser:
     test_args.add_argument('--tta', action='store_true', help='average over scales and flips')
     _add_common(test_args)
 
-    predict_args = commands.add_parser('predict', help='segment images')
-    predict_args.add_argument(
-        'paths',
-        nargs='+',
-        metavar='MODEL',
-        help='CONFIG CHECKPOINT INPUT..., or CHECKPOINT INPUT...: images, folders or patterns such as "photos/*.jpg"',
-    )
-    predict_args.add_argument('--out', required=True, help='folder for masks/ and overlays/')
-    predict_args.add_argument('--opacity', type=float, default=0.5, help='of the overlay, 0 to 1')
-    predict_args.add_argument('--device', help="e.g. 'cpu', 'cuda:1'")
-
+    _add_predict(commands.add_parser('predict', help='segment images, videos and GeoTIFFs'))
     check_args = commands.add_parser('check', help='look at every image and label that a config names')
     check_args.add_argument('config', help='path of a config, or the name of a shipped one')
     check_args.add_argument('--workers', type=int, help='files at a time; as many as there are cores, up to 16')
@@ -62,6 +52,49 @@ def parser() -> argparse.ArgumentParser:
     _add_options(check_args)
     _add_weights(commands.add_parser('weights', help='list, fetch, convert and check weights'))
     return root
+
+
+def _add_predict(args: argparse.ArgumentParser) -> None:
+    args.add_argument(
+        'paths',
+        nargs='+',
+        metavar='MODEL',
+        help='CONFIG CHECKPOINT INPUT..., or CHECKPOINT INPUT...: images, videos, GeoTIFFs, folders of them, or '
+        'patterns such as "photos/*.jpg"',
+    )
+    args.add_argument('--out', required=True, help='folder for the results, a folder in it for each kind')
+    args.add_argument(
+        '--outputs',
+        type=lambda text: text.split(','),
+        default=['masks', 'overlays'],
+        metavar='KIND,...',
+        help='any of masks (class indices), colours, overlays (with a legend), confidence, probabilities, polygons '
+        '(GeoJSON), areas (CSV: pixels, share, square metres); masks,overlays if not given',
+    )
+    args.add_argument('--overwrite', action='store_true', help='do anew what is done; without it, it is left alone')
+    args.add_argument('--opacity', type=float, default=0.5, help='of the overlay, 0 to 1')
+    args.add_argument('--device', help="e.g. 'cpu', 'cuda:1'")
+    args.add_argument(
+        '--optimize',
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help='on CPUs: folded batch norms, faster convolutions, bfloat16 where the processor has it',
+    )
+    args.add_argument(
+        '--windows',
+        type=int,
+        metavar='PIXELS',
+        help='look through windows of this side at the own pixels of images, which are not resized first',
+    )
+    args.add_argument('--frames', action='store_true', help='masks of videos as PNG files, not as a lossless video')
+    args.add_argument('--bands', type=_numbers, metavar='R,G,B', help='of GeoTIFFs, counted from 1, e.g. 4,3,2')
+    args.add_argument(
+        '--value-range', type=float, nargs=2, metavar=('LOW', 'HIGH'), help='of GeoTIFFs: what is black and white'
+    )
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(',')]
 
 
 def _add_train(args: argparse.ArgumentParser) -> None:

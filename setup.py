@@ -35,5 +35,6 @@ setup(
     py_modules=['mmseg_volo_cli'],
     cmdclass={'build_py': BuildWithConfigs},
     install_requires=(HERE / 'requirements.txt').read_text().splitlines(),
+    extras_require={'video': ['av'], 'geo': ['rasterio']},
     entry_points={'console_scripts': ['mmseg-volo = mmseg_volo_cli:run']},
 )

@@ -6,6 +6,7 @@ mmseg, which takes seconds to import, is imported by these calls: importing this
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, MODELS, DefaultScope
+from PIL import Image
 from torch import nn
 
 from mmseg_volo.errors import UsageError
@@ -23,6 +25,7 @@ from mmseg_volo.records import config_of, meta_of
 from mmseg_volo.weights import read_source, strict_load, unwrap
 
 Weights = str | Path
+LABEL_STEPS = ('LoadAnnotations', 'LoadMask')  # of a pipeline: what reads labels
 CHECKPOINT_SUFFIXES = ('.pth', '.pt', '.tar', '.safetensors')
 
 
@@ -33,6 +36,10 @@ class Prediction:
     mask: np.ndarray  # (H, W) class indices, of the image's size; uint8, uint16 beyond 256 classes
     classes: Sequence[str]
     palette: Sequence[Sequence[int]]  # RGB, one per class
+    # what was asked for, float32
+    confidence: np.ndarray | None = None  # (H, W) probability of the class that was taken
+    entropy: np.ndarray | None = None  # (H, W) in nats
+    probability: np.ndarray | None = None  # (C, H, W) of each class; of one channel, that of the foreground
 
 
 def load(
@@ -108,46 +115,75 @@ def _dataset_meta(cfg: Config) -> dict[str, Any]:
     return dataset.metainfo
 
 
-def predict(model: nn.Module, image: Source) -> Prediction:
+def predict(model: nn.Module, image: Source, maps: Sequence[str] = ()) -> Prediction:
     """Segments one image.
 
     Args:
         model: from `load`.
         image: a path, the bytes of a file, a PIL image, an array (H, W, C) or a tensor (C, H, W), RGB or grey; see
             `mmseg_volo.images.as_rgb` for dtypes and their ranges.
+        maps: what else is wanted, any of 'confidence', 'entropy', 'probability'.
 
     Raises:
         FileNotFoundError, ValueError: the file is missing or no picture, or the image is none of these.
     """
+    from mmseg_volo.segmentors.bands import collect
+    from mmseg_volo.segmentors.options import MAPS
+    from mmseg_volo.segmentors.results import results
+
+    if isinstance(maps, str) or not set(maps) <= set(MAPS):
+        raise UsageError(f'maps must be a list of some of {MAPS}, got {maps!r}')
+    batch = as_batch(model, image)
+    with torch.inference_mode():
+        found = collect(results(model, batch, maps), batch['data_samples'][0].ori_shape)
+    classes, palette = (model.dataset_meta[k] for k in ('classes', 'palette'))
+    mask = found.pop('pred_sem_seg')[0].cpu().numpy().astype(np.uint8 if len(classes) <= 256 else np.uint16)
+    more = {name: values.float().cpu().numpy() for name, values in found.items()}
+    more = {name: values if name == 'probability' else values[0] for name, values in more.items()}
+    return Prediction(mask, classes, palette, **more)
+
+
+def as_batch(model: nn.Module, image: Source) -> dict[str, list]:
+    """What a segmentor's `test_step` takes, by the steps of its test pipeline."""
     from mmengine.dataset import Compose
 
-    from mmseg_volo.processor import test_step
-    from mmseg_volo.segmentors import masks_only
-
-    bgr = np.ascontiguousarray(as_rgb(image)[..., ::-1])
     with DefaultScope.overwrite_default_scope('mmseg'):
-        steps = [copy.deepcopy(t) for t in model.cfg.test_pipeline if t['type'] != 'LoadAnnotations']
-        steps[0] = dict(type='LoadImageFromNDArray')
-        data = Compose(steps)(dict(img=bgr))
-    with torch.inference_mode(), masks_only(model):
-        result = test_step(model, dict(inputs=[data['inputs']], data_samples=[data['data_samples']]))[0]
-    classes, palette = (model.dataset_meta[k] for k in ('classes', 'palette'))
-    mask = result.pred_sem_seg.data[0].cpu().numpy()
-    return Prediction(mask.astype(np.uint8 if len(classes) <= 256 else np.uint16), classes, palette)
+        steps = [copy.deepcopy(t) for t in model.cfg.test_pipeline if t['type'] not in LABEL_STEPS]
+        if steps[0]['type'] == 'LoadBands':  # of a model for other images than RGB: these as they are
+            item = dict(img_path=str(image)) if isinstance(image, (str, Path)) else dict(img=image)
+        else:
+            item = dict(img=np.ascontiguousarray(as_rgb(image)[..., ::-1]))
+            steps[0] = dict(type='LoadImageFromNDArray')
+        data = Compose(steps)(item)
+    return dict(inputs=[data['inputs']], data_samples=[data['data_samples']])
 
 
-def predict_each(model: nn.Module, images: Iterable[Source]) -> Iterator[Prediction | ValueError | FileNotFoundError]:
+def predict_each(
+    model: nn.Module, images: Iterable[Source], maps: Sequence[str] = ()
+) -> Iterator[Prediction | ValueError | OSError]:
     """Segments many images; one that cannot be read gives its error, and the others go on.
 
     Args:
         model: from `load`.
-        images: see `predict`.
+        images, maps: see `predict`.
 
     Yields:
         What `predict` returns or raises, in the order of the images.
+
+    Raises:
+        UsageError: one image was given instead of several.
     """
+    one = isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image.Image)
+    if one or getattr(images, 'ndim', 4) != 4:  # the rows of an array would be taken for grey images
+        raise UsageError(f'expected several images, e.g. in a list, got {type(images).__name__}: predict takes one')
+    return _predict_each(model, images, maps)
+
+
+def _predict_each(
+    model: nn.Module, images: Iterable[Source], maps: Sequence[str]
+) -> Iterator[Prediction | ValueError | OSError]:
     for image in images:
         try:
-            yield predict(model, image)
-        except (ValueError, FileNotFoundError) as error:
+            yield predict(model, image, maps)
+        except (ValueError, OSError) as error:
             yield error

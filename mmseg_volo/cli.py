@@ -19,9 +19,9 @@ from mmseg_volo.engine.fsdp import set_fsdp
 from mmseg_volo.engine.optim import set_precision
 from mmseg_volo.engine.processes import is_first
 from mmseg_volo.engine.runner import SegRunner
-from mmseg_volo.errors import UsageError
+from mmseg_volo.errors import UsageError, say
 from mmseg_volo.evaluation.masks import format_only
-from mmseg_volo.inference import predict_files
+from mmseg_volo.inference import Options, predict_files
 from mmseg_volo.segmentors import masks_only
 from mmseg_volo.weights import url_of
 
@@ -61,11 +61,22 @@ def test(args: argparse.Namespace) -> None:
 
 
 def predict(args: argparse.Namespace) -> None:
-    """Segments images and writes masks and overlays."""
+    """Segments images, videos and GeoTIFFs, and writes what is asked for."""
     count = 1 if args.paths[0].endswith(CHECKPOINT_SUFFIXES) else 2
     if len(args.paths) <= count:
         raise UsageError(f'expected CONFIG CHECKPOINT INPUT... or CHECKPOINT INPUT..., got {" ".join(args.paths)}')
-    predict_files(load(*args.paths[:count], device=args.device), args.paths[count:], args.out, args.opacity)
+    options = Options(args.outputs, args.opacity, args.windows, args.bands, args.value_range, args.frames)
+    try:
+        predict_files(
+            load(*args.paths[:count], device=args.device, optimize=args.optimize),
+            args.paths[count:],
+            args.out,
+            options,
+            args.overwrite,
+        )
+    except KeyboardInterrupt:
+        say(UsageError('stopped; what is done is kept, the same command goes on'))
+        raise SystemExit(130) from None
 
 
 def check(args: argparse.Namespace) -> None:

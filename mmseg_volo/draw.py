@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -36,13 +36,17 @@ def with_legend(picture: np.ndarray, mask: np.ndarray, classes: Sequence[str], p
     Returns:
         (H + strip, W, 3); text and boxes grow with the picture's width.
     """
-    height, width = picture.shape[:2]
     counts = np.bincount(mask.ravel(), minlength=len(classes))[: len(classes)]
-    entries = [(i, f'{classes[i]} {100 * counts[i] / mask.size:.1f}%') for i in np.argsort(-counts) if counts[i]]
+    entries = {i: f'{classes[i]} {100 * counts[i] / counts.sum():.1f}%' for i in np.argsort(-counts) if counts[i]}
+    return np.concatenate([picture, legend(entries, palette, picture.shape[1])])
+
+
+def legend(entries: Mapping[int, str], palette: Sequence[Sequence[int]], width: int) -> np.ndarray:
+    """A white strip (n, width, 3) with a box in the class's colour before each text."""
     scale = max(0.35, width / 1600)
     line = round(30 * scale) + 4
     boxes, x, y = [], line // 3, 0
-    for i, text in entries:
+    for i, text in entries.items():
         needed = line + cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0] + line // 2
         if x + needed > width and x > line:
             x, y = line // 3, y + line
@@ -54,4 +58,4 @@ def with_legend(picture: np.ndarray, mask: np.ndarray, classes: Sequence[str], p
         cv2.rectangle(strip, (x, top), (x + line * 2 // 3, top + line * 2 // 3), [int(c) for c in palette[i]], -1)
         place = (x + line, top + line * 2 // 3 - line // 8)
         cv2.putText(strip, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (20, 20, 20), 1, cv2.LINE_AA)
-    return np.concatenate([picture, strip])
+    return strip

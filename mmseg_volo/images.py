@@ -84,6 +84,7 @@ def _of_array(pixels: np.ndarray, given: Any) -> np.ndarray:
 
 
 def _to_bytes(pixels: np.ndarray, given: Any) -> np.ndarray:
+    pixels = pixels.astype(pixels.dtype.newbyteorder('='), copy=False)
     kind = pixels.dtype.kind
     if pixels.dtype == np.uint8:
         return pixels

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmseg_volo.config import CONFIGS
+import torch
+from mmengine.config import Config
+
+import mmseg_volo
+from mmseg_volo.checkpoint_files import RECORD
+from mmseg_volo.config import CONFIGS, load_config
 from mmseg_volo_cli import main
 
 CONFIG = """
@@ -40,3 +45,16 @@ def train(config: Path | str, data: Path, work: Path, *more: str) -> int:
     flags = [given for given in more if given.startswith('--')]
     options = [f'data_root={data}', *(given for given in more if not given.startswith('--'))]
     return main(['train', str(config), '--no-amp', '--work-dir', str(work), *flags, '--cfg-options', *options])
+
+
+def predictor(folder: Path, seed: int = 0, more: str = '') -> Path:
+    """A checkpoint of the model above with random weights that tell ten classes apart, which knows its config."""
+    torch.manual_seed(seed)
+    cfg = load_config(write_config(folder, more))
+    model = mmseg_volo.load(cfg, device='cpu')
+    torch.nn.init.normal_(model.decode_head.conv_seg.weight)  # else all classes are nearly equal
+    record = Config(dict(model=cfg.model, test_pipeline=cfg.test_pipeline)).to_dict()
+    shown = {name: model.dataset_meta[name] for name in ('classes', 'palette')}
+    path = folder / f'predictor_{seed}.pth'
+    torch.save(dict(meta={RECORD: record, 'dataset_meta': shown}, state_dict=model.state_dict()), path)
+    return path

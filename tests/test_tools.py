@@ -164,7 +164,7 @@ def test_bad_images_do_not_stop_the_others(
     arguments = ['predict', str(trained[0] / 'iter_4.pth'), str(tmp_path), '--out', str(tmp_path / 'out')]
     assert main(arguments) == 2
     error = capsys.readouterr().err
-    assert '2 of 3 images left out' in error and 'empty.jpg (0 bytes)' in error and 'text.png' in error
+    assert '2 of 3 files left out' in error and 'empty.jpg (0 bytes)' in error and 'text.png' in error
     assert [p.name for p in (tmp_path / 'out/masks').iterdir()] == ['good.png']
 
 

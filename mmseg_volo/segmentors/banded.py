@@ -16,7 +16,8 @@ from mmseg.structures import SegDataSample
 from mmseg.utils import stack_batch
 from torch import Tensor, nn
 
-from mmseg_volo.segmentors.bands import Geometry, bands, collect
+from mmseg_volo import processor
+from mmseg_volo.segmentors.bands import Geometry, bands, collect, read
 from mmseg_volo.segmentors.options import PredictionOptions
 from mmseg_volo.segmentors.windows import LazyImage, WindowMean
 
@@ -57,6 +58,7 @@ class BandedEncoderDecoder(EncoderDecoder):
         parts = backbone, decode_head, neck, auxiliary_head, train_cfg, test_cfg
         super().__init__(*parts, data_preprocessor, pretrained, init_cfg)
         self.masks_only = False
+        self.bf16: bool | None = False  # see `processor.logits`
         PredictionOptions.of(self.test_cfg)
 
     @property
@@ -137,7 +139,7 @@ class BandedEncoderDecoder(EncoderDecoder):
         wanted = [*self.options.maps, *(['seg_logits'] if self.keeps_logits else [])]
         threshold = getattr(self.decode_head, 'threshold', None)
         for sample, size, parts in images:
-            found = collect(parts, size, wanted, threshold)
+            found = collect(((rows, read(logits, wanted, threshold)) for rows, logits in parts), size)
             sample.set_data({name: PixelData(data=values) for name, values in found.items()})
         return [sample for sample, _, _ in images]
 
@@ -145,7 +147,7 @@ class BandedEncoderDecoder(EncoderDecoder):
         options = self.options
         slides = options.mode == 'slide'
         return WindowMean(
-            lambda crops: self._logits(crops, meta),
+            lambda crops: processor.logits(self, lambda: self._logits(crops, meta)),
             image,
             options.crop_size if slides else image.size,
             options.stride if slides else image.size,

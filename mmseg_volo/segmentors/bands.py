@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,13 +125,11 @@ def read(logits: Tensor, wanted: Collection[str], threshold: float | None) -> di
     return found
 
 
-def collect(
-    parts: Iterator[tuple[slice, Tensor]], size: Sequence[int], wanted: Collection[str], threshold: float | None
-) -> dict[str, Tensor]:
-    """Runs through the bands of an image and puts together what is `read` from them, each (channels, H, W)."""
+def collect(parts: Iterable[tuple[slice, Mapping[str, Tensor]]], size: Sequence[int]) -> dict[str, Tensor]:
+    """Puts together what is `read` from the bands of an image, each (channels, H, W)."""
     whole: dict[str, Tensor] = {}
-    for rows, logits in parts:
-        for name, values in read(logits, wanted, threshold).items():
+    for rows, found in parts:
+        for name, values in found.items():
             if name not in whole:
                 whole[name] = values.new_empty(len(values), *size)
             whole[name][:, rows] = values

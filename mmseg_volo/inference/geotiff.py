@@ -1,0 +1,243 @@
+"""GeoTIFFs of any size in bounded memory: read, predicted and written by windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmseg.models import SegDataPreProcessor
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+from mmseg_volo.apis import LABEL_STEPS, Prediction, as_batch
+from mmseg_volo.draw import colour
+from mmseg_volo.errors import UsageError
+from mmseg_volo.files import scratch
+from mmseg_volo.inference.areas import count
+from mmseg_volo.inference.images import write_image
+from mmseg_volo.inference.inputs import Item
+from mmseg_volo.inference.options import MAPS, Options, in_windows
+from mmseg_volo.inference.polygons import Ground, geojson
+from mmseg_volo.inference.rasters import CACHE, RasterFile, RasterPixels, forget_error
+from mmseg_volo.progress import progress
+from mmseg_volo.segmentors.banded import BandedEncoderDecoder
+from mmseg_volo.segmentors.results import results
+
+WHOLE = 2048 * 2048  # pixels that a network which sees images whole is shown at once
+IN_MEMORY = 8192 * 8192  # pixels that are read at once for a test pipeline that needs them all
+PREVIEW = 4096  # longer side of the overlay
+PLAIN = ('LoadImageFromFile', 'LoadBands', 'PackSegInputs', *LABEL_STEPS)  # steps that leave the pixels as they are
+WINDOW = 1024  # where a checkpoint does not say what its network was trained on
+
+
+def predict_geotiff(
+    model: nn.Module, item: Item, raster: Any, out: Path, options: Options
+) -> tuple[dict[str, list[str]], dict[str, Any]]:
+    """Writes the results of a raster, GeoTIFFs of its size, georeference, blocks and nodata areas.
+
+    Overlays are JPEG files of at most PREVIEW pixels a side. Memory is bounded but for polygons, which are held until
+    the last one is known.
+
+    Args:
+        raster: from `open_raster`, to be closed by the caller.
+
+    Returns:
+        The files' paths below OUT by kind, and what is to be kept of it: `pixels` of each class and `square_metres`.
+
+    Raises:
+        UsageError, OSError: it cannot be read, predicted or written.
+    """
+    import rasterio
+
+    ground = Ground(raster.transform if _has_transform(raster) else None, raster.crs)
+    try:
+        with rasterio.Env(GDAL_CACHEMAX=CACHE << 20), torch.inference_mode():
+            pixels = RasterPixels(raster, _loading(model), options.bands, options.value_range, _device(model))
+            writer = _Writer(model, item, pixels, out, options)
+            with (
+                in_windows(model, _window(model, raster)),
+                writer,
+                progress(None, f'predicting {item.path.name}', 'row', raster.height, leave=False) as bar,
+            ):
+                for rows, found in _parts(model, pixels, options):
+                    writer.add(rows, {name: values.cpu().numpy() for name, values in found.items()})
+                    bar.update(rows.stop - rows.start)
+                pixels.check()
+                writer.finish(ground)
+    except rasterio.errors.RasterioError as error:
+        forget_error(raster)
+        raise UsageError(f'{item.path} cannot be read or written: {error.__cause__ or error}') from error
+    kept = dict(pixels=writer.counts.tolist())
+    if ground.square_metres is not None:
+        kept['square_metres'] = ground.square_metres
+    return writer.files, kept
+
+
+def _parts(model: nn.Module, pixels: RasterPixels, options: Options) -> Iterator[tuple[slice, dict[str, Tensor]]]:
+    size = tuple(pixels.shape[1:])
+    if not _why_whole(model):
+        sample = SegDataSample(metainfo=dict(ori_shape=size, img_shape=size))
+        yield from results(model, dict(inputs=[pixels], data_samples=[sample]), options.maps)
+    else:
+        yield from results(model, as_batch(model, pixels.read().transpose(1, 2, 0)), options.maps)
+
+
+def _why_whole(model: nn.Module) -> str:
+    """What needs all pixels of an image at once; empty if nothing does."""
+    if not isinstance(model, BandedEncoderDecoder):
+        return type(model).__name__
+    if type(model.data_preprocessor) is not SegDataPreProcessor:
+        return type(model.data_preprocessor).__name__
+    return ', '.join(step['type'] for step in model.cfg.test_pipeline if step['type'] not in PLAIN)
+
+
+def _window(model: nn.Module, raster: Any) -> int | None:
+    """The windows to look through, where the image is too large for what the model says.
+
+    Raises:
+        UsageError: it cannot look through windows.
+    """
+    size = raster.width * raster.height
+    if why := _why_whole(model):
+        if size > IN_MEMORY:
+            window = _trained_on(model)
+            remedy = f'--windows {window} leaves resizing out and looks through windows of {window} pixels'
+            if not isinstance(model, BandedEncoderDecoder):
+                remedy = 'cut it into tiles'
+            raise UsageError(
+                f'{raster.width}x{raster.height} pixels are too many for {why} of the checkpoint: {remedy}'
+            )
+        return None
+    if model.options.mode == 'slide' or size <= WHOLE:
+        return None
+    window = _trained_on(model)
+    print(f'{raster.width}x{raster.height} pixels are seen through windows of {window} (other ones: --windows)')
+    return window
+
+
+def _trained_on(model: nn.Module) -> int:
+    size = model.cfg.model.get('data_preprocessor', {}).get('size') or [WINDOW]
+    return max(min(size), 32)
+
+
+def _loading(model: nn.Module) -> Mapping[str, Any]:
+    return model.cfg.test_pipeline[0]
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _has_transform(raster: Any) -> bool:
+    import rasterio
+
+    return raster.transform != rasterio.Affine.identity()
+
+
+class _Writer:
+    """The files of one raster."""
+
+    def __init__(self, model: nn.Module, item: Item, pixels: RasterPixels, out: Path, options: Options):
+        self.item, self.pixels, self.out, self.options = item, pixels, out, options
+        self.raster = raster = pixels.raster
+        self.classes, self.palette = (model.dataset_meta[name] for name in ('classes', 'palette'))
+        channels = getattr(model, 'out_channels', len(self.classes))
+        self.names = self.classes if channels == len(self.classes) else self.classes[-1:]
+        self.counts = np.zeros(len(self.classes), np.int64)
+        self.files: dict[str, list[str]] = {}
+        self.masked = any('all_valid' not in [flag.name for flag in flags] for flags in raster.mask_flag_enums)
+        wide = len(self.classes) > (255 if self.masked else 256)
+        self.dtype, self.nodata = ('uint16', 65535) if wide else ('uint8', 255)
+        self.step = step = -(-max(raster.width, raster.height) // PREVIEW)
+        self.first = [min(step // 2, n - 1) for n in (raster.height, raster.width)]  # row and column of the preview
+        size = [len(range(a, n, step)) for a, n in zip(self.first, (raster.height, raster.width), strict=True)]
+        # made at once: rows that are kept one by one among what comes and goes would let the memory grow
+        self.small = np.empty(size, self.dtype)
+        self.small_image = np.empty((3, *size), np.uint8)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> None:
+        nodata = self.nodata if self.masked else None
+        nan = float('nan') if self.masked else None
+        kinds = {
+            'masks': (1, self.dtype, nodata, ['class'], self.palette),
+            'colours': (3, 'uint8', None, ['red', 'green', 'blue'], ()),
+            'confidence': (1, 'float32', nan, ['confidence'], ()),
+            'probabilities': (len(self.names), 'float32', nan, self.names, ()),
+        }
+        wanted = self.options.outputs
+        self._open = {}
+        with ExitStack() as stack:
+            for kind, how in kinds.items():
+                if kind in wanted:
+                    name = Path(kind) / self.item.stem.parent / f'{self.item.stem.name}.tif'
+                    self.files[kind] = [str(name)]
+                    self._open[kind] = stack.enter_context(RasterFile(self.out / name, self.raster, *how))
+            self.shapes = self._open.get('masks')
+            if 'polygons' in wanted and self.shapes is None:  # they are made of the finished mask
+                self.shapes = _Passing(self.out / 'polygons' / self.item.stem, self.raster, *kinds['masks'])
+                stack.enter_context(self.shapes)
+            self._stack = stack.pop_all()
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    def add(self, rows: slice, found: dict[str, np.ndarray]) -> None:
+        """The next rows."""
+        mask = found['pred_sem_seg'].astype(self.dtype)
+        valid = None
+        if self.masked:
+            window = ((rows.start, rows.stop), (0, self.raster.width))
+            valid = self.raster.dataset_mask(window=window)[None] > 0
+            mask[~valid] = self.nodata
+        self.counts += count(mask, len(self.classes))
+        for kind, file in self._open.items():
+            if kind == 'masks':
+                file.write(mask)
+            elif kind == 'colours':
+                file.write(colour(mask[0], self.palette).transpose(2, 0, 1))
+            else:
+                values = found[MAPS[kind]].astype(np.float32)
+                file.write(values if valid is None else np.where(valid, values, np.float32('nan')))
+        if self.shapes is not None and self.shapes not in self._open.values():
+            self.shapes.write(mask)
+        if 'overlays' in self.options.outputs:
+            top, left = self.first
+            for i in range((top - rows.start) % self.step, mask.shape[1], self.step):
+                y = rows.start + i
+                row = self.pixels.picture(((y, y + 1), (0, self.raster.width)))
+                self.small[(y - top) // self.step] = mask[0, i, left :: self.step]
+                self.small_image[:, (y - top) // self.step] = row[:, 0, left :: self.step]
+
+    def finish(self, ground: Ground) -> None:
+        """What is made of the whole mask."""
+        import rasterio
+
+        if 'overlays' in self.options.outputs:
+            image = np.ascontiguousarray(self.small_image.transpose(1, 2, 0))
+            small = Prediction(self.small, self.classes, self.palette)
+            self.files |= write_image(self.out, self.item.stem, image, small, self.options, ['overlays'])
+        if 'polygons' in self.options.outputs:
+            name = Path('polygons') / self.item.stem.parent / f'{self.item.stem.name}.geojson'
+            place, nodata = self.out / name, self.nodata if self.masked else None
+            place.parent.mkdir(parents=True, exist_ok=True)
+            temporary = scratch(place)
+            try:
+                with rasterio.open(self.shapes.finish()) as mask, temporary.open('wb') as file:
+                    file.writelines(geojson(rasterio.band(mask, 1), self.classes, ground, nodata))
+                temporary.replace(place)
+            finally:
+                temporary.unlink(missing_ok=True)
+            self.files['polygons'] = [str(name)]
+
+
+class _Passing(RasterFile):
+    """One that is not kept."""
+
+    def __exit__(self, *error: Any) -> None:
+        self.file.close()
+        self.scratch.unlink(missing_ok=True)

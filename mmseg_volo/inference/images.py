@@ -1,0 +1,75 @@
+"""What is written of an image, or of a frame of a video."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from mmseg_volo.apis import Prediction
+from mmseg_volo.draw import colour, overlay, with_legend
+from mmseg_volo.errors import UsageError
+from mmseg_volo.files import write_whole
+from mmseg_volo.inference.options import Options
+from mmseg_volo.inference.polygons import Ground, geojson
+
+SUFFIXES = {
+    'masks': '.png',
+    'colours': '.png',
+    'overlays': '.jpg',
+    'confidence': '.png',
+    'probabilities': '.npy',
+    'polygons': '.geojson',
+}
+
+
+def write_image(
+    out: Path, stem: Path, image: np.ndarray, found: Prediction, options: Options, kinds: Collection[str]
+) -> dict[str, list[str]]:
+    """Writes `OUT/KIND/STEM.SUFFIX` for each kind of output, each wholly or not at all.
+
+    Args:
+        image: (H, W, 3), uint8 RGB.
+        found: for it, with the maps that the kinds need.
+
+    Returns:
+        The files' paths below OUT, by kind.
+
+    Raises:
+        UsageError, OSError: one cannot be written.
+    """
+    written = {}
+    for kind in kinds:
+        name = Path(kind) / stem.parent / f'{stem.name}{SUFFIXES[kind]}'
+        place = out / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(place, _content(kind, image, found, options, place))
+        written[kind] = [str(name)]
+    return written
+
+
+def _content(kind: str, image: np.ndarray, found: Prediction, options: Options, place: Path) -> bytes:
+    if kind == 'polygons':
+        return b''.join(geojson(found.mask, found.classes, Ground()))
+    if kind == 'probabilities':
+        file = io.BytesIO()
+        np.save(file, found.probability.astype(np.float16))
+        return file.getvalue()
+    if kind == 'masks':
+        pixels = found.mask
+    elif kind == 'confidence':
+        pixels = np.rint(found.confidence * 255).astype(np.uint8)
+    else:
+        pixels = colour(found.mask, found.palette)
+        if kind == 'overlays':
+            pixels = overlay(image, found.mask, found.palette, options.opacity)
+            pixels = with_legend(pixels, found.mask, found.classes, found.palette)
+        pixels = pixels[..., ::-1]  # as OpenCV has it
+    try:
+        return cv2.imencode(place.suffix, pixels)[1].tobytes()
+    except cv2.error as error:
+        size = f'{pixels.shape[1]}x{pixels.shape[0]}'
+        raise UsageError(f'{place} cannot be written: {size} pixels are too many for such a file') from error

@@ -1,0 +1,88 @@
+"""What `predict` is to write and how, and the windows it looks through."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from mmengine.config import ConfigDict
+from torch import nn
+
+from mmseg_volo.errors import UsageError
+
+OUTPUTS = {
+    'masks': 'class indices',
+    'colours': 'the mask in the colours of the classes',
+    'overlays': 'these over the image, with a legend',
+    'confidence': 'probability of the class that was taken',
+    'probabilities': 'of each class',
+    'polygons': 'GeoJSON',
+    'areas': 'areas.csv: pixels, share and, of projected GeoTIFFs, square metres of each class',
+}
+MAPS = {'confidence': 'confidence', 'probabilities': 'probability'}  # output -> what the segmentor calls it
+
+
+@dataclass(frozen=True)
+class Options:
+    """How files are predicted.
+
+    Args:
+        outputs: any of OUTPUTS.
+        opacity: of the overlay, 0 to 1.
+        windows: side in pixels of the windows to look through at the image's own size, overlapping by a third, in
+            place of what the model's `test_cfg` and the resizing in its test pipeline say.
+        bands: of GeoTIFFs, counted from 1, in the order red, green, blue; those that are said to be these if None.
+        value_range: of GeoTIFFs, what is to be black and white; if None the rules of `mmseg_volo.images.as_rgb` hold.
+        frames: masks and confidence of videos as PNG files, one per frame, in place of a lossless video.
+
+    Raises:
+        UsageError: a value cannot work.
+    """
+
+    outputs: Sequence[str] = ('masks', 'overlays')
+    opacity: float = 0.5
+    windows: int | None = None
+    bands: Sequence[int] | None = None
+    value_range: Sequence[float] | None = None
+    frames: bool = False
+
+    def __post_init__(self) -> None:
+        for name in self.outputs:
+            if name not in OUTPUTS:
+                close = difflib.get_close_matches(name, OUTPUTS, 1)
+                hint = f'; did you mean {close[0]!r}?' if close else ''
+                raise UsageError(f'outputs are some of {", ".join(OUTPUTS)}, separated by commas, got {name!r}{hint}')
+        if not self.outputs:
+            raise UsageError(f'expected at least one output of {", ".join(OUTPUTS)}')
+        if not 0 <= self.opacity <= 1:
+            raise UsageError(f'opacity must lie in 0..1, got {self.opacity}')
+        if self.windows is not None and self.windows < 32:
+            raise UsageError(f'windows must be of 32 pixels or more, got {self.windows}')
+        if self.bands is not None and (not self.bands or min(self.bands) < 1):
+            raise UsageError(f'bands are counted from 1, got {list(self.bands)}')
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            raise UsageError(f'the value range goes from low to high, got {list(self.value_range)}')
+
+    @property
+    def maps(self) -> list[str]:
+        """What is needed of the segmentor beside the mask."""
+        return [MAPS[name] for name in self.outputs if name in MAPS]
+
+
+@contextmanager
+def in_windows(model: nn.Module, size: int | None) -> Iterator[None]:
+    """Inside, the model looks through windows at an image's own pixels; see `Options.windows`. None changes nothing."""
+    if size is None:
+        yield
+        return
+    test_cfg, steps = model.test_cfg, model.cfg.test_pipeline
+    stride = max(size * 2 // 3, 1)
+    try:
+        slide = dict(mode='slide', crop_size=(size, size), stride=(stride, stride))
+        model.test_cfg = ConfigDict({**(test_cfg or {}), **slide})
+        model.cfg.test_pipeline = [step for step in steps if step['type'] != 'Resize']
+        yield
+    finally:
+        model.test_cfg, model.cfg.test_pipeline = test_cfg, steps

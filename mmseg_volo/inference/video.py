@@ -1,0 +1,187 @@
+"""Videos: decoding, the network and encoding at the same time, with a few frames in memory."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from torch import nn
+
+from mmseg_volo.apis import Prediction, predict
+from mmseg_volo.draw import colour, legend, overlay
+from mmseg_volo.errors import UsageError
+from mmseg_volo.files import scratch, write_whole
+from mmseg_volo.inference.areas import count, table
+from mmseg_volo.inference.images import write_image
+from mmseg_volo.inference.inputs import Item
+from mmseg_volo.inference.options import Options
+from mmseg_volo.inference.threads import Behind, ahead
+from mmseg_volo.progress import progress
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+LEGEND = 0.75  # opacity
+
+
+def predict_video(
+    model: nn.Module, item: Item, out: Path, options: Options
+) -> tuple[dict[str, list[str]], dict[str, Any]]:
+    """Writes the results of a video: videos of its size, times and rate, or a file per frame where no video holds them.
+
+    Masks (pixels are class indices) and confidence are lossless grey FFV1 in .mkv, or PNG files; what people look at is
+    H.264 in .mp4. Frames are turned as the file says. Sound is left out.
+
+    Returns:
+        The files' paths below OUT by kind, and what is to be kept of it: `pixels` of each class, of all frames.
+
+    Raises:
+        UsageError, OSError: it cannot be read, predicted or written.
+    """
+    try:
+        with av.open(str(item.path), options={'protocol_whitelist': 'file'}) as source:
+            if not source.streams.video:
+                raise UsageError(f'{item.path} holds no video')
+            stream = source.streams.video[0]
+            stream.thread_type = 'AUTO'
+            with (
+                _Writer(model, item, stream, out, options) as writer,
+                Behind() as behind,
+                closing(ahead(_frames(source, stream))) as frames,  # before the file is closed
+                progress(frames, f'predicting {item.path.name}', 'frame', stream.frames or None, False) as bar,
+            ):
+                for image, when in bar:
+                    behind.submit(writer.add, image, when, predict(model, image, options.maps))
+    except av.FFmpegError as error:
+        if getattr(error, 'errno', None) in FULL:
+            raise
+        raise UsageError(f'{item.path} is not a readable video, or ends too early: {error.strerror}') from error
+    if not writer.number:
+        raise UsageError(f'{item.path} holds no frame')
+    return writer.files, dict(pixels=writer.counts.tolist())
+
+
+def _frames(source: Any, stream: Any) -> Iterator[tuple[np.ndarray, int]]:
+    """RGB frames and their times, in the stream's time base."""
+    step = round(1 / ((_rate(stream)) * stream.time_base))
+    for i, frame in enumerate(source.decode(stream)):
+        pixels = np.rot90(frame.to_ndarray(format='rgb24'), frame.rotation // 90)
+        yield np.ascontiguousarray(pixels), i * step if frame.pts is None else frame.pts
+
+
+def _rate(stream: Any) -> Fraction:
+    return stream.average_rate or stream.guessed_rate or Fraction(25)
+
+
+class _Video:
+    """A video that grows frame by frame, whole or not at all."""
+
+    def __init__(self, path: Path, codec: str, pixels: str, given: str, like: Any):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path, self.scratch, self.like = path, scratch(path), like
+        self.codec, self.pixels, self.given = codec, pixels, given
+        self.file = av.open(str(self.scratch), 'w')
+        self.stream = None
+
+    def write(self, pixels: np.ndarray, when: int) -> None:
+        """One frame, (H, W) or (H, W, 3) as the format says, at a time in the source's time base."""
+        height, width = pixels.shape[:2]
+        if self.stream is None:
+            stream = self.file.add_stream(self.codec, rate=_rate(self.like))
+            stream.width, stream.height = width, height
+            # half as many colours as pixels would need an even size
+            stream.pix_fmt = 'yuv444p' if self.pixels == 'yuv420p' and (width % 2 or height % 2) else self.pixels
+            stream.codec_context.time_base = self.like.time_base
+            if self.like.sample_aspect_ratio:
+                stream.codec_context.sample_aspect_ratio = self.like.sample_aspect_ratio
+            if self.codec == 'libx264':
+                stream.options = {'crf': '18', 'preset': 'veryfast'}
+            self.stream = stream
+        if (self.stream.width, self.stream.height) != (width, height):
+            raise UsageError(f'its frames change their size, from {self.stream.width}x{self.stream.height}')
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=self.given)
+        frame.pts, frame.time_base = when, self.like.time_base
+        self.file.mux(self.stream.encode(frame))
+
+    def __enter__(self) -> _Video:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if kind is None and self.stream is not None:
+                self.file.mux(self.stream.encode())
+            self.file.close()
+            if kind is None:
+                self.scratch.replace(self.path)
+        finally:
+            self.scratch.unlink(missing_ok=True)
+
+
+class _Writer:
+    """The files of one video."""
+
+    def __init__(self, model: nn.Module, item: Item, like: Any, out: Path, options: Options):
+        self.out, self.item, self.options, self.like = out, item, options, like
+        self.classes, self.palette = (model.dataset_meta[name] for name in ('classes', 'palette'))
+        self.counts, self.number = np.zeros(len(self.classes), np.int64), 0
+        self.files: dict[str, list[str]] = {}
+        self._areas: list[np.ndarray] = []
+        self._videos: dict[str, _Video] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> _Writer:
+        grey = 'gray' if len(self.classes) <= 256 else 'gray16le'
+        h264 = 'libx264' if 'libx264' in av.codecs_available else 'mpeg4'
+        how = {'colours': ('.mp4', h264, 'yuv420p', 'rgb24'), 'overlays': ('.mp4', h264, 'yuv420p', 'rgb24')}
+        if not self.options.frames:
+            how |= {'masks': ('.mkv', 'ffv1', grey, grey), 'confidence': ('.mkv', 'ffv1', 'gray', 'gray')}
+        with ExitStack() as stack:
+            for kind in self.options.outputs:
+                suffix, *format_ = how.get(kind, ('.csv' if kind == 'areas' else '',))
+                name = Path(kind) / self.item.stem.parent / f'{self.item.stem.name}{suffix}'
+                self.files[kind] = [str(name)]
+                if format_:
+                    self._videos[kind] = stack.enter_context(_Video(self.out / name, *format_, self.like))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type | None, *error: Any) -> None:
+        self._stack.__exit__(kind, *error)
+        if kind is None and 'areas' in self.files:
+            place = self.out / self.files['areas'][0]
+            place.parent.mkdir(parents=True, exist_ok=True)
+            frames = (dict(frame=i + 1, pixels=pixels.tolist()) for i, pixels in enumerate(self._areas))
+            write_whole(place, table(frames, self.classes, 'frame'))
+
+    def add(self, image: np.ndarray, when: int, found: Prediction) -> None:
+        """The next frame."""
+        self.number += 1
+        pixels = count(found.mask, len(self.classes))
+        self.counts += pixels
+        if 'areas' in self.files:
+            self._areas.append(pixels)
+        for kind, video in self._videos.items():
+            video.write(self._picture(kind, image, found), when)
+        files = [kind for kind in self.files if kind not in self._videos and kind != 'areas']
+        write_image(self.out, self.item.stem / f'{self.number:06d}', image, found, self.options, files)
+
+    def _picture(self, kind: str, image: np.ndarray, found: Prediction) -> np.ndarray:
+        if kind == 'masks':
+            return found.mask
+        if kind == 'confidence':
+            return np.rint(found.confidence * 255).astype(np.uint8)
+        if kind == 'colours':
+            return colour(found.mask, found.palette)
+        picture = overlay(image, found.mask, found.palette, self.options.opacity)
+        seen = np.flatnonzero(count(found.mask, len(self.classes)))  # in one order, so that names do not jump
+        strip = legend({i: self.classes[i] for i in seen}, self.palette, picture.shape[1])
+        if 2 * len(strip) < len(picture):  # over the image, for a video keeps its size
+            below = picture[-len(strip) :]
+            below[:] = cv2.addWeighted(below, 1 - LEGEND, strip, LEGEND, 0)
+        return picture

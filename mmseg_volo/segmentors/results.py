@@ -1,0 +1,38 @@
+"""What any segmentor says about an image, row by row where it can."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmseg_volo.segmentors.banded import BandedEncoderDecoder
+from mmseg_volo.segmentors.bands import read
+
+
+def results(
+    model: nn.Module, batch: Mapping[str, Any], wanted: Collection[str] = ()
+) -> Iterator[tuple[slice, dict[str, Tensor]]]:
+    """Predicts one image.
+
+    Args:
+        model: from `mmseg_volo.load`.
+        batch: a collated batch of one image.
+        wanted: any of `options.MAPS`, beside `pred_sem_seg`.
+
+    Yields:
+        Rows of the image, from top to bottom, and for each name its values (channels, rows, W). A
+        BandedEncoderDecoder gives few rows at a time, others all at once.
+    """
+    threshold = getattr(getattr(model, 'decode_head', None), 'threshold', None)
+    if isinstance(model, BandedEncoderDecoder):
+        ((_, _, parts),) = model.bands(batch)
+        for rows, logits in parts:
+            yield rows, read(logits, wanted, threshold)
+        return
+    (sample,) = model.test_step(batch)
+    mask, scores = sample.pred_sem_seg.data, sample.seg_logits.data
+    logits = scores if len(scores) > 1 else torch.logit(scores.double())  # mmseg has made probabilities of one channel
+    yield slice(0, mask.shape[1]), {**read(logits, wanted, threshold), 'pred_sem_seg': mask}

@@ -1,0 +1,285 @@
+"""`mmseg-volo predict` on GeoTIFFs: by windows, with what the whole gives, georeference and blocks kept."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small import predictor
+
+import mmseg_volo
+from mmseg_volo.datasets import scenes
+from mmseg_volo.inference import Options, geotiff, predict_files, rasters
+from mmseg_volo.inference.options import in_windows
+from mmseg_volo_cli import main
+
+rasterio = pytest.importorskip('rasterio', reason='rasterio reads and writes GeoTIFFs: pip install rasterio')
+from rasterio.control import GroundControlPoint  # noqa: E402
+from rasterio.features import rasterize  # noqa: E402
+from rasterio.transform import from_origin  # noqa: E402
+from rasterio.warp import transform_geom  # noqa: E402
+
+UTM = dict(crs='EPSG:32633', transform=from_origin(500000, 5500000, 2.0, 2.0))
+LONLAT = dict(crs='EPSG:4326', transform=from_origin(10, 50, 1e-5, 1e-5))
+LAYOUTS = {
+    'tiles': dict(tiled=True, blockxsize=64, blockysize=32, compress='lzw'),
+    'strips': dict(tiled=False, blockysize=7),
+    'one strip': dict(tiled=False, blockysize=4000, compress='deflate'),
+    'lossy': dict(tiled=True, blockxsize=64, blockysize=64, compress='jpeg'),
+}
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return predictor(tmp_path_factory.mktemp('weights'))
+
+
+@pytest.fixture(scope='module')
+def model(checkpoint: Path) -> torch.nn.Module:
+    return mmseg_volo.load(checkpoint, device='cpu')
+
+
+def write(path: Path, pixels: np.ndarray, **how: Any) -> Path:
+    """A GeoTIFF of (C, H, W), in UTM unless another is given."""
+    count, height, width = pixels.shape
+    size = dict(count=count, height=height, width=width, dtype=pixels.dtype)
+    with rasterio.open(path, 'w', driver='GTiff', **{**UTM, **size, **how}) as file:
+        file.write(pixels)
+    return path
+
+
+def scene(height: int = 150, width: int = 200) -> np.ndarray:
+    return scenes.scene(7, height, width)[0].transpose(2, 0, 1)
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_the_same_as_the_whole_in_memory(layout: str, model: torch.nn.Module, tmp_path: Path) -> None:
+    path = write(tmp_path / 'a.tif', scene(), **LAYOUTS[layout])
+    kinds = ['masks', 'colours', 'overlays', 'confidence', 'probabilities', 'areas']
+    predict_files(model, [str(path)], tmp_path / 'out', Options(kinds, windows=64))
+    with rasterio.open(path) as source, in_windows(model, 64):
+        whole = mmseg_volo.predict(model, source.read().transpose(1, 2, 0), ['confidence', 'probability'])
+        for kind, count in (('masks', 1), ('colours', 3), ('confidence', 1), ('probabilities', 10)):
+            with rasterio.open(tmp_path / f'out/{kind}/a.tif') as found:
+                assert (found.crs, found.transform, found.shape) == (source.crs, source.transform, source.shape)
+                assert found.count == count and found.nodata is None
+                if layout != 'one strip':
+                    assert found.block_shapes[0] == source.block_shapes[0]
+                expected = {'tiles': 'lzw'}.get(layout, 'deflate')
+                assert found.profile['compress'] == expected
+                values, names = found.read(), found.descriptions
+            if kind == 'masks':
+                assert np.array_equal(values[0], whole.mask) and len(np.unique(values)) > 1
+            elif kind == 'confidence':
+                assert np.array_equal(values[0], whole.confidence)
+            elif kind == 'probabilities':
+                assert np.array_equal(values, whole.probability)
+                assert names == tuple(scenes.CLASSES)
+    rows = [*csv.DictReader((tmp_path / 'out/areas.csv').open())]
+    assert [int(r['pixels']) for r in rows] == np.bincount(whole.mask.ravel(), minlength=10).tolist()
+    assert all(float(r['square_metres']) == 4 * int(r['pixels']) for r in rows)
+    assert not [*tmp_path.rglob('.*')]
+
+
+@pytest.mark.parametrize('where', ['utm', 'lonlat', 'no CRS', 'ground control points'])
+def test_polygons_lie_where_the_mask_does(where: str, model: torch.nn.Module, tmp_path: Path) -> None:
+    points = [GroundControlPoint(r, c, 10 + c / 1e4, 50 - r / 1e4) for r, c in ((0, 0), (0, 200), (150, 0), (150, 200))]
+    how = {
+        'utm': UTM,
+        'lonlat': LONLAT,
+        'no CRS': dict(crs=None),
+        'ground control points': dict(gcps=points, crs='EPSG:4326', transform=None),
+    }[where]
+    path = write(tmp_path / 'a.tif', scene(), **how)
+    predict_files(model, [str(path)], tmp_path / 'both', Options(['masks', 'polygons']))
+    predict_files(model, [str(path)], tmp_path / 'alone', Options(['polygons']))
+    text = (tmp_path / 'both/polygons/a.geojson').read_text()
+    assert (tmp_path / 'alone/polygons/a.geojson').read_text() == text
+    assert len([p for p in (tmp_path / 'alone').rglob('*') if p.is_file()]) == 2
+    found = json.loads(text)
+    with rasterio.open(tmp_path / 'both/masks/a.tif') as file:
+        mask, crs, transform = file.read(1), file.crs, file.transform
+        if where == 'ground control points':
+            assert len(file.gcps[0]) == 4 and file.gcps[1] == rasterio.crs.CRS.from_epsg(4326)
+    units = {'no CRS': 'crs units', 'ground control points': 'pixels'}.get(where, 'degrees')
+    assert found['units'] == units
+    shapes = [
+        (transform_geom('EPSG:4326', crs, f['geometry']) if units == 'degrees' else f['geometry'], f['properties'])
+        for f in found['features']
+    ]
+    drawn = rasterize([(g, p['index']) for g, p in shapes], mask.shape, 255, transform=transform, dtype='uint8')
+    assert np.array_equal(drawn, mask)
+    assert sum(p['pixels'] for _, p in shapes) == mask.size
+    assert ('square_metres' in shapes[0][1]) == (where == 'utm')
+    if where == 'utm':
+        assert sum(p['square_metres'] for _, p in shapes) == pytest.approx(4 * mask.size)
+
+
+def test_nodata_stays_nodata(model: torch.nn.Module, tmp_path: Path) -> None:
+    pixels = np.maximum(scene(), 1)
+    pixels[:, 40:90, 30:120] = 0
+    path = write(tmp_path / 'a.tif', pixels, nodata=0)
+    kinds = ['masks', 'confidence', 'overlays', 'polygons', 'areas']
+    predict_files(model, [str(path)], tmp_path / 'out', Options(kinds))
+    whole = mmseg_volo.predict(model, pixels.transpose(1, 2, 0))
+    hole = np.zeros((150, 200), bool)
+    hole[40:90, 30:120] = True
+    with rasterio.open(tmp_path / 'out/masks/a.tif') as file:
+        mask = file.read(1)
+        assert file.nodata == 255 and np.array_equal(file.dataset_mask() == 0, hole)
+    assert np.array_equal(mask[~hole], whole.mask[~hole])
+    with rasterio.open(tmp_path / 'out/confidence/a.tif') as file:
+        assert np.array_equal(np.isnan(file.read(1)), hole)
+    features = json.loads((tmp_path / 'out/polygons/a.geojson').read_text())['features']
+    pixels_of = [int(row['pixels']) for row in csv.DictReader((tmp_path / 'out/areas.csv').open())]
+    assert sum(f['properties']['pixels'] for f in features) == sum(pixels_of) == (~hole).sum()
+
+
+def test_little_is_in_memory(model: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / 'a.tif', np.tile(scene(150, 96), (1, 8, 1)), **LAYOUTS['tiles'])
+    most, read = [0, 0], rasters.RasterPixels.read
+    flush = rasters.RasterFile._flush
+
+    def reading(self: rasters.RasterPixels, window: Any = None) -> np.ndarray:
+        found = read(self, window)
+        most[0] = max(most[0], found.size)
+        return found
+
+    def flushing(self: rasters.RasterFile) -> None:
+        most[1] = max(most[1], self._rows.size)
+        flush(self)
+
+    monkeypatch.setattr(rasters.RasterPixels, 'read', reading)
+    monkeypatch.setattr(rasters.RasterFile, '_flush', flushing)
+    predict_files(model, [str(path)], tmp_path / 'out', Options(['masks', 'overlays'], windows=64))
+    assert most == [3 * 64 * 64, 32 * 96]
+
+
+def test_what_is_too_large_to_be_seen_whole_is_seen_in_windows(
+    model: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(geotiff, 'WHOLE', 100 * 100)
+    path = write(tmp_path / 'a.tif', scene())
+    predict_files(model, [str(path)], tmp_path / 'out', Options(['masks']))
+    with in_windows(model, 64):  # what the model was trained on
+        expected = mmseg_volo.predict(model, scene().transpose(1, 2, 0)).mask
+    assert np.array_equal(rasterio.open(tmp_path / 'out/masks/a.tif').read(1), expected)
+    assert model.options.mode == 'whole'
+
+
+def test_a_pipeline_that_needs_all_pixels(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    resizing = mmseg_volo.load(checkpoint, device='cpu')
+    resizing.cfg.test_pipeline.insert(1, dict(type='Resize', scale=(128, 96), keep_ratio=True))
+    path = write(tmp_path / 'a.tif', scene())
+    predict_files(resizing, [str(path)], tmp_path / 'small', Options(['masks']))
+    expected = mmseg_volo.predict(resizing, scene().transpose(1, 2, 0)).mask
+    assert np.array_equal(rasterio.open(tmp_path / 'small/masks/a.tif').read(1), expected)
+    monkeypatch.setattr(geotiff, 'IN_MEMORY', 100 * 100)
+    with pytest.raises(ValueError, match='200x150 pixels are too many for Resize of the checkpoint: --windows 64'):
+        predict_files(resizing, [str(path)], tmp_path / 'large')
+    assert [p.name for p in (tmp_path / 'large').rglob('*') if p.is_file()] == ['predictions.jsonl']
+    predict_files(resizing, [str(path)], tmp_path / 'windows', Options(['masks'], windows=64))
+
+
+@pytest.mark.parametrize('kind', ['uint16', 'float32', 'int16 with range', 'four bands', 'bands', 'grey', 'RGBA'])
+def test_bands_and_values(kind: str, model: torch.nn.Module, tmp_path: Path) -> None:
+    rgb, how, options = scene(), {}, {}
+    given = {
+        'uint16': rgb.astype(np.uint16) << 8,
+        'float32': rgb.astype(np.float32) / 255,
+        'int16 with range': rgb.astype(np.int16) * 10 - 1000,
+        'four bands': np.concatenate([rgb, rgb[:1]]),
+        'bands': np.concatenate([rgb[:1] // 2, rgb[::-1]]),
+        'grey': rgb[:1],
+        'RGBA': np.concatenate([rgb, np.full_like(rgb[:1], 255)]),
+    }[kind]
+    if kind == 'int16 with range':
+        options = dict(value_range=(-1000, 1550))
+    elif kind == 'bands':
+        options, how = dict(bands=(4, 3, 2)), dict(photometric='MINISBLACK')
+    elif kind in ('four bands', 'RGBA'):
+        how = dict(photometric='RGB', alpha='unspecified' if kind == 'RGBA' else 'no')
+    path = write(tmp_path / 'a.tif', given, **how)
+    predict_files(model, [str(path)], tmp_path / 'out', Options(['masks', 'overlays'], **options))
+    seen = np.repeat(rgb[:1], 3, 0) if kind == 'grey' else rgb
+    expected = mmseg_volo.predict(model, seen.transpose(1, 2, 0)).mask
+    with rasterio.open(tmp_path / 'out/masks/a.tif') as file:
+        assert np.array_equal(file.read(1), expected)
+
+
+def test_bands_of_models_for_other_images(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 3000, (4, 30, 40)).astype(np.uint16)
+    loading = dict(type='LoadBands', mean=[1, 2, 3, 4], std=[5, 6, 7, 8], dtype='uint16')
+    with rasterio.open(write(tmp_path / 'a.tif', pixels)) as raster:
+        found = rasters.RasterPixels(raster, loading)
+        assert found.shape == (4, 30, 40) and np.array_equal(found.read(), pixels)
+        expected = (pixels - np.arange(1, 5.0)[:, None, None]) / np.arange(5.0, 9)[:, None, None]
+        np.testing.assert_allclose(found[:, 3:9, 5:50].numpy(), expected[:, 3:9, 5:50].astype(np.float32), rtol=1e-5)
+        assert found.picture(((0, 1), (0, 40))).shape == (3, 1, 40)
+        with pytest.raises(ValueError, match='it is of uint16, expected float32, as in training'):
+            rasters.RasterPixels(raster, {**loading, 'dtype': 'float32'})
+        with pytest.raises(ValueError, match='it has 4 bands .* the network takes 2'):
+            rasters.RasterPixels(raster, dict(type='LoadBands', mean=[1, 2], std=[1, 2]))
+
+
+WRONG = {
+    'it has 5 bands .* the network takes 3: say which by --bands': (np.zeros((5, 9, 9), np.uint8), []),
+    '--bands 1,2,9: expected 3 of its 5 bands': (np.zeros((5, 9, 9), np.uint8), ['--bands', '1,2,9']),
+    'floating point goes from 0 to 1, .* say by --value-range': (np.full((3, 9, 9), 7, np.float32), []),
+    'uint16 goes from 0 to 65535, here to 200 only: say by --value-range': (np.full((3, 9, 9), 200, np.uint16), []),
+}
+
+
+@pytest.mark.parametrize('message', WRONG)
+def test_what_cannot_be_seen_is_said(
+    message: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    pixels, options = WRONG[message]
+    path = write(tmp_path / 'a.tif', pixels)
+    out = tmp_path / 'out'
+    assert main(['predict', str(checkpoint), str(path), '--out', str(out), '--device', 'cpu', *options]) == 2
+    error = capsys.readouterr().err
+    assert re.search(f'1 of 1 files left out: .*a.tif: .*{message}', error)
+    assert [p.name for p in out.rglob('*') if p.is_file()] == ['predictions.jsonl']
+
+
+def test_a_cut_or_full_raster_leaves_nothing(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    path = write(tmp_path / 'a.tif', scene(), **LAYOUTS['tiles'])
+    whole, out = path.read_bytes(), tmp_path / 'out'
+    command = ['predict', str(checkpoint), str(path), '--out', str(out), '--device', 'cpu']
+    path.write_bytes(whole[: len(whole) // 2])
+    (tmp_path / 'b.tif').write_bytes(whole)
+    assert main([*command[:3], str(tmp_path / 'b.tif'), *command[3:]]) == 2
+    assert '1 of 2 files left out: ' in (error := capsys.readouterr().err) and 'a.tif cannot be read' in error
+    assert sorted(p.name for p in out.rglob('*') if p.is_file()) == ['b.jpg', 'b.tif', 'predictions.jsonl']
+    path.write_bytes(whole)
+    monkeypatch.setattr(rasters.shutil, 'disk_usage', lambda _: SimpleNamespace(free=1000))
+    assert main(command) == 2
+    assert 'No space left on device); 0 of 1 files are done, the same command goes on' in capsys.readouterr().err
+    assert sorted(p.name for p in out.rglob('*') if p.is_file()) == ['b.jpg', 'b.tif', 'predictions.jsonl']
+    monkeypatch.undo()
+    assert main(command) == 0
+
+
+def test_without_rasterio_no_georeference_is_lost(
+    model: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / 'a.tif', scene())
+    plain = write(tmp_path / 'b.tif', scene(), crs=None, transform=None)
+    monkeypatch.setitem(sys.modules, 'rasterio', None)
+    with pytest.raises(ValueError, match='a.tif is a GeoTIFF: keeping its georeference needs rasterio, pip install'):
+        predict_files(model, [str(path)], tmp_path / 'out')
+    predict_files(model, [str(plain)], tmp_path / 'out')
+    assert (tmp_path / 'out/masks/b.png').is_file()
