@@ -1,4 +1,4 @@
-"""`mmseg-volo train|test|predict|check|weights`, which `tools/*.py` call too.
+"""`mmseg-volo train|test|predict|check|weights|demo|doctor`, which `tools/*.py` call too.
 
 It lies beside the package, as importing that takes torch, which takes seconds: `--help` comes at once.
 """
@@ -28,7 +28,9 @@ class Pairs(argparse.Action):
 def parser() -> argparse.ArgumentParser:
     """The arguments that MMSegmentation's users know."""
     root = argparse.ArgumentParser('mmseg-volo', description='Train, test and use semantic segmentors.')
-    commands = root.add_subparsers(dest='command', required=True, metavar='train|test|predict|check|weights')
+    commands = root.add_subparsers(
+        dest='command', required=True, metavar='train|test|predict|check|weights|demo|doctor'
+    )
 
     _add_train(commands.add_parser('train', help='train a segmentor'))
     test_args = commands.add_parser('test', help='evaluate a checkpoint')
@@ -51,6 +53,8 @@ def parser() -> argparse.ArgumentParser:
     check_args.add_argument('--out', help='file for the whole report (JSON)')
     _add_options(check_args)
     _add_weights(commands.add_parser('weights', help='list, fetch, convert and check weights'))
+    _add_demo(commands.add_parser('demo', help='try a checkpoint on a page in the browser, on this machine only'))
+    commands.add_parser('doctor', help='versions, devices, caches, a training step: what is wrong, and how to right it')
     return root
 
 
@@ -157,6 +161,14 @@ def _add_weights(root: argparse.ArgumentParser) -> None:
     _add_backbone(args)
 
 
+def _add_demo(args: argparse.ArgumentParser) -> None:
+    args.add_argument('paths', nargs='+', metavar='MODEL', help='CHECKPOINT, or CONFIG CHECKPOINT')
+    args.add_argument('--device', help="e.g. 'cpu', 'cuda:1'")
+    args.add_argument('--port', type=int, help='the first free one from 7860 on if not given')
+    args.add_argument('--max-mb', type=int, default=20, metavar='N', help='size of an upload; 20 if not given')
+    args.add_argument('--max-megapixels', type=int, default=40, metavar='N', help='of an image; 40 if not given')
+
+
 def _add_backbone(args: argparse.ArgumentParser) -> None:
     args.add_argument('--type', choices=FAMILIES, help='a backbone instead of a config')
     args.add_argument('--arch', help="of --type, e.g. 'd1'")
@@ -171,9 +183,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: e.g. `['train', 'volo_demo', '--amp']`; `sys.argv[1:]` if None.
 
     Returns:
-        The exit status: 0, or 2 with one sentence on stderr when what the user gave cannot work.
+        The exit status: 0, or 2 with one sentence on stderr when what the user gave cannot work; of `doctor` 1 when
+        something is broken.
     """
     args = parser().parse_args(argv)
+    if args.command == 'doctor':  # for those with whom what follows cannot be imported
+        from mmseg_volo_doctor import doctor
+
+        return doctor()
     from mmengine.dist import is_distributed
     from torch.distributed import destroy_process_group
 

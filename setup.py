@@ -31,10 +31,10 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     python_requires='>=3.10',
-    packages=find_packages(include=['mmseg_volo', 'mmseg_volo.*']),
+    packages=find_packages(include=['mmseg_volo', 'mmseg_volo.*', 'mmseg_volo_doctor']),
     py_modules=['mmseg_volo_cli'],
     cmdclass={'build_py': BuildWithConfigs},
     install_requires=(HERE / 'requirements.txt').read_text().splitlines(),
-    extras_require={'video': ['av'], 'geo': ['rasterio']},
+    extras_require={'video': ['av'], 'geo': ['rasterio'], 'demo': ['gradio>=6,<7']},
     entry_points={'console_scripts': ['mmseg-volo = mmseg_volo_cli:run']},
 )

@@ -23,6 +23,8 @@ from mmseg_volo.errors import UsageError, say
 from mmseg_volo.evaluation.masks import format_only
 from mmseg_volo.inference import Options, predict_files
 from mmseg_volo.segmentors import masks_only
+from mmseg_volo.web.page import require_gradio, serve
+from mmseg_volo.web.view import Limits
 from mmseg_volo.weights import url_of
 
 
@@ -91,6 +93,19 @@ def weights(args: argparse.Namespace) -> None:
     tool = weights_tool
     calls = dict(list=tool.list_weights, fetch=tool.fetch_weights, convert=tool.convert, check=tool.check)
     calls[args.weights_command](args)
+
+
+def demo(args: argparse.Namespace) -> None:
+    """Serves a page to try a checkpoint on images."""
+    if len(args.paths) > 2:
+        raise UsageError(f'expected CHECKPOINT or CONFIG CHECKPOINT, got {" ".join(args.paths)}')
+    if not args.paths[-1].endswith(CHECKPOINT_SUFFIXES):
+        raise UsageError(f'{args.paths[-1]} is no checkpoint: expected a file with {", ".join(CHECKPOINT_SUFFIXES)}')
+    if args.port is not None and not 1 <= args.port <= 65535:
+        raise UsageError(f'--port must lie in 1..65535, got {args.port}')
+    require_gradio()  # its absence is said before the weights are read
+    limits = Limits(args.max_mb, args.max_megapixels)
+    serve(load(*args.paths, device=args.device), f'mmseg_volo: {Path(args.paths[-1]).name}', limits, args.port)
 
 
 def build(cfg: Config) -> SegRunner:

@@ -1,0 +1,140 @@
+"""What gets to the page's server, and what its page may load: both said here, whatever gradio would take."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from pathlib import Path
+from typing import Any
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]
+
+HOSTS = ('127.0.0.1', 'localhost')  # another name means that a site's name was turned towards this machine
+API = '/gradio_api'
+# what the page of gradio 6 asks for; all else, as its proxy, its code editor or its recorder, is refused
+PLAIN = ('/', '/config', '/theme.css', '/favicon.ico', '/manifest.json', '/robots.txt')
+PLAIN += tuple(f'{API}/{name}' for name in ('startup-events', 'app_id', 'info', 'queue/data', 'upload_progress'))
+BELOW = ('/assets/', '/static/', '/svelte/', f'{API}/heartbeat/')
+POSTED = tuple(f'{API}/{name}' for name in ('queue/join', 'cancel', 'reset'))
+UPLOAD, FILE = f'{API}/upload', f'{API}/file='
+JSON_BYTES = 1 << 20
+# gradio starts scripts of its own making, and shows images and downloads that it made
+POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; frame-ancestors 'self'; form-action 'self'"
+
+
+class Fence:
+    """ASGI middleware: lets through what the page needs, from this machine's own names, and files of one folder only.
+
+    Args:
+        app: what it stands before.
+        folder: all files that may be read through the server are below it.
+        upload_bytes: what the body of an upload may hold.
+    """
+
+    def __init__(self, app: App, folder: Path, upload_bytes: int):
+        self.app = app
+        self.folder = folder.resolve()
+        self.upload_bytes = upload_bytes
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope['type'] == 'lifespan':
+            return await self.app(scope, receive, send)
+        if scope['type'] != 'http':
+            return await send(dict(type='websocket.close', code=1008))
+        if reason := self._reason(scope):
+            return await _refuse(send, 403, reason)
+        limit = self.upload_bytes if scope['path'] == UPLOAD else JSON_BYTES
+        if scope['path'] in POSTED:
+            body = await _whole(receive, limit)
+            if body is None:
+                return await _refuse(send, 413, 'the request is too large')
+            if not self._names_own_files(body):
+                return await _refuse(send, 403, 'it names a file that was not uploaded here')
+            receive = _again(body, receive)
+        elif int(_header(scope, b'content-length') or 0) > limit:
+            return await _refuse(send, 413, f'an upload of more than {limit / 1e6:.0f} MB')
+        await self.app(scope, receive, _with_policy(send))
+
+    def _reason(self, scope: Message) -> str:
+        """Why a request is refused; empty if it is not."""
+        host = re.sub(r':\d+$', '', _header(scope, b'host'))
+        if host not in HOSTS:
+            return f'this page has no name but {" and ".join(HOSTS)}'
+        path, reads = scope['path'].removesuffix('/') or '/', scope['method'] in ('GET', 'HEAD')
+        if '..' in path.split('/'):
+            return 'no such page'
+        if reads and path.startswith(FILE):
+            return '' if self._own(path.removeprefix(FILE)) else 'no file of this page'
+        if reads and (path in PLAIN or path.startswith(BELOW)):
+            return ''
+        # a body of unknown length could be of any length
+        known = _header(scope, b'content-length').isdecimal()
+        posts = scope['method'] == 'POST' and (path in POSTED or (path == UPLOAD and known))
+        return '' if posts else 'no such page'
+
+    def _own(self, path: str) -> bool:
+        return '\0' not in path and Path(path).resolve().is_relative_to(self.folder)
+
+    def _names_own_files(self, body: bytes) -> bool:
+        try:
+            return all(isinstance(path, str) and self._own(path) for path in _paths(json.loads(body or b'{}')))
+        except (ValueError, RecursionError):
+            return False
+
+
+def _paths(value: Any) -> Iterator[Any]:
+    """Everything in a request that gradio would take for a file's path."""
+    if isinstance(value, dict):
+        if 'path' in value:
+            yield value['path']
+        for part in value.values():
+            yield from _paths(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _paths(part)
+
+
+def _header(scope: Message, name: bytes) -> str:
+    return next((value.decode('latin-1') for key, value in scope['headers'] if key == name), '')
+
+
+async def _whole(receive: Receive, limit: int) -> bytes | None:
+    """The body of a request; None if it is larger than that many bytes."""
+    body, more = b'', True
+    while more:
+        message = await receive()
+        body += message.get('body', b'')
+        more = message.get('more_body', False)
+        if len(body) > limit:
+            return None
+    return body
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """A body that was read, to be read once more."""
+    waiting = [dict(type='http.request', body=body, more_body=False)]
+
+    async def first() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return first
+
+
+def _with_policy(send: Send) -> Send:
+    async def sending(message: Message) -> None:
+        if message['type'] == 'http.response.start':
+            own = [(b'content-security-policy', POLICY.encode()), (b'referrer-policy', b'no-referrer')]
+            message['headers'] = [*message.get('headers', []), *own]
+        await send(message)
+
+    return sending
+
+
+async def _refuse(send: Send, status: int, reason: str) -> None:
+    headers = [(b'content-type', b'text/plain; charset=utf-8')]
+    await send(dict(type='http.response.start', status=status, headers=headers))
+    await send(dict(type='http.response.body', body=reason.encode()))
