@@ -1,4 +1,4 @@
-"""`mmseg-volo train|test|predict|check|weights|demo|doctor`, which `tools/*.py` call too.
+"""`mmseg-volo train|test|predict|report|check|weights|demo|doctor`, which `tools/*.py` call too.
 
 It lies beside the package, as importing that takes torch, which takes seconds: `--help` comes at once.
 """
@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     """The arguments that MMSegmentation's users know."""
     root = argparse.ArgumentParser('mmseg-volo', description='Train, test and use semantic segmentors.')
     commands = root.add_subparsers(
-        dest='command', required=True, metavar='train|test|predict|check|weights|demo|doctor'
+        dest='command', required=True, metavar='train|test|predict|report|check|weights|demo|doctor'
     )
 
     _add_train(commands.add_parser('train', help='train a segmentor'))
@@ -47,6 +47,9 @@ def parser() -> argparse.ArgumentParser:
     _add_common(test_args)
 
     _add_predict(commands.add_parser('predict', help='segment images, videos and GeoTIFFs'))
+    report_args = commands.add_parser('report', help='put the results of a work dir on one page')
+    report_args.add_argument('work_dir', metavar='WORK_DIR', help='of trainings and tests')
+    report_args.add_argument('--out', help='path of the page; WORK_DIR/report.html if not given')
     check_args = commands.add_parser('check', help='look at every image and label that a config names')
     check_args.add_argument('config', help='path of a config, or the name of a shipped one')
     check_args.add_argument('--workers', type=int, help='files at a time; as many as there are cores, up to 16')
@@ -123,6 +126,12 @@ def _add_train(args: argparse.ArgumentParser) -> None:
 
 
 def _add_common(args: argparse.ArgumentParser) -> None:
+    args.add_argument(
+        '--log',
+        action='append',
+        choices=['tensorboard', 'wandb', 'mlflow'],
+        help='log there too; give it again for another one',
+    )
     args.add_argument('--work-dir', help='folder for logs and results; ./work_dirs/CONFIG if not given')
     args.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     args.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
@@ -187,6 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         something is broken.
     """
     args = parser().parse_args(argv)
+    args.argv = sys.argv[1:] if argv is None else [*argv]
     if args.command == 'doctor':  # for those with whom what follows cannot be imported
         from mmseg_volo_doctor import doctor
 

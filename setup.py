@@ -30,11 +30,17 @@ setup(
     long_description=(HERE / 'README.md').read_text(),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
+    package_data={'mmseg_volo.report': ['page.html']},
     python_requires='>=3.10',
     packages=find_packages(include=['mmseg_volo', 'mmseg_volo.*', 'mmseg_volo_doctor']),
     py_modules=['mmseg_volo_cli'],
     cmdclass={'build_py': BuildWithConfigs},
     install_requires=(HERE / 'requirements.txt').read_text().splitlines(),
-    extras_require={'video': ['av'], 'geo': ['rasterio'], 'demo': ['gradio>=6,<7']},
+    extras_require={
+        'demo': ['gradio>=6,<7'],
+        'geo': ['rasterio'],
+        'video': ['av'],
+        **{name: [name] for name in ('tensorboard', 'wandb', 'mlflow')},
+    },
     entry_points={'console_scripts': ['mmseg-volo = mmseg_volo_cli:run']},
 )

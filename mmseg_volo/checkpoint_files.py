@@ -22,6 +22,7 @@ from torch import Tensor
 
 from mmseg_volo.errors import UsageError
 from mmseg_volo.files import scratch
+from mmseg_volo.progress import Bar
 
 RECORD = 'mmseg_volo'  # meta[RECORD] is what inference needs, as data: no config text is ever executed
 CHECKSUM = f'{RECORD}.sha256'  # in the metadata of .safetensors, beside RECORD
@@ -146,7 +147,7 @@ def checksum(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     parts = [sorted((k, v) for k, v in metadata.items() if k != CHECKSUM)]
     parts.append(sorted((name, str(v.dtype), list(v.shape)) for name, v in weights.items()))
     digest.update(json.dumps(parts).encode())
-    for name in sorted(weights):
+    for name in Bar(sorted(weights), 'checksum of the weights', unit='tensor', leave=False):
         digest.update(weights[name].cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 

@@ -13,15 +13,19 @@ import mmseg_volo.parts  # noqa: F401
 from mmseg_volo import weights_tool
 from mmseg_volo.apis import CHECKPOINT_SUFFIXES, load
 from mmseg_volo.config import load_config
-from mmseg_volo.datasets.check import check_config, check_data
+from mmseg_volo.datasets.check import check_config, check_data, keep
 from mmseg_volo.engine.batch import set_batch
 from mmseg_volo.engine.fsdp import set_fsdp
 from mmseg_volo.engine.optim import set_precision
-from mmseg_volo.engine.processes import is_first
+from mmseg_volo.engine.processes import command_line, is_first
+from mmseg_volo.engine.recorder import reporting
 from mmseg_volo.engine.runner import SegRunner
+from mmseg_volo.engine.trackers import set_trackers
 from mmseg_volo.errors import UsageError, say
 from mmseg_volo.evaluation.masks import format_only
 from mmseg_volo.inference import Options, predict_files
+from mmseg_volo.report import write_report
+from mmseg_volo.report.page import DATA
 from mmseg_volo.segmentors import masks_only
 from mmseg_volo.web.page import require_gradio, serve
 from mmseg_volo.web.view import Limits
@@ -37,7 +41,7 @@ def train(args: argparse.Namespace) -> None:
     set_fsdp(cfg, args.fsdp)
     set_batch(cfg, args.accumulate, args.auto_scale_lr)
     runner = build(cfg)
-    with masks_only(runner.model):
+    with masks_only(runner.model), reporting(runner, command_line(args.argv)):
         runner.train()
 
 
@@ -58,7 +62,7 @@ def test(args: argparse.Namespace) -> None:
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.model = dict(**cfg.tta_model, module=cfg.model)
     runner = build(cfg)
-    with masks_only(runner.model):
+    with masks_only(runner.model), reporting(runner, command_line(args.argv)):
         runner.test()
 
 
@@ -79,6 +83,11 @@ def predict(args: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         say(UsageError('stopped; what is done is kept, the same command goes on'))
         raise SystemExit(130) from None
+
+
+def report(args: argparse.Namespace) -> None:
+    """Writes the page of a work dir's results."""
+    print(write_report(args.work_dir, args.out))
 
 
 def check(args: argparse.Namespace) -> None:
@@ -120,6 +129,7 @@ def prepare(args: argparse.Namespace, loaders: Sequence[str], pixels: bool = Fal
     """Loads the config, applies the common arguments, and looks at the data sets that will be used (`check_data`)."""
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
+    set_trackers(cfg, args.log, test=args.command == 'test')
     if 'visualizer' in cfg:  # mmengine keeps one per name in a process, and warns of a second
         cfg.visualizer.name = args.command
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -129,5 +139,6 @@ def prepare(args: argparse.Namespace, loaders: Sequence[str], pixels: bool = Fal
             format_only(cfg, args.out)
         except (KeyError, TypeError) as error:
             raise UsageError(f'test_dataloader: {" ".join(str(error).split())}') from error
-    check_data(cfg, loaders, pixels)
+    if (found := check_data(cfg, loaders, pixels)) is not None:
+        keep(found, Path(cfg.work_dir) / DATA)
     return cfg

@@ -1,39 +1,101 @@
-"""Progress with rate and time left: a bar on a terminal, a line now and then where the output goes to a file."""
+"""Progress: a bar on a terminal, plain lines in a file or a pipe."""
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from tqdm import tqdm
 
-LINES = 10.0  # seconds from one line to the next
-DELAY = 2.0  # seconds after which what does not stay is shown
+DELAY = 2.0  # seconds: what takes less shows nothing
+LINE = '{desc}: {n_fmt}/{total_fmt}, {rate_noinv_fmt}, {remaining} left'
+
+ENDLESS = '{desc}: {n_fmt}, {rate_noinv_fmt}'
 
 
-class _Lines:
-    """A stream for tqdm that writes each state of a bar on a line of its own."""
-
-    encoding = 'utf-8'
-
-    def write(self, text: str) -> None:
-        if text := text.strip('\r\n '):
-            sys.stderr.write(text + '\n')
-
-    def flush(self) -> None:
-        sys.stderr.flush()
-
-
-def progress(items: Iterable | None, what: str, unit: str, total: int | None = None, leave: bool = True) -> tqdm:
-    """tqdm on stderr.
+class Bar(tqdm):
+    """tqdm's bar with rate and time left, shown after two seconds. Where the errors go to no terminal, it is a line
+    instead, after two seconds and then now and then: in a file each step of a bar would be one.
 
     Args:
-        items: to go through; None for one that is told by `update`.
-        what, unit: in front of the bar, and what is counted.
-        total: how many there are; `len(items)` if None.
-        leave: whether the last state stays.
+        iterable: what to go through; without it `update` counts.
+        desc: what is done.
+        total: how many; the length of `iterable` if None.
+        unit: of what, e.g. 'image'.
+        delay: seconds before it is shown. With 0 the last line always is.
+        pause: seconds between lines.
+        leave: whether a bar stays when all is done.
+        initial: how many are done already.
+        unit_scale: whether to write 1.2M.
+        unit_divisor: 1000, or 1024 for bytes.
+        disable: show nothing.
     """
-    how = dict(desc=what, total=total, leave=leave, unit=unit, delay=0 if leave else DELAY)
-    if sys.stderr.isatty():
-        return tqdm(items, file=sys.stderr, dynamic_ncols=True, **how)
-    return tqdm(items, file=_Lines(), mininterval=LINES, maxinterval=LINES, ncols=80, position=0, **how)
+
+    def __init__(
+        self,
+        iterable: Iterable | None = None,
+        desc: str = '',
+        total: int | None = None,
+        unit: str = 'file',
+        delay: float = DELAY,
+        pause: float = 10.0,
+        leave: bool = True,
+        initial: int = 0,
+        unit_scale: bool = False,
+        unit_divisor: int = 1000,
+        disable: bool = False,
+    ):
+        self._plain, self._pause = not sys.stderr.isatty(), pause
+        look: dict[str, Any] = dict(dynamic_ncols=True, position=0)
+        if self._plain:
+            known = total is not None or hasattr(iterable, '__len__')
+            look |= dict(bar_format=LINE if known else ENDLESS, mininterval=DELAY, miniters=1)
+        numbers = dict(initial=initial, unit_scale=unit_scale, unit_divisor=unit_divisor)
+        super().__init__(
+            iterable,
+            desc,
+            total,
+            leave,
+            unit=' ' * self._plain + unit,
+            delay=delay or 1e-9,
+            disable=disable,
+            **numbers,
+            **look,
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            for item in self.iterable:
+                yield item
+                self.update()
+        finally:
+            self.close()
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+        """Shows where it is; tqdm calls it when it is time to."""
+        if not self._plain:
+            return super().display(msg, pos)
+        self.mininterval = self._pause
+        self.fp.write(f'{self}\n' if msg is None else f'{msg}\n')
+        self.fp.flush()
+        return True
+
+    def make_room(self) -> None:
+        """For a line that someone else prints now: clears the bar, or lets that line stand for one of its own."""
+        if self.disable:
+            return
+        if self._plain:
+            self.last_print_t, self.last_print_n = time.time(), self.n
+        elif self.last_print_t > self.start_t:
+            self.clear()
+
+    def close(self) -> None:
+        if self._plain and not self.disable:
+            begun = self.mininterval == self._pause
+            if self.leave and (self.n != self.last_print_n if begun else self.delay < DELAY):
+                self.display()
+            self.delay = math.inf  # tqdm has nothing more to write
+        super().close()

@@ -19,9 +19,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from tqdm import tqdm
-
 from mmseg_volo.errors import UsageError
+from mmseg_volo.progress import Bar
 
 LOOPBACK = ('localhost', '127.0.0.1', '::1')
 # torch.hub's way of naming files, NAME-SHA256.pth with eight digits or more; a date is none
@@ -187,7 +186,7 @@ def _write(answer: Any, part: _Part, version: Version, start: int) -> None:
     part.path.touch()
     with (
         open(part.path, 'r+b') as out,
-        tqdm(desc=name, total=version.size, initial=start, unit='B', unit_scale=True, unit_divisor=1024) as bar,
+        Bar(desc=name, total=version.size, initial=start, unit='B', unit_scale=True, unit_divisor=1024, delay=0) as bar,
     ):
         out.seek(start)
         while chunk := answer.read1(CHUNK):
@@ -222,7 +221,12 @@ def _finish(part: _Part, place: Path, version: Version) -> None:
 def sha256(path: Path) -> str:
     """Of a file's content, 64 hexadecimal digits."""
     digest = hashlib.sha256()
-    with open(path, 'rb') as file:
+    size, name = path.stat().st_size, path.name.removesuffix('.part')
+    with (
+        open(path, 'rb') as file,
+        Bar(desc=f'checksum of {name}', total=size, unit='B', unit_scale=True, unit_divisor=1024, leave=False) as bar,
+    ):
         while chunk := file.read(CHUNK):
             digest.update(chunk)
+            bar.update(len(chunk))
     return digest.hexdigest()

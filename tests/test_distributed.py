@@ -5,6 +5,7 @@ Started as a user starts them, or, where that is not what is tested, forked from
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import re
@@ -177,6 +178,11 @@ def test_two_processes_score_as_one(
     checkpoint = str(ddp[0] / 'iter_6.pth')
     one_process(tmp_path / 'w', data, 'test', str(config), checkpoint)
     assert scores(capsys.readouterr().out) == scores(ddp[1])  # the validation after the last iteration
+    (alone,), (together,) = (tmp_path.glob('w/2*/test.json'), ddp[0].glob('2*/val.json'))
+    records = [json.loads(path.read_text()) for path in (alone, together)]
+    assert records[0]['confusion'] == records[1]['confusion'] and len(records[1]['images']) == 5  # none counted twice
+    assert records[0]['worst'] == records[1]['worst'] and (ddp[0] / 'report.html').is_file()
+    assert 'mmseg_volo.launch 2 train' in (together.parent / 'session.json').read_text()
     out = ['--tta', '--out', str(tmp_path / 'one')]
     one_process(tmp_path / 'w', data, 'test', str(config), checkpoint, *out)
     out = ['--tta', '--out', str(tmp_path / 'two')]

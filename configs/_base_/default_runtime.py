@@ -14,5 +14,8 @@ resume = False
 vis_backends = [dict(type='PatientVisBackend')]
 visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends, name='visualizer')
 # averaged weights: custom_hooks = [*_base_.custom_hooks, dict(type='EMAHook', momentum=2e-4)] in an experiment
-custom_hooks = [dict(type=name) for name in ('FiniteHook', 'PlainCheckpointHook', 'MeanOverProcessesHook', 'StopHook')]
+custom_hooks = [
+    dict(type=name)
+    for name in ('FiniteHook', 'PlainCheckpointHook', 'MeanOverProcessesHook', 'StopHook', 'ProgressHook')
+]
 tta_model = dict(type='RunningTTA')

@@ -16,7 +16,6 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image, UnidentifiedImageError
-from tqdm import tqdm
 
 from mmseg_volo.datasets.examine import IGNORED
 from mmseg_volo.datasets.survey import Files, complain, summary, survey
@@ -24,18 +23,22 @@ from mmseg_volo.datasets.transforms import label_table
 from mmseg_volo.errors import UsageError
 from mmseg_volo.files import write_whole
 from mmseg_volo.pictures import read_label
+from mmseg_volo.progress import Bar
 
 WORTH = 2.0  # seconds: what a shorter look has found is not kept
 FORMAT = 1  # of what is kept; with another number all is looked at anew
 
 
-def check_data(cfg: Config, roles: Sequence[str], pixels: bool) -> None:
+def check_data(cfg: Config, roles: Sequence[str], pixels: bool) -> dict[str, Any] | None:
     """Looks at the data sets of a config, and whether its heads have their classes.
 
     Args:
         cfg: of a training or a test.
         roles: which data loaders; those that the config lacks are left out.
         pixels: whether to look at every pixel, if that was not done before, and print what is odd; else at headers.
+
+    Returns:
+        What `survey` found, if all pixels were looked at.
 
     Raises:
         FileNotFoundError, UsageError: something is wrong; says what, where and what to do.
@@ -44,11 +47,12 @@ def check_data(cfg: Config, roles: Sequence[str], pixels: bool) -> None:
     if not pixels:
         for role, parts in sets.items():
             _headers(parts, role)
-        return
+        return None
     report = remembered(sets)
     complain(report)
     for note in report['notes']:
         print(f'note: {note}')
+    return report
 
 
 def all_files(cfg: Config, roles: Sequence[str]) -> dict[str, list[Files]]:
@@ -153,7 +157,7 @@ def check_files(dataset: ConfigDict, what: str) -> int:
 
 def _headers(parts: Sequence[Files], what: str) -> None:
     pairs = [pair for part in parts for pair in part.pairs]
-    for image, label in tqdm(pairs, desc=f'checking files of {what}', unit='image', leave=False, delay=2):
+    for image, label in Bar(pairs, desc=f'checking files of {what}', unit='image', leave=False):
         for path in filter(None, (image, label)):
             if not path.is_file():
                 raise FileNotFoundError(f'{what}: {path} is missing: every image needs a label of the same name')
@@ -177,7 +181,7 @@ def remembered(sets: Mapping[str, Sequence[Files]]) -> dict[str, Any]:
     start = time.monotonic()
     report = survey(sets, bar='looking at all data once, --no-check skips it')
     if not report['faults'] and time.monotonic() - start > WORTH:
-        _keep(report, place)
+        keep(report, place)
     return report
 
 
@@ -206,14 +210,15 @@ def check_config(cfg: Config, workers: int | None = None, out: str | None = None
         except OSError as error:
             raise UsageError(f'--out {out} cannot be written ({error.strerror}): name another place') from error
     complain(report)
-    _keep(report, _place(sets))
+    keep(report, _place(sets))
 
 
 def _as_text(report: Mapping[str, Any]) -> bytes:
     return (json.dumps(report, indent=1) + '\n').encode()
 
 
-def _keep(report: Mapping[str, Any], place: Path) -> None:
+def keep(report: Mapping[str, Any], place: Path) -> None:
+    """Writes a report to a file, if that can be written."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         write_whole(place, _as_text(report))

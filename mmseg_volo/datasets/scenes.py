@@ -14,7 +14,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from mmseg_volo.datasets.scene_canvas import (
     CAR,
@@ -32,6 +31,7 @@ from mmseg_volo.datasets.scene_canvas import (
     oval,
     vary,
 )
+from mmseg_volo.progress import Bar
 
 CLASSES: tuple[str, ...] = tuple(
     'road,sidewalk,building,pole,traffic sign,vegetation,terrain,sky,person,car'.split(',')
@@ -273,7 +273,7 @@ def generate(
         build = Path(temporary, 'set')
         build.mkdir()
         jobs = [job for part in (0, 1) for job in _jobs(build, part, (num_train, num_val)[part], (height, width), seed)]
-        for job in tqdm(jobs, desc='scenes', unit='scene', delay=2):
+        for job in Bar(jobs, desc='scenes', unit='scene'):
             _write(job)
         (build / _MANIFEST).write_text(json.dumps(manifest, indent=1) + '\n', encoding='utf-8')
         try:

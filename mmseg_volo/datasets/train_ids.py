@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from mmseg_volo.errors import UsageError
 from mmseg_volo.files import scratch
+from mmseg_volo.progress import Bar
 
 PNG_END = b'\x00\x00\x00\x00IEND\xaeB`\x82'  # a PNG that was cut off lacks it
 FEW = 16  # below this many files, processes take longer to start than to work
@@ -32,7 +32,7 @@ def each(pool: Executor, work: Callable, jobs: Sequence[tuple], what: str) -> It
     """
     futures = {pool.submit(work, *job): job for job in jobs}
     try:
-        for future in tqdm(as_completed(futures), total=len(jobs), desc=what, unit='file', delay=1):
+        for future in Bar(as_completed(futures), total=len(jobs), desc=what, unit='file'):
             error = future.exception()
             yield futures[future], future.result() if error is None else error
     finally:

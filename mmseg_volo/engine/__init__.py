@@ -8,8 +8,10 @@ from mmseg_volo.engine.loop import SegTrainLoop
 from mmseg_volo.engine.muon import MuonAdamW
 from mmseg_volo.engine.optim import CpuAmpOptimWrapper
 from mmseg_volo.engine.param_groups import ProportionalPolyLR, SegOptimWrapperConstructor
+from mmseg_volo.engine.progress import ProgressHook
 from mmseg_volo.engine.runner import SegRunner
 from mmseg_volo.engine.stop import StopHook
+from mmseg_volo.engine.trackers import PatientMLflow, PatientTensorboard, PatientWandb, TestScoresHook
 
 __all__ = [
     'AveragePerUpdateHook',
@@ -19,8 +21,12 @@ __all__ = [
     'MeanOverProcessesHook',
     'MuonAdamW',
     'OverlayHook',
+    'PatientMLflow',
+    'PatientTensorboard',
     'PatientVisBackend',
+    'PatientWandb',
     'PlainCheckpointHook',
+    'ProgressHook',
     'ProportionalPolyLR',
     'SafeCheckpointHook',
     'SchedulePerUpdateHook',
@@ -28,4 +34,5 @@ __all__ = [
     'SegRunner',
     'SegTrainLoop',
     'StopHook',
+    'TestScoresHook',
 ]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
+from collections.abc import Sequence
 from datetime import timedelta
 
 import torch.distributed
 
-from mmseg_volo.errors import UsageError
+from mmseg_volo.errors import LAUNCHED, UsageError
 
 NAMES = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')  # torch's; torchrun sets them itself
 THEIRS = {
@@ -58,3 +60,14 @@ def is_first(launcher: str) -> bool:
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
     """
     return launcher == 'none' or os.environ.get(THEIRS.get(launcher, NAMES)[0], '0') == '0'
+
+
+def command_line(argv: Sequence[str]) -> str:
+    """The shell's command that starts the same again, on as many processes of this machine.
+
+    Args:
+        argv: of `mmseg_volo_cli.main`.
+    """
+    if LAUNCHED in os.environ:  # by `launch.py`, which adds these two
+        return shlex.join(['python', '-m', 'mmseg_volo.launch', os.environ.get('WORLD_SIZE', '1'), *argv[:-2]])
+    return shlex.join(['mmseg-volo', *argv])

@@ -23,7 +23,7 @@ from mmseg_volo.inference.inputs import Item
 from mmseg_volo.inference.options import MAPS, Options, in_windows
 from mmseg_volo.inference.polygons import Ground, geojson
 from mmseg_volo.inference.rasters import CACHE, RasterFile, RasterPixels, forget_error
-from mmseg_volo.progress import progress
+from mmseg_volo.progress import Bar
 from mmseg_volo.segmentors.banded import BandedEncoderDecoder
 from mmseg_volo.segmentors.results import results
 
@@ -61,7 +61,7 @@ def predict_geotiff(
             with (
                 in_windows(model, _window(model, raster)),
                 writer,
-                progress(None, f'predicting {item.path.name}', 'row', raster.height, leave=False) as bar,
+                Bar(None, f'predicting {item.path.name}', raster.height, 'row', leave=False) as bar,
             ):
                 for rows, found in _parts(model, pixels, options):
                     writer.add(rows, {name: values.cpu().numpy() for name, values in found.items()})

@@ -26,7 +26,7 @@ from mmseg_volo.inference.polygons import need_rasterio
 from mmseg_volo.inference.rasters import loses_georeference, open_raster
 from mmseg_volo.inference.record import NAME, Record, fingerprint
 from mmseg_volo.inference.threads import Behind, ahead
-from mmseg_volo.progress import progress
+from mmseg_volo.progress import Bar
 
 STOPS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # the next file would not fare better
 SHOWN = 20  # failures in the message; all are in the record
@@ -86,7 +86,7 @@ class _Run:
             with (
                 Behind() as behind,
                 closing(ahead(_read(todo))) as sources,
-                progress(sources, 'predicting', 'file', len(todo), leave=bool(todo)) as bar,
+                Bar(sources, 'predicting', len(todo), 'file', delay=0, disable=not todo) as bar,
             ):
                 for item, source in bar:
                     self._predict(item, source, behind)

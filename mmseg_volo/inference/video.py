@@ -24,7 +24,7 @@ from mmseg_volo.inference.images import write_image
 from mmseg_volo.inference.inputs import Item
 from mmseg_volo.inference.options import Options
 from mmseg_volo.inference.threads import Behind, ahead
-from mmseg_volo.progress import progress
+from mmseg_volo.progress import Bar
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LEGEND = 0.75  # opacity
@@ -54,7 +54,7 @@ def predict_video(
                 _Writer(model, item, stream, out, options) as writer,
                 Behind() as behind,
                 closing(ahead(_frames(source, stream))) as frames,  # before the file is closed
-                progress(frames, f'predicting {item.path.name}', 'frame', stream.frames or None, False) as bar,
+                Bar(frames, f'predicting {item.path.name}', stream.frames or None, 'frame', leave=False) as bar,
             ):
                 for image, when in bar:
                     behind.submit(writer.add, image, when, predict(model, image, options.maps))

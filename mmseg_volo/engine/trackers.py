@@ -1,0 +1,262 @@
+"""`--log tensorboard|wandb|mlflow`: the numbers of a training, where people look at them beside those of others."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.registry import HOOKS, VISBACKENDS
+from mmengine.runner import Runner
+from mmengine.visualization.vis_backend import BaseVisBackend
+
+from mmseg_volo.errors import UsageError
+
+TRIES = 3  # a tracker that fails so often in a row is left alone
+PROJECT = 'mmseg_volo'  # of wandb and MLflow, unless their own variables name another
+# of a config, by which runs are compared in MLflow's table
+PARAMETERS = ('model.backbone', 'model.decode_head', 'optim_wrapper', 'train_cfg', 'train_dataloader.batch_size')
+
+
+class PatientTracker(BaseVisBackend):
+    """What all have in common: nothing that fails here ends a training. It is said once; after three times in a row, or
+    where it cannot begin at all, no more is tried, as each try may wait for a network.
+
+    mmengine's backends of these names end a run when a write fails, log no iteration (wandb), upload the Python files
+    of the current folder (wandb), or write to a store that MLflow no longer has.
+
+    Args:
+        save_dir: WORK_DIR/TIME/vis_data, which mmengine's visualizer gives.
+    """
+
+    def __init__(self, save_dir: str):
+        super().__init__(save_dir)
+        self._failures = 0
+
+    def open(self) -> None:
+        """Begins a run."""
+        raise NotImplementedError
+
+    def write_config(self, config: Config) -> None:
+        """Writes the config down."""
+        raise NotImplementedError
+
+    def write_scalars(self, scalars: Mapping[str, float], step: int) -> None:
+        """Writes numbers of an iteration."""
+        raise NotImplementedError
+
+    def write_image(self, name: str, image: np.ndarray, step: int) -> None:
+        """Writes a picture, uint8 RGB (H, W, 3)."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """Ends the run."""
+        raise NotImplementedError
+
+    @property
+    def name(self) -> str:
+        """WORK_DIR/TIME, without the folders above."""
+        return '/'.join(Path(self._save_dir).absolute().parts[-3:-1])
+
+    @property
+    def work_dir(self) -> Path:
+        return Path(self._save_dir).absolute().parents[1]
+
+    @property
+    def experiment(self) -> PatientTracker:
+        return self
+
+    def add_config(self, config: Config, **kwargs: Any) -> None:
+        self._attempt(self.write_config, config)
+
+    def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
+        self.add_scalars({name: value}, step)
+
+    def add_scalars(self, scalar_dict: dict, step: int = 0, file_path: str | None = None, **kwargs: Any) -> None:
+        self._attempt(self.write_scalars, {name: float(value) for name, value in scalar_dict.items()}, int(step))
+
+    def add_image(self, name: str, image: np.ndarray, step: int = 0, **kwargs: Any) -> None:
+        self._attempt(self.write_image, name, image, int(step))
+
+    def close(self) -> None:
+        if self._env_initialized:
+            self._attempt(self.end)
+            self._env_initialized = False
+            self._failures = TRIES
+
+    def _init_env(self) -> None:
+        """Part of mmengine's class; `_attempt` opens."""
+
+    def _attempt(self, work: Callable, *args: Any) -> None:
+        if self._failures >= TRIES:
+            return
+        try:
+            if not self._env_initialized:
+                self._failures = TRIES
+                self.open()
+                self._env_initialized, self._failures = True, 0
+            work(*args)
+            self._failures = 0
+        except Exception as error:  # whatever such a package raises
+            self._failures += 1
+            if self._failures == 1 or self._failures >= TRIES:
+                what = 'gets nothing more' if self._failures >= TRIES else 'has a gap'
+                said = ' '.join(str(error).split())[:300] or type(error).__name__
+                print_log(f'{type(self).__name__} {what}: {said}', logger='current', level=logging.WARNING)
+
+
+@VISBACKENDS.register_module()
+class PatientTensorboard(PatientTracker):
+    """Event files beside `scalars.json`: `tensorboard --logdir WORK_DIR` shows each session as a run."""
+
+    def open(self) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(self._save_dir)
+
+    def write_config(self, config: Config) -> None:
+        self._writer.add_text('config', f'```python\n{config.pretty_text}\n```')
+
+    def write_scalars(self, scalars: Mapping[str, float], step: int) -> None:
+        for name, value in scalars.items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+
+    def write_image(self, name: str, image: np.ndarray, step: int) -> None:
+        self._writer.add_image(name, image, step, dataformats='HWC')
+
+    def end(self) -> None:
+        self._writer.close()
+
+
+@VISBACKENDS.register_module()
+class PatientWandb(PatientTracker):
+    """A run of Weights & Biases, of the group WORK_DIR; their variables (WANDB_PROJECT, WANDB_NAME, WANDB_MODE, ...)
+    hold. Files are kept in the work dir.
+    """
+
+    def open(self) -> None:
+        import wandb
+
+        ours = dict(WANDB_PROJECT=PROJECT, WANDB_NAME=self.name, WANDB_RUN_GROUP=self.work_dir.name)
+        project, name, group = (os.environ.get(key, value) for key, value in ours.items())
+        self._run = wandb.init(dir=str(self.work_dir), project=project, name=name, group=group)
+        self._run.define_metric('*', step_metric='iteration')
+
+    def write_config(self, config: Config) -> None:
+        self._run.config.update(config.to_dict(), allow_val_change=True)
+
+    def write_scalars(self, scalars: Mapping[str, float], step: int) -> None:
+        self._run.log({**scalars, 'iteration': step})
+
+    def write_image(self, name: str, image: np.ndarray, step: int) -> None:
+        import wandb
+
+        self._run.log({name: wandb.Image(image), 'iteration': step})
+
+    def end(self) -> None:
+        self._run.finish()
+
+
+@VISBACKENDS.register_module()
+class PatientMLflow(PatientTracker):
+    """A run of MLflow, where MLFLOW_TRACKING_URI says, else in WORK_DIR/mlflow.db; MLFLOW_EXPERIMENT_NAME holds.
+
+    `mlflow ui --backend-store-uri sqlite:///WORK_DIR/mlflow.db` shows it.
+    """
+
+    def open(self) -> None:
+        import mlflow
+
+        logging.getLogger('alembic').setLevel(logging.WARNING)  # fifty lines on making a new database
+        elsewhere = os.environ.get('MLFLOW_TRACKING_URI')
+        client = self._client = mlflow.MlflowClient(elsewhere or f'sqlite:///{self.work_dir / "mlflow.db"}')
+        place = None if elsewhere else (self.work_dir / 'mlflow').as_uri()
+        name = os.environ.get('MLFLOW_EXPERIMENT_NAME', PROJECT)
+        found = client.get_experiment_by_name(name)
+        number = found.experiment_id if found else client.create_experiment(name, artifact_location=place)
+        self._run = client.create_run(number, run_name=self.name).info.run_id
+
+    def write_config(self, config: Config) -> None:
+        self._client.log_text(self._run, config.pretty_text, 'config.py')
+        for name in PARAMETERS:
+            for key, value in _leaves(config.to_dict(), name):
+                self._client.log_param(self._run, key, str(value)[:250])
+
+    def write_scalars(self, scalars: Mapping[str, float], step: int) -> None:
+        for name, value in scalars.items():
+            self._client.log_metric(self._run, name, value, step=step)
+
+    def write_image(self, name: str, image: np.ndarray, step: int) -> None:
+        self._client.log_image(self._run, image, key=name, step=step)
+
+    def end(self) -> None:
+        self._client.set_terminated(self._run)
+
+
+def _leaves(config: Mapping[str, Any], path: str) -> list[tuple[str, Any]]:
+    """(dotted name, value) of what is below a dotted name."""
+    value: Any = config
+    for part in path.split('.'):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    if isinstance(value, Mapping):
+        return [leaf for key in value for leaf in _leaves(config, f'{path}.{key}')]
+    return [] if value is None else [(path, value)]
+
+
+TRACKERS = dict(tensorboard=PatientTensorboard, wandb=PatientWandb, mlflow=PatientMLflow)
+
+
+@HOOKS.register_module()
+class TestScoresHook(Hook):
+    """Hands the scores of a test to the visualizer, as `test/NAME`; mmengine does so for validations only."""
+
+    __test__ = False  # no test of pytest's
+    step = 0
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: Mapping[str, Any]) -> None:
+        self.step = checkpoint.get('meta', {}).get('iter', 0)
+
+    def after_test_epoch(self, runner: Runner, metrics: Mapping[str, float] | None = None) -> None:
+        numbers = {f'test/{k}': v for k, v in (metrics or {}).items() if isinstance(v, float) and math.isfinite(v)}
+        if numbers:
+            runner.visualizer.add_scalars(numbers, step=self.step)
+
+
+def set_trackers(cfg: Config, names: Sequence[str] | None, test: bool = False) -> None:
+    """Adds what `--log` names to a config's visualizer.
+
+    Args:
+        cfg: changed in place.
+        names: of TRACKERS.
+        test: whether it is a test, whose scores are to be logged too.
+
+    Raises:
+        UsageError: a package is not installed, or wandb does not know who logs.
+    """
+    for name in dict.fromkeys(names or ()):
+        if importlib.util.find_spec(name) is None:
+            raise UsageError(f'--log {name} needs a package that is not installed: pip install {name}')
+        if name == 'wandb':
+            _check_wandb()
+        if not cfg.get('visualizer'):
+            cfg.visualizer = dict(type='SegLocalVisualizer', vis_backends=[dict(type='PatientVisBackend')])
+        cfg.visualizer.vis_backends = [*cfg.visualizer.get('vis_backends', []), dict(type=TRACKERS[name].__name__)]
+    if names and test:
+        cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='TestScoresHook')]
+
+
+def _check_wandb() -> None:
+    """It would ask for a key in the middle of the start, or fail there without a terminal."""
+    import wandb
+
+    if os.environ.get('WANDB_MODE', 'online') == 'online' and not wandb.api.api_key:
+        raise UsageError('--log wandb: nobody is logged in: run wandb login, or set WANDB_MODE=offline and sync later')

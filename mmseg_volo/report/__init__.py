@@ -1,0 +1,5 @@
+"""A work dir's results on one page: `mmseg-volo report WORK_DIR`, and after every training and test."""
+
+from mmseg_volo.report.page import write_report
+
+__all__ = ['write_report']
