@@ -105,7 +105,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def _add_train(args: argparse.ArgumentParser) -> None:
-    args.add_argument('config', help='path of a config, or the name of a shipped one')
+    args.add_argument('config', nargs='?', help='path of a config, or the name of a shipped one; or give --data')
     args.add_argument('--resume', action='store_true', help='go on from the latest checkpoint in the work dir')
     args.add_argument(
         '--amp',
@@ -122,7 +122,30 @@ def _add_train(args: argparse.ArgumentParser) -> None:
     args.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the batch')
     args.add_argument('--fsdp', action='store_true', help='split the model that does not fit one GPU over all')
     args.add_argument('--no-check', action='store_true', help='do not look at every pixel of the data first')
+    _add_folder(args.add_argument_group('your own images', 'No config is needed: --data FOLDER --model caformer_s18'))
     _add_common(args)
+
+
+def _add_folder(args: argparse._ArgumentGroup) -> None:
+    args.add_argument('--data', help='folder of images and masks in a usual layout, or a CSV file of both')
+    args.add_argument('--model', help='a backbone, e.g. caformer_s18 or volo_d1, or a config whose training to take')
+    args.add_argument(
+        '--classes', nargs='+', default=[], metavar='NAME', help='NAME, NAME=VALUE, NAME=R,G,B, or a file of them'
+    )
+    args.add_argument(
+        '--ignore', nargs='+', default=[], metavar='VALUE', help='values, colours R,G,B or names that do not count'
+    )
+    args.add_argument('--binary', action='store_true', help='masks are black and white, blurred between')
+    args.add_argument('--size', nargs='+', type=int, metavar='PIXELS', help='of training crops: SIDE or HEIGHT WIDTH')
+    args.add_argument('--epochs', type=float, help='how often every image is seen')
+    args.add_argument('--batch', type=int, help='images at a time; on a GPU as many as fit, up to 16')
+    args.add_argument('--weights', help="what the backbone starts from; ImageNet weights if not given, or 'none'")
+    args.add_argument('--seed', type=int, default=0, help='of the split and the training')
+    args.add_argument('--val-share', type=float, help='of images for validation, where the data have no split')
+    args.add_argument('--images', help='folder of the images below --data, if its name does not say so')
+    args.add_argument('--masks', help='folder of the masks below --data')
+    args.add_argument('--skip-unpaired', action='store_true', help='leave out images without mask, masks without image')
+    args.add_argument('--plan-only', action='store_true', help='say what was understood, write the config, and stop')
 
 
 def _add_common(args: argparse.ArgumentParser) -> None:
@@ -212,6 +235,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UsageError, FileNotFoundError) as error:
         say(error)
         return 2
+    except KeyboardInterrupt:  # before or after a training, which answers itself
+        print('stopped by Ctrl-C', file=sys.stderr)
+        return 130
     if is_distributed():  # NCCL warns of processes that do not take leave
         destroy_process_group()
     return 0

@@ -64,13 +64,9 @@ def load(
     Raises:
         FileNotFoundError, ValueError: a file is missing, is no config or checkpoint, or does not fit the model.
     """
-    from mmengine.model import revert_sync_batchnorm
-
-    import mmseg_volo.parts  # noqa: F401
     from mmseg_volo.config import load_config
     from mmseg_volo.processor import prepare
 
-    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     given = str(config_or_checkpoint)
     weights: dict[str, Any] | None = None
     if not isinstance(config_or_checkpoint, Config) and given.endswith(CHECKPOINT_SUFFIXES):
@@ -82,23 +78,30 @@ def load(
         cfg = copy.deepcopy(config_or_checkpoint) if isinstance(config_or_checkpoint, Config) else load_config(given)
         if checkpoint is not None:
             weights = read_source(checkpoint)
+    model = _build(cfg, given)
+    if weights is not None:
+        strict_load(model, unwrap(weights, str(checkpoint)), str(checkpoint))
+    model.cfg = cfg
+    model.dataset_meta = meta_of(weights or {}).get('dataset_meta') or _dataset_meta(cfg, given)
+    if (count := len(model.dataset_meta['classes'])) != model.num_classes:
+        raise UsageError(f'{given}: the model tells {model.num_classes} classes apart, but {count} are named')
+    model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu')).eval()
+    if optimize and next(model.parameters()).device.type == 'cpu':
+        prepare(model)
+    return model
+
+
+def _build(cfg: Config, given: str) -> nn.Module:
+    from mmengine.model import revert_sync_batchnorm
+
+    import mmseg_volo.parts  # noqa: F401
+
     _without_init_cfg(cfg.model)
     try:
         with DefaultScope.overwrite_default_scope('mmseg'):
-            model = revert_sync_batchnorm(MODELS.build(cfg.model))
+            return revert_sync_batchnorm(MODELS.build(cfg.model))
     except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f'the model of {given} cannot be built: {" ".join(str(error).split())}') from error
-    meta = meta_of(weights or {})
-    if weights is not None:
-        strict_load(model, unwrap(weights, str(checkpoint)), str(checkpoint))
-    if not meta.get('dataset_meta') and 'test_dataloader' not in cfg:
-        raise UsageError(f'{given} does not say which classes it is for: give its config too, load(CONFIG, {given!r})')
-    model.cfg = cfg
-    model.dataset_meta = meta.get('dataset_meta') or _dataset_meta(cfg)
-    model.to(device).eval()
-    if optimize and torch.device(device).type == 'cpu':
-        prepare(model)
-    return model
 
 
 def _without_init_cfg(model: ConfigDict) -> None:
@@ -108,8 +111,10 @@ def _without_init_cfg(model: ConfigDict) -> None:
             part['init_cfg'] = None
 
 
-def _dataset_meta(cfg: Config) -> dict[str, Any]:
+def _dataset_meta(cfg: Config, given: str) -> dict[str, Any]:
     """Classes and colours from the data set that the config names, without looking at its files."""
+    if 'test_dataloader' not in cfg:
+        raise UsageError(f'{given} does not say which classes it is for: give its config too, load(CONFIG, {given!r})')
     with DefaultScope.overwrite_default_scope('mmseg'):
         dataset = DATASETS.build({**cfg.test_dataloader.dataset, 'pipeline': [], 'lazy_init': True})
     return dataset.metainfo

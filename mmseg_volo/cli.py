@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from mmengine.config import Config
@@ -23,6 +24,7 @@ from mmseg_volo.engine.runner import SegRunner
 from mmseg_volo.engine.trackers import set_trackers
 from mmseg_volo.errors import UsageError, say
 from mmseg_volo.evaluation.masks import format_only
+from mmseg_volo.folders.start import Wishes, prepare_training, say_best
 from mmseg_volo.inference import Options, predict_files
 from mmseg_volo.report import write_report
 from mmseg_volo.report.page import DATA
@@ -33,7 +35,10 @@ from mmseg_volo.weights import url_of
 
 
 def train(args: argparse.Namespace) -> None:
-    """Trains what a config describes."""
+    """Trains what a config describes, or on a folder of images."""
+    wishes = _take_folder(args)
+    if args.plan_only:
+        return
     looks = not args.no_check and is_first(args.launcher)
     cfg = prepare(args, ['train_dataloader', 'val_dataloader'], pixels=looks)
     cfg.resume = args.resume or cfg.get('resume', False)
@@ -43,6 +48,26 @@ def train(args: argparse.Namespace) -> None:
     runner = build(cfg)
     with masks_only(runner.model), reporting(runner, command_line(args.argv)):
         runner.train()
+    if wishes:
+        say_best(wishes)
+
+
+def _take_folder(args: argparse.Namespace) -> Wishes | None:
+    """Makes a config of `--data` and the like, if they are given."""
+    wishes = Wishes(**{field.name: getattr(args, field.name) for field in fields(Wishes)})
+    if args.config or not args.data or not args.model:
+        if args.config and not (args.data or args.model or args.plan_only):
+            return None
+        raise UsageError('give either a config, or both --data FOLDER and --model NAME')
+    if args.launcher != 'none':
+        raise UsageError(
+            f'several processes train a config: make it first, with --plan-only and without launcher, then '
+            f'start them with {wishes.config}'
+        )
+    if not (args.resume and wishes.config.is_file()):
+        prepare_training(wishes)
+    args.config, args.work_dir = str(wishes.config), str(wishes.place)
+    return wishes
 
 
 def test(args: argparse.Namespace) -> None:

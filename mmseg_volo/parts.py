@@ -6,6 +6,6 @@ import io
 with contextlib.redirect_stdout(io.StringIO()):  # mmseg prints that an optional reader is absent
     import mmseg.datasets  # noqa: F401
 
-from mmseg_volo import datasets, engine, evaluation, heads, losses, segmentors  # noqa: E402
+from mmseg_volo import datasets, engine, evaluation, folders, heads, losses, segmentors  # noqa: E402
 
-__all__ = ['datasets', 'engine', 'evaluation', 'heads', 'losses', 'segmentors']
+__all__ = ['datasets', 'engine', 'evaluation', 'folders', 'heads', 'losses', 'segmentors']

@@ -16,6 +16,7 @@ import mmseg_volo
 from mmseg_volo.checkpoint_files import RECORD
 from mmseg_volo.config import load_config
 from mmseg_volo.datasets import scenes
+from mmseg_volo.errors import UsageError
 
 CONFIG = 'volo_demo'
 
@@ -138,3 +139,9 @@ def test_checkpoints_that_name_mmsegs_segmentor_load(tmp_path: Path) -> None:
         assert type(model).__name__ == name
         masks.append(torch.from_numpy(mmseg_volo.predict(model, image).mask.astype(int)))
     assert torch.equal(*masks) and len(masks[0].unique()) > 1
+
+
+def test_classes_that_are_not_the_models_are_said():
+    cfg = load_config('volo_demo', {'model.decode_head.num_classes': 7})
+    with pytest.raises(UsageError, match='tells 7 classes apart, 10 are named'):
+        mmseg_volo.load(cfg, device='cpu')

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image, UnidentifiedImageError
 
-from mmseg_volo.datasets.examine import IGNORED
+from mmseg_volo.datasets.examine import IGNORED, examine
 from mmseg_volo.datasets.survey import Files, complain, summary, survey
 from mmseg_volo.datasets.transforms import label_table
 from mmseg_volo.errors import UsageError
@@ -104,7 +104,19 @@ def files_of(dataset: ConfigDict, what: str) -> list[Files]:
     ]
     if not (classes := found.metainfo.get('classes')):
         raise UsageError(f'{what}: the data set names no classes: add metainfo=dict(classes=(...))')
-    return [Files(pairs, meanings(found.data_list[0], classes, found.ignore_index), classes)]
+    names, look = reading(found, found.data_list[0], classes)
+    return [Files(pairs, names, classes, look)]
+
+
+def reading(
+    dataset: Any, item: Mapping[str, Any], classes: Sequence[str]
+) -> tuple[dict[int, str], Callable[..., tuple[str, dict[str, int], bool]]]:
+    """What label values of a data set mean, and what looks at its files: its own `value_names` and `look`, if it reads
+    other files than mmseg does, else `meanings` and `examine`.
+    """
+    if hasattr(dataset, 'value_names'):
+        return dataset.value_names, dataset.look
+    return meanings(item, classes, getattr(dataset, 'ignore_index', 255)), examine
 
 
 def meanings(item: Mapping[str, Any], classes: Sequence[str], ignore_index: int) -> dict[int, str]:
@@ -156,11 +168,13 @@ def check_files(dataset: ConfigDict, what: str) -> int:
 
 
 def _headers(parts: Sequence[Files], what: str) -> None:
-    pairs = [pair for part in parts for pair in part.pairs]
-    for image, label in Bar(pairs, desc=f'checking files of {what}', unit='image', leave=False):
+    pairs = [(*pair, part.look) for part in parts for pair in part.pairs]
+    for image, label, look in Bar(pairs, desc=f'checking files of {what}', unit='image', leave=False):
         for path in filter(None, (image, label)):
             if not path.is_file():
                 raise FileNotFoundError(f'{what}: {path} is missing: every image needs a label of the same name')
+            if look is not examine:  # other files than pictures, too
+                continue
             try:
                 with Image.open(path) as picture:
                     mode = picture.mode
@@ -210,6 +224,11 @@ def check_config(cfg: Config, workers: int | None = None, out: str | None = None
         except OSError as error:
             raise UsageError(f'--out {out} cannot be written ({error.strerror}): name another place') from error
     complain(report)
+    remember(report, sets)
+
+
+def remember(report: Mapping[str, Any], sets: Mapping[str, Sequence[Files]]) -> None:
+    """Keeps what was found in these files for `remembered`."""
     keep(report, _place(sets))
 
 

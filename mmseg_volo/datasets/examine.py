@@ -60,21 +60,15 @@ def examine(image: Path, label: Path | None, names: Mapping[int, str]) -> tuple[
     Raises:
         BadFile: one is unreadable, the sizes differ, or the label holds other values; the message names the file.
     """
-    picture = _decoded(image)
-    width, height = picture.size
-    orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
-    if orientation >= 5:
-        width, height = height, width
-    size, turned = f'{width}x{height}', orientation > 1
+    (width, height), turned = shown_size(decoded(image))
+    size = f'{width}x{height}'
     if label is None:
         return size, {}, False
-    mask = _decoded(label)
+    mask = decoded(label)
     values = np.asarray(mask)
     if values.ndim != 2 or values.dtype.kind == 'f':
         raise BadFile('channels', f'{label} is a picture of mode {mask.mode}, expected class indices in one channel')
-    if mask.size != (width, height):
-        how = ', as its EXIF orientation turns it' if turned else ''
-        raise BadFile('size', f'{label} is {mask.width}x{mask.height}, its image {size}{how}')
+    check_size(label, mask.size, (width, height), turned)
     if values.dtype in (np.uint8, bool):
         counts = np.bincount(values.ravel())
         pixels = {int(v): int(counts[v]) for v in np.flatnonzero(counts)}
@@ -83,10 +77,30 @@ def examine(image: Path, label: Path | None, names: Mapping[int, str]) -> tuple[
     if strange := sorted(pixels.keys() - names.keys()):
         shown = ', '.join(map(str, strange[:5])) + (', ...' if len(strange) > 5 else '')
         raise BadFile('values', f'{label} holds {shown}, expected {in_words(names)}')
+    return size, named(pixels, names), turned
+
+
+def shown_size(picture: Image.Image) -> tuple[tuple[int, int], bool]:
+    """(Width, height) of a picture as loading shows it, and whether its EXIF turns or mirrors it."""
+    orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    width, height = picture.size
+    return (height, width) if orientation >= 5 else (width, height), orientation > 1
+
+
+def check_size(label: Path, found: tuple[int, int], wanted: tuple[int, int], turned: bool) -> None:
+    """Raises a `BadFile` if a label (width, height) has not the size of its image."""
+    if found != wanted:
+        how = ', as its EXIF orientation turns it' if turned else ''
+        size = 'x'.join(map(str, wanted))
+        raise BadFile('size', f'{label} is {found[0]}x{found[1]}, its image {size}{how}')
+
+
+def named(pixels: Mapping[int, int], names: Mapping[int, str]) -> dict[str, int]:
+    """Value -> pixels as class -> pixels; several values may be one class."""
     found: Counter[str] = Counter()
     for value, n in pixels.items():
         found[names[value]] += n
-    return size, dict(found), turned
+    return dict(found)
 
 
 def in_words(values: Iterable[int]) -> str:
@@ -100,7 +114,12 @@ def in_words(values: Iterable[int]) -> str:
     return ' and '.join(str(low) if low == high else f'{low} to {high}' for low, high in runs)
 
 
-def _decoded(path: Path) -> Image.Image:
+def decoded(path: Path) -> Image.Image:
+    """A picture, decoded to the end.
+
+    Raises:
+        BadFile: it is missing or unreadable.
+    """
     try:
         with Image.open(path) as picture:
             picture.load()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,7 @@ class Files:
     pairs: Sequence[tuple[Path, Path | None]]  # images with their labels
     names: Mapping[int, str]  # label value -> class, or 'ignored'
     classes: Sequence[str]
+    look: Callable[..., tuple[str, dict[str, int], bool]] = examine  # what does for these files what `examine` does
 
 
 def survey(sets: Mapping[str, Sequence[Files]], workers: int | None = None, bar: str = 'files') -> dict[str, Any]:
@@ -50,17 +51,37 @@ def survey(sets: Mapping[str, Sequence[Files]], workers: int | None = None, bar:
     Returns:
         Plain data: `data_sets` (role -> counts), `faults` (kind -> sentences, see `complain`) and `notes` (sentences).
     """
-    jobs = [(role, *pair, part.names) for role, parts in sets.items() for part in parts for pair in part.pairs]
+    jobs = [
+        (role, *pair, part.names, part.look) for role, parts in sets.items() for part in parts for pair in part.pairs
+    ]
     tallies, faults, notes = {role: Tally() for role in sets}, defaultdict(list), []
-    work = lambda _, image, label, names: examine(image, label, names)  # noqa: E731
+    work = lambda _, image, label, names, look: look(image, label, names)  # noqa: E731
     pool = ThreadPoolExecutor(workers or min(os.cpu_count() or 1, 16))
-    for (role, image, label, _), result in each(pool, work, jobs, bar):
+    for (role, image, label, *_), result in each(pool, work, jobs, bar):
         if isinstance(result, BadFile):
             faults[result.kind].append(str(result))
         elif isinstance(result, BaseException):
             raise result
         else:
             tallies[role].add(image, label, result)
+    return judge(sets, tallies, faults, notes)
+
+
+def judge(
+    sets: Mapping[str, Sequence[Files]],
+    tallies: Mapping[str, Tally],
+    faults: dict[str, list[str]],
+    notes: list[str],
+) -> dict[str, Any]:
+    """What `survey` returns, of files that were looked at.
+
+    Args:
+        sets: by role.
+        tallies: what they hold, by role.
+        faults: kind -> what was found so far.
+        notes: what else was found so far.
+    """
+    faults = defaultdict(list, faults)
     counts = {role: _counts(parts, tallies[role]) for role, parts in sets.items()}
     for role, found in counts.items():
         _judge(role, found, faults, notes)
@@ -138,15 +159,19 @@ def _some(names: Sequence[str | Path]) -> str:
     return ', '.join(map(str, names[:3])) + (', ...' if len(names) > 3 else '')
 
 
-def complain(report: Mapping[str, Any]) -> None:
+def complain(report: Mapping[str, Any], way: str = 'mmseg-volo check CONFIG --out FILE lists all files') -> None:
     """Ends the work if `survey` has found faults.
+
+    Args:
+        report: of `survey`.
+        way: to the whole list.
 
     Raises:
         UsageError: it has; names up to ten files of a kind, and what to do.
     """
     if not report['faults']:
         return
-    lines = ['the data cannot be used as it is (mmseg-volo check CONFIG --out FILE lists all files)']
+    lines = [f'the data cannot be used as it is ({way})']
     for kind, said in report['faults'].items():
         lines.append(f'{len(said)} {ADVICE[kind]}')
         lines += [f'  {sentence}' for sentence in said[:SHOWN]]

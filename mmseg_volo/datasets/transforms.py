@@ -56,7 +56,8 @@ class LoadRandomCrop(BaseTransform):
         """Adds what the four transforms of mmseg add.
 
         Args:
-            results: an item of a data set: `img_path`, `seg_map_path`, `label_map`, `reduce_zero_label`.
+            results: an item of a data set: `img_path`, `seg_map_path`, `label_map`, `reduce_zero_label`; a
+                `FolderDataset` says with `read_label` how its labels are read.
 
         Raises:
             FileNotFoundError, UsageError: a file is missing, unreadable, or the sizes differ.
@@ -77,10 +78,11 @@ class LoadRandomCrop(BaseTransform):
         return results
 
     def _load(self, results: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """Image uint8 (H, W, 3) in RGB and label uint8 (H, W), decoded or mapped into memory."""
+        """Image uint8 (H, W, 3) in RGB and label uint8 or uint16 (H, W), decoded or mapped into memory."""
         paths, arrays = (results['img_path'], results['seg_map_path']), []
-        for path, read in zip(paths, (read_image, read_label), strict=True):
-            array = mapped(path) if self.use_cache else None
+        own = results.get('read_label')
+        for path, read in zip(paths, (read_image, own or read_label), strict=True):
+            array = mapped(path) if self.use_cache and read is not own else None
             arrays.append(read(path) if array is None else array)
         image, label = arrays
         if image.shape[:2] != label.shape:
@@ -109,7 +111,8 @@ class LoadRandomCrop(BaseTransform):
 
     def _varied(self, label: np.ndarray) -> bool:
         """Whether no class has too large a share of a crop."""
-        counts = cv2.calcHist([label], [0], None, [256], [0, 256]).ravel().astype(np.int64)
+        values = 256 if label.dtype == np.uint8 else 65536
+        counts = cv2.calcHist([label], [0], None, [values], [0, values]).ravel().astype(np.int64)
         counts[self.ignore_index] = 0
         return np.count_nonzero(counts) > 1 and counts.max() / counts.sum() < self.cat_max_ratio
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mmseg_volo.checkpoint_files import RECORD
 from mmseg_volo.draw import colour, overlay, with_legend
+from mmseg_volo.folders.bands import as_picture
 
 ACCUMULATED = 'accumulated'  # meta[ACCUMULATED]: iterations per update of the weights
 
@@ -104,7 +105,7 @@ class OverlayHook(Hook):
         dataset = runner.test_dataloader.dataset
         classes, palette = dataset.metainfo['classes'], dataset.metainfo['palette']
         for sample in outputs:
-            image = cv2.imread(sample.img_path, cv2.IMREAD_COLOR)[..., ::-1]
+            image = as_picture(sample.img_path)
             mask = sample.pred_sem_seg.data[0].cpu().numpy()
             pictures = [image, overlay(image, mask, palette, self.opacity)]
             if 'gt_sem_seg' in sample:

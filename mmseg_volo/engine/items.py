@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from mmseg.structures import SegDataSample
 from torch.utils.data import Dataset
 
-from mmseg_volo.datasets.check import meanings
+from mmseg_volo.datasets.check import reading
 from mmseg_volo.datasets.examine import BadFile, examine, in_words
 from mmseg_volo.errors import UsageError
 
@@ -51,11 +51,11 @@ class NamedDataset(Dataset):
         item = self.dataset.get_data_info(index) if hasattr(self.dataset, 'get_data_info') else {}
         if not item.get('img_path'):
             return
-        label, names = item.get('seg_map_path'), {value: str(value) for value in range(256)}
+        label, names, look = item.get('seg_map_path'), {value: str(value) for value in range(256)}, examine
         if self.classes:
-            names = meanings(item, self.classes, getattr(self.dataset, 'ignore_index', 255))
+            names, look = reading(self.dataset, item, self.classes)
         try:
-            examine(Path(item['img_path']), None if label is None else Path(label), names)
+            look(Path(item['img_path']), None if label is None else Path(label), names)
         except BadFile as error:  # of one argument, so that torch can hand it over from a data worker
             raise UsageError(f'{error}: repair or remove it') from error
 

@@ -15,6 +15,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS, METRICS, DefaultScope
 from mmseg.datasets import BaseSegDataset, CityscapesDataset
 
+from mmseg_volo.apis import LABEL_STEPS
 from mmseg_volo.errors import UsageError
 from mmseg_volo.files import write_whole
 
@@ -136,7 +137,7 @@ def without_labels(pipeline: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
         if step['type'] == 'TestTimeAug':
             groups = [without_labels(group) for group in step['transforms']]
             kept.append({**step, 'transforms': [group for group in groups if group]})  # an empty one would end all
-        elif step['type'] != 'LoadAnnotations':
+        elif step['type'] not in LABEL_STEPS:
             kept.append(dict(step))
     return kept
 

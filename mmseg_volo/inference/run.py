@@ -16,6 +16,7 @@ from torch import nn
 from mmseg_volo.apis import Prediction, predict
 from mmseg_volo.errors import UsageError, sentence
 from mmseg_volo.files import write_whole
+from mmseg_volo.folders.bands import as_picture
 from mmseg_volo.images import as_rgb
 from mmseg_volo.inference.areas import count, table
 from mmseg_volo.inference.geotiff import predict_geotiff
@@ -76,6 +77,7 @@ class _Run:
         except OSError as error:
             raise UsageError(f'{out} cannot be written to ({error.strerror}): give another folder to --out') from error
         self.failed: list[str] = []
+        self.bands = model.cfg.test_pipeline[0]['type'] == 'LoadBands'  # of other images than RGB
 
     def go(self) -> list[Path]:
         wanted = self.options.outputs
@@ -85,7 +87,7 @@ class _Run:
         try:
             with (
                 Behind() as behind,
-                closing(ahead(_read(todo))) as sources,
+                closing(ahead(_read(todo, self.bands))) as sources,
                 Bar(sources, 'predicting', len(todo), 'file', delay=0, disable=not todo) as bar,
             ):
                 for item, source in bar:
@@ -121,7 +123,7 @@ class _Run:
                 self._keep(item, lambda: predict_geotiff(self.model, item, source, self.out, self.options))
         else:
             try:
-                found = predict(self.model, source, self.options.maps)
+                found = predict(self.model, item.path if self.bands else source, self.options.maps)
             except Exception as error:
                 self._fail(item, error)
             else:
@@ -158,15 +160,15 @@ class _Run:
         self.record.add(item, dict(error=self.failed[-1]))
 
 
-def _read(items: Sequence[Item]) -> Iterator[tuple[Item, Any]]:
-    """Each with its pixels, an open raster, none of a video, or why it cannot be read."""
+def _read(items: Sequence[Item], bands: bool) -> Iterator[tuple[Item, Any]]:
+    """Each with its pixels (with `bands` what to look at), an open raster, none of a video, or why it cannot be read."""
     for item in items:
         source = None
         try:
             if item.path.suffix.lower() in TIFFS:
                 source = open_raster(item.path)
             if source is None and not item.is_video:
-                source = as_rgb(item.path)
+                source = as_picture(item.path) if bands else as_rgb(item.path)
         except (OSError, ValueError) as error:
             source = error
         yield item, source

@@ -1,0 +1,141 @@
+"""Images and masks that lists name, whatever their masks hold."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmcv.transforms import BaseTransform
+from mmengine.registry import DATASETS, TRANSFORMS
+from mmseg.datasets import BaseSegDataset
+
+from mmseg_volo.datasets.examine import IGNORED, BadFile, check_size, decoded, named, shown_size
+from mmseg_volo.errors import UsageError
+from mmseg_volo.folders.bands import is_plain, read_bands
+from mmseg_volo.folders.lists import read_classes
+from mmseg_volo.folders.masks import MaskRule, count, read_raw, shown
+
+
+@DATASETS.register_module()
+class FolderDataset(BaseSegDataset):
+    """Images and masks of a list.
+
+    Args:
+        ann_file: a CSV file with the columns `image` and `mask`, paths below `data_root`; a mask may be left empty.
+        data_root: folder of the data.
+        data_prefix: folders below `data_root` that these paths begin at; without `seg_map_path` masks are left out.
+        classes: a CSV file with the columns `class`, `code` (what stands for it in masks: a value, or `R G B`) and
+            `colour` (to draw it: `R G B`, or nothing); rows without a class are ignored.
+        masks: what mask files hold, the `kind` of a `MaskRule`.
+        pipeline, ignore_index, indices, test_mode, lazy_init, serialize_data: as in mmseg's `BaseSegDataset`.
+    """
+
+    def __init__(
+        self,
+        ann_file: str,
+        data_root: str,
+        classes: str,
+        masks: str = 'values',
+        data_prefix: Mapping[str, str] | None = None,
+        pipeline: list | tuple = (),
+        ignore_index: int = 255,
+        indices: int | list | None = None,
+        test_mode: bool = False,
+        lazy_init: bool = False,
+        serialize_data: bool = True,
+    ):
+        names, codes, ignored, palette = read_classes(Path(classes))
+        self.rule = MaskRule(masks, codes, ignored)
+        metainfo = dict(classes=names, **({} if palette is None else {'palette': palette}))
+        super().__init__(
+            ann_file,
+            metainfo=metainfo,
+            data_root=data_root,
+            data_prefix=dict(dict(img_path='', seg_map_path='') if data_prefix is None else data_prefix),
+            pipeline=list(pipeline),
+            ignore_index=ignore_index,
+            indices=indices,
+            test_mode=test_mode,
+            lazy_init=lazy_init,
+            serialize_data=serialize_data,
+        )
+
+    def load_data_list(self) -> list[dict]:
+        """mmseg's items.
+
+        Raises:
+            FileNotFoundError, UsageError: there is no such list, or it is none.
+        """
+        if not Path(self.ann_file).is_file():
+            raise FileNotFoundError(f'no list of images at {Path(self.ann_file).absolute()}')
+        with open(self.ann_file, newline='', encoding='utf-8') as file:
+            rows = [*csv.DictReader(file)]
+        if rows and not {'image', 'mask'} <= rows[0].keys():
+            raise UsageError(f'{self.ann_file} has the columns {[*rows[0]]}, expected image and mask')
+        images, masks = (self.data_prefix.get(key) for key in ('img_path', 'seg_map_path'))
+        items = []
+        for row in rows:
+            item = dict(img_path=os.path.join(images, row['image']), seg_fields=[])
+            if row['mask'] and masks is not None:
+                item['seg_map_path'] = os.path.join(masks, row['mask'])
+            items.append({**item, 'label_map': None, 'reduce_zero_label': False})
+        return items
+
+    def get_data_info(self, idx: int) -> dict:
+        """An item, with `read_label`, which reads its mask file."""
+        return {**super().get_data_info(idx), 'read_label': self.rule.read}
+
+    @property
+    def value_names(self) -> dict[int, str]:
+        """Code in a mask -> class, or 'ignored'."""
+        names = self.metainfo['classes']
+        return {code: names[i] if i < len(names) else IGNORED for code, i in self.rule.index.items()}
+
+    def look(self, image: Path, label: Path | None, names: Mapping[int, str]) -> tuple[str, dict[str, int], bool]:
+        """What `mmseg_volo.datasets.examine.examine` does, for images and masks of any kind."""
+        shape, turned = image_size(image)
+        size = f'{shape[0]}x{shape[1]}'
+        if label is None:
+            return size, {}, False
+        try:
+            codes = read_raw(label).codes(self.rule.kind)
+        except ValueError as error:
+            raise error if isinstance(error, BadFile) else BadFile('channels', f'{label} {error}') from error
+        check_size(label, codes.shape[::-1], shape, turned)
+        pixels = count(codes)
+        if strange := sorted(pixels.keys() - names.keys()):
+            few = ' and '.join(shown(code, self.rule.kind) for code in strange[:3]) + ', ...' * (len(strange) > 3)
+            raise BadFile('values', f'{label} holds {few}')
+        return size, named(pixels, names), turned
+
+
+def image_size(path: Path) -> tuple[tuple[int, int], bool]:
+    """(Width, height) of an image that is decoded to the end, and whether loading turns it.
+
+    Raises:
+        BadFile: it is missing or unreadable.
+    """
+    if not path.is_file() or is_plain(path):
+        return shown_size(decoded(path))
+    return read_bands(path).shape[1::-1], False
+
+
+@TRANSFORMS.register_module()
+class LoadMask(BaseTransform):
+    """Loads the mask of a `FolderDataset`'s item as class indices: mmseg's `LoadAnnotations`, of any kind of file."""
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Adds `gt_seg_map`, uint8 (H, W), uint16 beyond 255 classes.
+
+        Raises:
+            BadFile: it cannot be read, or holds what is no class; names the file.
+        """
+        results['gt_seg_map'] = results['read_label'](results['seg_map_path'])
+        results['seg_fields'].append('gt_seg_map')
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}()'

@@ -1,0 +1,193 @@
+"""A recipe fitted to a data set: its files, classes, kind of images and masks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmseg_volo.config import READ_KEYS
+from mmseg_volo.folders.classes import Labels
+from mmseg_volo.folders.masks import ignore_index
+from mmseg_volo.folders.plan import PATIENCE, Images
+
+ONLY_RGB = ('PhotoMetricDistortion', 'TablePhotoMetricDistortion', 'CLAHE')  # steps for 8-bit colours
+ORDER = ('type', 'data_preprocessor', 'backbone', 'neck', 'decode_head', 'auxiliary_head')  # of a model's parts
+CROPS = ('LoadRandomCrop', 'RandomCrop')
+
+
+class Name(str):
+    """A variable of the config to be."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def resolved(value: Any, space: Mapping[str, Any]) -> Any:
+    """A value with what its variables stand for.
+
+    Args:
+        value: of a config that `fit` has made.
+        space: this config.
+    """
+    if isinstance(value, Name):
+        return resolved(space[value], space)
+    if isinstance(value, Mapping):
+        return {key: resolved(v, space) for key, v in value.items()}
+    return type(value)(resolved(v, space) for v in value) if isinstance(value, (list, tuple)) else value
+
+
+def fit(
+    cfg: dict[str, Any],
+    labels: Labels,
+    images: Images,
+    weights: list[float] | None,
+    batch: int | None,
+    splits: Sequence[str],
+    data_root: str,
+    seed: int,
+) -> dict[str, Any]:
+    """A config that trains on lists of images: variables first, in which others of its values are named.
+
+    Args:
+        cfg: of `plan.recipe` or `plan.shipped`; changed.
+        labels: what masks mean.
+        images: what images are.
+        weights: of the classes, for the loss.
+        batch: images at a time; those of `cfg` if None.
+        splits: which lists there are, 'train', 'val' and perhaps 'test'.
+        data_root: folder of the data.
+        seed: of the training.
+    """
+    ignored = ignore_index(len(labels.classes))
+    variables = _variables(cfg, labels, weights, data_root, ignored)
+    _fit_model(cfg['model'], images, weights, ignored, len(labels.classes))
+    model = {key: cfg['model'][key] for key in (*ORDER, *cfg['model']) if key in cfg['model']}
+    pipelines = {
+        f'{role}_pipeline': _fit_steps(cfg[f'{role}_pipeline'], images, ignored)
+        for role in ('train', 'test', 'tta')
+        if f'{role}_pipeline' in cfg
+    }
+    loaders = _loaders(cfg, batch, splits, labels.rule.kind, ignored)
+    hooks = [*cfg.pop('custom_hooks', [])]
+    hooks.append(dict(type='EarlyStoppingHook', monitor='mIoU', rule='greater', min_delta=0.1, patience=PATIENCE))
+    metric = {**cfg['val_evaluator'], 'type': 'SegIoUMetric'}
+    if ignored != 255:
+        metric['ignore_index'] = Name('ignore_index')
+    own = dict(
+        **variables,
+        model=model,
+        **pipelines,
+        **loaders,
+        val_evaluator=metric,
+        test_evaluator=Name('val_evaluator'),
+        custom_hooks=hooks,
+        randomness=dict(seed=seed),
+    )
+    return {**own, **{key: value for key, value in cfg.items() if key not in own and key in READ_KEYS}}
+
+
+def _variables(
+    cfg: Mapping[str, Any], labels: Labels, weights: list[float] | None, data_root: str, ignored: int
+) -> dict[str, Any]:
+    found = dict(
+        data_root=data_root,
+        num_classes=len(labels.classes),
+        ignore_index=None if ignored == 255 else ignored,
+        class_weight=weights,
+        crop_size=cfg['crop_size'],
+    )
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _fit_model(model: dict[str, Any], images: Images, weights: list[float] | None, ignored: int, classes: int) -> None:
+    before = model['data_preprocessor']
+    before['size'] = Name('crop_size')
+    if ignored != 255:
+        before['seg_pad_val'] = Name('ignore_index')
+    if images.mean is not None:
+        for key in ('mean', 'std', 'bgr_to_rgb'):  # LoadBands normalises
+            before.pop(key, None)
+        model['backbone']['in_channels'] = len(images.mean)
+    for key in ('decode_head', 'auxiliary_head'):
+        heads = model.get(key) or []
+        for head in heads if isinstance(heads, list) else [heads]:
+            head['num_classes'] = Name('num_classes')
+            if classes == 2:  # else mmseg suggests to have one output
+                head['out_channels'] = Name('num_classes')
+            if ignored != 255:
+                head['ignore_index'] = Name('ignore_index')
+            loss = head.get('loss_decode')
+            if key == 'decode_head' and isinstance(loss, dict):
+                head['loss_decode'] = _loss(loss, weights)
+    if isinstance(model.get('test_cfg', {}).get('crop_size'), (tuple, list)):
+        model['test_cfg']['crop_size'] = Name('crop_size')
+
+
+def _loss(loss: Mapping[str, Any], weights: list[float] | None) -> dict[str, Any]:
+    """A cross-entropy with these class weights, or without; another loss as it is."""
+    if loss['type'] not in ('CrossEntropyLoss', 'WeightedCrossEntropy'):
+        return dict(loss)
+    kept = {key: value for key, value in loss.items() if key not in ('type', 'class_weight')}
+    if weights is None:
+        return dict(type='CrossEntropyLoss', **{'avg_non_ignore': True, **kept})
+    return dict(type='WeightedCrossEntropy', **kept, class_weight=Name('class_weight'))
+
+
+def _fit_steps(steps: Sequence[Mapping[str, Any]], images: Images, ignored: int) -> list[dict[str, Any]]:
+    """A pipeline for these images and masks."""
+    bands = images.mean is not None
+    load = dict(type='LoadBands', mean=[*(images.mean or ())], std=[*(images.std or ())], dtype=images.dtype)
+    found: list[dict[str, Any]] = []
+    for given in steps:
+        step = dict(given)
+        kind = step['type']
+        if kind in CROPS:
+            step['crop_size'] = Name('crop_size')
+            if ignored != 255:
+                step['ignore_index'] = Name('ignore_index')
+        if kind == 'LoadAnnotations':
+            step = dict(type='LoadMask')
+        elif kind == 'TestTimeAug':
+            step['transforms'] = [_fit_steps(group, images, ignored) for group in step['transforms']]
+        elif bands and kind in ONLY_RGB:
+            continue
+        elif bands and kind == 'LoadImageFromFile':
+            step = load
+        elif bands and kind == 'ContiguousRandomFlip':
+            step['type'] = 'RandomFlip'
+        elif bands and kind == 'LoadRandomCrop':
+            ratio = {key: step.pop(key) for key in ('scale', 'ratio_range')}
+            step.pop('use_cache', None)
+            found += [load, dict(type='LoadMask'), dict(type='RandomResize', **ratio, keep_ratio=True)]
+            step['type'] = 'RandomCrop'
+        found.append(step)
+    return found
+
+
+def _loaders(
+    cfg: Mapping[str, Any], batch: int | None, splits: Sequence[str], kind: str, ignored: int
+) -> dict[str, Any]:
+    given = cfg.get('train_dataloader', {})
+    count = given.get('num_workers', min(4, os.cpu_count() or 1))
+    workers = dict(num_workers=count, persistent_workers=count > 0)
+    batch = batch or given.get('batch_size', 2)
+
+    def loader(split: str, pipeline: str, images: int, sampler: dict[str, Any]) -> dict[str, Any]:
+        dataset = dict(
+            type='FolderDataset',
+            data_root=Name('data_root'),
+            ann_file=f'{{{{ fileDirname }}}}/{split}.csv',
+            classes='{{ fileDirname }}/classes.csv',
+            masks=kind,
+            **(dict(ignore_index=Name('ignore_index')) if ignored != 255 else {}),
+            pipeline=Name(pipeline),
+        )
+        return dict(batch_size=images, **workers, sampler=sampler, dataset=dataset)
+
+    plain = dict(type='DefaultSampler', shuffle=False)
+    return dict(
+        train_dataloader=loader('train', 'train_pipeline', batch, dict(type='DrawSampler', shuffle=True)),
+        val_dataloader=loader('val', 'test_pipeline', 1, plain),
+        test_dataloader=loader('test', 'test_pipeline', 1, plain) if 'test' in splits else Name('val_dataloader'),
+    )

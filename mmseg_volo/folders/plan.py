@@ -1,0 +1,271 @@
+"""A training of any data set: the recipe of a backbone or of a shipped config, fitted to what was found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
+
+from mmseg_volo import zoo
+from mmseg_volo.backbones.metaformer import ARCHS as METAFORMERS
+from mmseg_volo.config import CONFIGS, find_config, load_config, nearest, shipped_configs
+from mmseg_volo.errors import UsageError
+from mmseg_volo.weights import locate
+
+MODELS_BY_NAME = {
+    f'{"t2t_vit" if family == "T2TViT" else family.lower()}_{arch}': (family, arch)
+    for family, archs in zoo.ARCHS.items()
+    for arch in archs
+}
+CROP = 512  # pixels per side at most, ADE20K's recipes
+BATCH = 16  # images per update that the learning rates below are made for, ADE20K's recipes
+CPU_BATCH = 4
+EPOCHS = 150
+SAMPLES = (4_000, 640_000)  # that a training sees at least and at most: 250 and 40,000 updates of 16
+SCRATCH = 2  # times as many without ImageNet weights
+VALIDATIONS, PATIENCE = 20, 6  # of a training, and how many without a better score end it
+UNEVEN = 10  # fold difference of pixels per class that asks for weights
+
+
+@dataclass(frozen=True)
+class Images:
+    """What the images of a data set are."""
+
+    width: int  # median, if sizes differ
+    height: int
+    mixed: bool  # whether sizes differ
+    mean: tuple[float, ...] | None = None  # by channel, of images that are no 8-bit RGB
+    std: tuple[float, ...] | None = None
+    dtype: str = 'uint8'  # of their pixels
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a backbone starts from."""
+
+    checkpoint: str | None
+    pixels: int  # side of the images that it was trained on
+    note: str  # in words
+
+
+def is_shipped(name: str) -> bool:
+    """Whether a model is a config's, and not a backbone by its name.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if name in MODELS_BY_NAME:
+        return False
+    try:
+        find_config(name)
+    except UsageError:
+        known = [*MODELS_BY_NAME, *shipped_configs()]
+        raise UsageError(
+            f'--model {name} is no backbone (caformer_s18, volo_d1, ...: mmseg-volo weights list) and no config'
+            f'{nearest(name, known)}'
+        ) from None
+    return True
+
+
+def starting_weights(name: str, given: str | None) -> Start:
+    """The ImageNet weights of a backbone, fetched if need be.
+
+    Args:
+        name: e.g. 'caformer_s18'.
+        given: `--weights`: a source for `init_cfg`, 'none', or None for the published ones.
+
+    Raises:
+        UsageError: the given ones cannot be had.
+    """
+    if given == 'none':
+        return Start(None, 224, 'none, as --weights none says: from scratch')
+    family, arch = MODELS_BY_NAME[name]
+    rows = {row.checkpoint: row.pixels for row in zoo.available() if (row.family, row.arch) == (family, arch)}
+    if given:
+        path = locate(given)
+        if '://' not in given and not path.is_file():
+            raise FileNotFoundError(f'--weights {given}: no file at {path.absolute()}')
+        return Start(given if '://' in given else str(path.absolute()), rows.get(given, 224), given)
+    source = zoo.PUBLISHED[family][arch].weights
+    if source == zoo.NO_WEIGHTS:
+        return Start(None, 224, 'none are published: from scratch, which needs more data and time; see --weights')
+    try:
+        locate(source)
+    except UsageError as error:
+        return Start(None, 224, f'NONE, from scratch, as {error}')
+    return Start(source, rows.get(source, 224), f'{source}, ImageNet top-1 {zoo.PUBLISHED[family][arch].top1}')
+
+
+def crop_of(images: Images, size: Sequence[int] | None) -> tuple[int, int]:
+    """(Height, width) of training crops: `--size`, or as much of an image as goes into 512x512, by steps of 32."""
+    if size:
+        if len(size) > 2 or min(size) < 32:
+            raise UsageError(f'--size is SIDE or HEIGHT WIDTH of at least 32, got {" ".join(map(str, size))}')
+        return size[0], size[-1]
+    return tuple(min(CROP, max(64, side // 32 * 32)) for side in (images.height, images.width))
+
+
+def length_of(count: int, batch: int, epochs: float | None, scratch: bool) -> int:
+    """Iterations of a training of `count` images."""
+    samples = min(max(EPOCHS * count, SAMPLES[0]), SAMPLES[1]) * (SCRATCH if scratch else 1)
+    if epochs is not None:
+        if epochs <= 0:
+            raise UsageError(f'--epochs must be more than 0, got {epochs:g}')
+        samples = epochs * count
+    return max(1, math.ceil(samples / batch))
+
+
+def class_weights(pixels: Sequence[int]) -> list[float] | None:
+    """Weights of classes by their training pixels: the square root of ENet's 1 / ln(1.02 + share) (arXiv 1606.02147),
+    which has a mean of 1. None where the classes are even enough; 1 for a class without pixels.
+    """
+    counts = np.array(pixels, float)
+    held = counts > 0
+    if held.sum() < 2 or counts[held].max() < UNEVEN * counts[held].min():
+        return None
+    raw = 1 / np.log(1.02 + counts[held] / counts.sum())
+    weights = np.ones(len(counts))
+    weights[held] = np.sqrt(raw / raw.mean())
+    return [round(float(w), 2) for w in weights]
+
+
+def recipe(
+    model: str, start: Start, images: Images, crop: tuple[int, int], batch: int, iters: int, count: int
+) -> dict[str, Any]:
+    """A config for a backbone: UPerNet, crops, AdamW, with data sets that lack their files and classes.
+
+    Learning rates and weight decay are those of the family's shipped configs; from scratch 5e-4 and 0.05, as in
+    `benchmarks/camvid_from_scratch.py`; by the square root of the batch, where it is not theirs. `count` images are
+    trained on; validations are an epoch apart at least.
+    """
+    cfg = {}
+    for leaf in ('models/upernet', 'default_runtime'):
+        cfg.update(Config.fromfile(CONFIGS / '_base_' / f'{leaf}.py').to_dict())
+    cfg['crop_size'] = crop
+    cfg['model'].update(_model(model, start, cfg['model'], crop, images))
+    family = MODELS_BY_NAME[model][0]
+    lr, decay = (1e-4, 0.05) if family in METAFORMERS else (6e-5, 0.01)
+    lr, decay = (lr, decay) if start.checkpoint else (5e-4, 0.05)
+    cfg['optim_wrapper'] = dict(
+        type='OptimWrapper',
+        optimizer=dict(type='AdamW', lr=float(f'{lr * (batch / BATCH) ** 0.5:.2g}'), weight_decay=decay),
+        constructor='SegOptimWrapperConstructor',
+        clip_grad=dict(max_norm=1.0),
+    )
+    warm = min(1500, max(1, iters // 10))
+    cfg['param_scheduler'] = [
+        dict(type='LinearLR', start_factor=0.01, begin=0, end=warm, by_epoch=False),
+        dict(type='ProportionalPolyLR', eta_min=5e-6, power=1.0, begin=warm, end=max(iters, warm + 1), by_epoch=False),
+    ]
+    every = min(iters, max(math.ceil(iters / VALIDATIONS), math.ceil(count / batch)))
+    cfg['train_cfg'] = dict(type='SegTrainLoop', max_iters=iters, val_interval=every)
+    cfg['val_cfg'], cfg['test_cfg'] = dict(type='ValLoop'), dict(type='TestLoop')
+    cfg['default_hooks'] = dict(
+        timer=dict(type='IterTimerHook'),
+        logger=dict(type='LoggerHook', interval=min(50, every), log_metric_by_epoch=False),
+        param_scheduler=dict(type='ParamSchedulerHook'),
+        checkpoint=dict(type='SafeCheckpointHook', by_epoch=False, interval=every, save_best='mIoU', max_keep_ckpts=1),
+        sampler_seed=dict(type='DistSamplerSeedHook'),
+    )
+    cfg.update(_pipelines(images, crop))
+    cfg['val_evaluator'] = dict(type='SegIoUMetric', iou_metrics=['mIoU'])
+    return cfg
+
+
+def _model(name: str, start: Start, base: dict, crop: tuple[int, int], images: Images) -> dict[str, Any]:
+    family, arch = MODELS_BY_NAME[name]
+    with torch.device('meta'):
+        built = MODELS.build(dict(type=family, arch=arch))
+    millions = sum(p.numel() for p in built.parameters()) / 1e6
+    # of the shipped configs: 0.1 for VOLO-D1 and the like; larger ones need more
+    backbone = dict(type=family, arch=arch, drop_path_rate=0.1 if millions < 50 else 0.3)
+    if start.pixels != 224:
+        backbone['pretrain_img_size'] = start.pixels
+    if start.checkpoint:
+        backbone['init_cfg'] = dict(type='Pretrained', checkpoint=start.checkpoint)
+    dims, strides = [*built.out_channels], [*built.out_strides]
+    found = dict(backbone=backbone)
+    if strides != [4, 8, 16, 32]:
+        found['neck'] = dict(type='StridePyramid', in_channels=dims, in_strides=strides)
+    found['decode_head'] = dict(base['decode_head'], in_channels=dims)
+    found['auxiliary_head'] = dict(base['auxiliary_head'], in_channels=dims[2])
+    if images.width * images.height > 4 * max(crop[0] * crop[1], CROP**2):
+        found['test_cfg'] = dict(mode='slide', crop_size=crop, stride=tuple(side * 2 // 3 for side in crop))
+    return found
+
+
+def _pipelines(images: Images, crop: tuple[int, int]) -> dict[str, list[dict]]:
+    scale = (images.width, images.height)
+    load, end = [dict(type='LoadImageFromFile')], [dict(type='PackSegInputs')]
+    resize = [dict(type='Resize', scale=scale, keep_ratio=True)] if images.mixed else []
+    ratios = (0.75, 1.0, 1.25, 1.5, 1.75)
+    sizes = (
+        [dict(type='Resize', scale=tuple(int(side * r) for side in scale), keep_ratio=True) for r in ratios]
+        if images.mixed
+        else [dict(type='Resize', scale_factor=r, keep_ratio=True) for r in ratios]
+    )
+    flips = [dict(type='RandomFlip', prob=p, direction='horizontal') for p in (0.0, 1.0)]
+    tries = dict(type='TestTimeAug', transforms=[sizes, flips, [dict(type='LoadAnnotations')], end])
+    crop_step = dict(type='LoadRandomCrop', scale=scale, ratio_range=(0.5, 2.0), crop_size=crop, cat_max_ratio=0.75)
+    more = [dict(type='ContiguousRandomFlip', prob=0.5), dict(type='TablePhotoMetricDistortion')]
+    return dict(
+        train_pipeline=[crop_step, *more, *end],
+        test_pipeline=[*load, *resize, dict(type='LoadAnnotations'), *end],
+        tta_pipeline=[*load, tries],
+    )
+
+
+def shipped(name: str, crop: Sequence[int] | None, batch: int | None) -> dict[str, Any]:
+    """A shipped config, of which the data set is to be replaced; its training stays as it is.
+
+    Args:
+        name: see `find_config`.
+        crop: `--size`, instead of its own.
+        batch: images at a time, instead of its own.
+    """
+    cfg = load_config(name).to_dict()
+    cfg['train_pipeline'] = cfg['train_dataloader']['dataset']['pipeline']
+    own = tuple(cfg['model']['data_preprocessor'].get('size') or cfg.get('crop_size') or (CROP, CROP))
+    cfg['crop_size'] = crop_of(Images(0, 0, False), crop) if crop else own
+    if crop:
+        for step in cfg['train_pipeline']:
+            if 'crop_size' in step:
+                step['crop_size'] = cfg['crop_size']
+        if cfg['model'].get('test_cfg', {}).get('mode') == 'slide':
+            sides = cfg['crop_size']
+            cfg['model']['test_cfg'].update(crop_size=sides, stride=tuple(side * 2 // 3 for side in sides))
+    if batch:
+        cfg['train_dataloader']['batch_size'] = batch
+    cfg['default_hooks']['checkpoint'].setdefault('save_best', 'mIoU')
+    return cfg
+
+
+def set_length(cfg: dict[str, Any], iters: int) -> None:
+    """Makes a training longer or shorter: its schedules and intervals in proportion."""
+    factor = iters / cfg['train_cfg']['max_iters']
+    for schedule in cfg['param_scheduler']:
+        schedule.update({key: round(schedule[key] * factor) for key in ('begin', 'end') if key in schedule})
+        schedule['end'] = max(schedule.get('end', iters), schedule.get('begin', 0) + 1)
+    hook = cfg['default_hooks']['checkpoint']
+    hook['interval'] = max(1, round(hook['interval'] * factor))
+    loop = cfg['train_cfg']
+    loop.update(max_iters=iters, val_interval=max(1, round(loop['val_interval'] * factor)))
+
+
+def model_words(cfg: dict[str, Any]) -> str:
+    """A model in a few words."""
+    backbone, head = cfg['model']['backbone'], cfg['model']['decode_head']['type']
+    arch = backbone.get('arch', '')
+    return f'{backbone["type"]} {arch if isinstance(arch, str) else "of its own sizes"} + {head}'
+
+
+def absolute(path: str | Path) -> str:
+    """A path as a config holds it."""
+    return Path(path).absolute().as_posix()

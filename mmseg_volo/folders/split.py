@@ -1,0 +1,116 @@
+"""A validation split by a seed, in which no image has its equal or its near duplicate among the training images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mmseg_volo.errors import UsageError
+from mmseg_volo.folders.look import Facts
+
+COMPARED = 50_000  # images; of more, only equal thumbnails are found
+ALIKE = 0.05  # of the contrast of two images: a mean difference of their thumbnails up to this is a near duplicate
+ROUNDING = 0.25  # grey levels that are no difference
+TRIES = 200  # shuffles, of which the best is taken
+BLOCK = 2048
+
+
+def groups_of(facts: Sequence[Facts]) -> np.ndarray:
+    """A number for each image, the same for near duplicates: (n,) integers."""
+    thumbs = np.stack([fact.thumb.ravel() for fact in facts])
+    _, group = np.unique(thumbs, axis=0, return_inverse=True)
+    group = group.reshape(-1)
+    if len(facts) > COMPARED:
+        return group
+    parent = np.arange(group.max() + 1)
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    limit = (ROUNDING + ALIKE * thumbs.std(1)).astype(np.float32)
+    squares = (thumbs**2).sum(1)
+    for start in range(0, len(thumbs), BLOCK):
+        part = slice(start, start + BLOCK)
+        distance = squares[part, None] + squares - 2 * thumbs[part] @ thumbs.T
+        # the squares' own rounding: float32 keeps about seven digits of them
+        bound = np.minimum(limit[part, None], limit) ** 2 * thumbs.shape[1]
+        for i, j in zip(*np.nonzero(distance <= bound + 1e-6 * (squares[part, None] + squares)), strict=True):
+            if i + start < j:
+                parent[root(group[i + start])] = root(group[j])
+    return np.array([root(g) for g in group])
+
+
+def choose(
+    facts: Sequence[Facts], pixels: Sequence[Mapping[int, int]], classes: int, share: float | None, seed: int
+) -> tuple[list[int], list[str]]:
+    """Which images are for validation.
+
+    Args:
+        facts: of the images that are to be split.
+        pixels: of each image's mask, index of a class -> pixels.
+        classes: how many there are.
+        share: of validation; a fifth of up to 1000 images, else a tenth, if None.
+        seed: of the shuffles. Among some, that is taken which leaves no class without training or validation images if
+            any can, and whose classes have the most even shares.
+
+    Returns:
+        Their places in `facts`, ascending, and what is worth saying.
+
+    Raises:
+        UsageError: there are fewer than two images, or the share is none.
+    """
+    n = len(facts)
+    if n < 2:
+        raise UsageError(f'{n} image with a mask cannot be split into training and validation: at least 2 are needed')
+    share = (0.2 if n <= 1000 else 0.1) if share is None else share
+    if not 0 < share < 1:
+        raise UsageError(f'--val-share must lie between 0 and 1, got {share:g}')
+    wanted = min(max(1, round(share * n)), n - 1)
+    group, notes = groups_of(facts), []
+    sizes = np.bincount(np.unique(group, return_inverse=True)[1])
+    alike = int(sizes[sizes > 1].sum())
+    if sizes.max() > n - max(1, wanted // 2):
+        notes.append(f'{sizes.max()} of {n} images are near duplicates: they are split all the same, so that the score')
+        notes[-1] += ' says little'
+        group = np.arange(n)
+    elif alike:
+        notes.append(f'{alike} images have near duplicates, which stay on one side of the split')
+    holds = np.zeros((n, classes))
+    for i, found in enumerate(pixels):
+        for index, count in found.items():
+            if index < classes:
+                holds[i, index] = count
+    return _best(group, holds, wanted, seed), notes
+
+
+def _best(group: np.ndarray, holds: np.ndarray, wanted: int, seed: int) -> list[int]:
+    _, group = np.unique(group, return_inverse=True)
+    count = np.bincount(group)
+    # of each group: images with each class, and its pixels as a share of the class
+    images = np.zeros((len(count), holds.shape[1]))
+    np.add.at(images, group, holds > 0)
+    area = np.zeros_like(images)
+    np.add.at(area, group, holds / np.maximum(holds.sum(0), 1))
+    total, goal = images.sum(0), wanted / len(group)
+    rng = np.random.default_rng(seed)
+    best: tuple[float, np.ndarray] | None = None
+    for _ in range(TRIES):
+        order = rng.permutation(len(count))
+        filled = np.cumsum(count[order])
+        inside = order[: max(1, int(np.searchsorted(filled, wanted, side='right')))]
+        if len(inside) == len(count):
+            inside = inside[:-1]
+        here = images[inside].sum(0)
+        present = total > 0
+        lost = 10 * (here[present] == total[present]).sum() + (here[present] == 0).sum()
+        uneven = np.abs(area[inside].sum(0)[present] - goal).mean() if present.any() else 0
+        missing = abs(count[inside].sum() - wanted) / wanted
+        score = float(lost + uneven + missing)
+        if best is None or score < best[0]:
+            best = score, inside
+    chosen = np.isin(group, best[1]) if best else np.zeros(len(group), bool)
+    return np.flatnonzero(chosen).tolist()

@@ -1,0 +1,296 @@
+"""From a folder of images and masks to a config that trains on them: `mmseg-volo train --data FOLDER --model NAME`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+
+from mmseg_volo.datasets.check import remember
+from mmseg_volo.datasets.examine import IGNORED, Tally, named
+from mmseg_volo.datasets.survey import Files, columns, complain, judge
+from mmseg_volo.errors import UsageError
+from mmseg_volo.folders import plan
+from mmseg_volo.folders.classes import Labels, read_names, understand
+from mmseg_volo.folders.fit import fit, resolved
+from mmseg_volo.folders.layout import Layout, Pair, find_layout
+from mmseg_volo.folders.lists import class_text, list_text, spelled
+from mmseg_volo.folders.look import WAY, Facts, look_at_all
+from mmseg_volo.folders.memory import check_disk, fitting_batch
+from mmseg_volo.folders.split import choose
+from mmseg_volo.folders.table import class_table
+from mmseg_volo.folders.write import config_text, write_recipe
+
+RECIPE = 'recipe'  # folder below the work dir: the config, its lists, and what was understood
+SPLITS = ('train', 'val', 'test')
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user gives; all but the first two may be left out."""
+
+    data: str
+    model: str
+    classes: Sequence[str] = ()
+    ignore: Sequence[str] = ()
+    binary: bool = False
+    size: Sequence[int] | None = None
+    epochs: float | None = None
+    batch: int | None = None
+    weights: str | None = None
+    seed: int = 0
+    val_share: float | None = None
+    images: str | None = None
+    masks: str | None = None
+    skip_unpaired: bool = False
+    work_dir: str | None = None
+
+    @property
+    def place(self) -> Path:
+        """The work dir."""
+        name = f'{Path(self.data).absolute().with_suffix("").name}_{Path(self.model).stem}'
+        return Path(self.work_dir) if self.work_dir else Path('work_dirs') / name
+
+    @property
+    def config(self) -> Path:
+        """The config that is written."""
+        return self.place / RECIPE / f'{self.place.absolute().name}.py'
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a folder holds."""
+
+    layout: Layout
+    splits: Mapping[str, Sequence[Pair]]
+    facts: Mapping[Path, Facts]  # by image
+    labels: Labels
+    images: plan.Images
+    lines: Sequence[tuple[str, str]]  # of the table
+    notes: Sequence[str]
+
+
+def prepare_training(wishes: Wishes) -> Path:
+    """Looks at a folder, decides how to train on it, says it in a table and writes a config with lists of files.
+
+    Returns:
+        The config.
+
+    Raises:
+        FileNotFoundError, UsageError: something is wrong with the data or the wishes; nothing was written.
+    """
+    _check(wishes)
+    found = understand_folder(wishes)
+    report, sets = _report(found)
+    complain(report, WAY)
+    train = found.splits['train']
+    pixels = _pixels(train, found)
+    weights = plan.class_weights(pixels)
+    cfg, lines = _plan(wishes, found, weights)
+    text = config_text(cfg, _card(wishes, found, lines))
+    root = found.layout.root.absolute()
+    lists = {
+        f'{split}.csv': list_text([(pair.image.absolute(), pair.mask and pair.mask.absolute()) for pair in pairs], root)
+        for split, pairs in found.splits.items()
+    }
+    lists['classes.csv'] = class_text(
+        found.labels.classes, found.labels.rule.codes, found.labels.rule.ignored, found.labels.palette
+    )
+    table = '\n'.join(
+        [
+            columns([*found.lines, *lines]),
+            '',
+            class_table(
+                found.labels, {s: [found.facts[p.image] for p in ps] for s, ps in found.splits.items()}, weights
+            ),
+            *[f'note: {note}' for note in found.notes],
+        ]
+    )
+    print(table)
+    write_recipe(wishes.config.parent, {**lists, wishes.config.name: text, 'understood.txt': f'{table}\n'})
+    print(f'\n{wishes.config} is this training as a config: mmseg-volo train {shlex.quote(str(wishes.config))}')
+    remember(report, sets)  # the look before the training need not read all files again
+    return wishes.config
+
+
+def _check(wishes: Wishes) -> None:
+    if wishes.batch is not None and wishes.batch < 1:
+        raise UsageError(f'--batch must be at least 1, got {wishes.batch}')
+    plan.crop_of(plan.Images(64, 64, False), wishes.size)
+    plan.length_of(1, 1, wishes.epochs, False)
+    if plan.is_shipped(wishes.model) and wishes.weights:
+        raise UsageError(f'--weights is for a backbone: {wishes.model} is a config, which names its own')
+
+
+def understand_folder(wishes: Wishes) -> Found:
+    """What a folder holds and how it is split; reads every file once.
+
+    Raises:
+        FileNotFoundError, UsageError: see `prepare_training`.
+    """
+    layout = find_layout(Path(wishes.data).expanduser(), wishes.images, wishes.masks, wishes.skip_unpaired)
+    names, source = read_names(wishes.classes, layout.root)
+    facts = dict(
+        zip(
+            (pair.image for pair in layout.pairs),
+            look_at_all([(pair.image, pair.mask) for pair in layout.pairs]),
+            strict=True,
+        )
+    )
+    images = _images([facts[pair.image] for pair in layout.pairs])
+    masked = [facts[pair.image] for pair in layout.pairs if pair.mask is not None]
+    labels = understand(masked, names, source, wishes.ignore, wishes.binary)
+    splits, how, notes = _split(layout, facts, labels, wishes)
+    counts = ', '.join(f'{split} {len(pairs)}' for split, pairs in splits.items())
+    sizes = Counter(f'{f.size[0]}x{f.size[1]}' for f in facts.values())
+    size = (
+        f'of {next(iter(sizes))}'
+        if len(sizes) == 1
+        else f'of {len(sizes)} sizes, {images.width}x{images.height} median'
+    )
+    kind = '8-bit RGB' if images.mean is None else f'{len(images.mean)} channels of {masked[0].dtype}'
+    ignored = '; '.join(spelled(code) for code in labels.rule.ignored)
+    lines = [
+        ('data', str(layout.root)),
+        ('images', f'{len(facts)} {size}, {kind}; found as {layout.how}'),
+        ('masks', f'{labels.rule.kind}, {len(labels.classes)} classes; ignored: {ignored or "nothing"}'),
+        ('names', source or 'none given (--classes), so made up; --ignore VALUE leaves out what is no class'),
+        ('split', f'{counts}, {how}'),
+    ]
+    return Found(layout, splits, facts, labels, images, lines, [*layout.notes, *labels.notes, *notes])
+
+
+def _images(facts: Sequence[Facts]) -> plan.Images:
+    kinds = {(fact.channels, fact.dtype) for fact in facts}
+    if len(kinds) > 1:
+        said = ', '.join(sorted(f'{channels} channels of {dtype}' for channels, dtype in kinds))
+        raise UsageError(f'images are of several kinds ({said}): they must have the same channels and depth')
+    sizes = np.array([fact.size for fact in facts])
+    width, height = (int(side) for side in np.median(sizes, 0))
+    mixed = bool((sizes != sizes[0]).any())
+    if facts[0].sums is None:
+        return plan.Images(width, height, mixed)
+    count, total, squares = np.sum([fact.sums for fact in facts if fact.sums is not None], 0)
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    std[std == 0] = 1  # a channel without content
+    normal = (tuple(float(f'{v:.5g}') for v in values) for values in (mean, std))
+    return plan.Images(width, height, mixed, *normal, dtype=facts[0].dtype)
+
+
+def _split(
+    layout: Layout, facts: Mapping[Path, Facts], labels: Labels, wishes: Wishes
+) -> tuple[dict[str, list[Pair]], str, list[str]]:
+    """The pairs of each split, how they were split, and notes."""
+    found = {name: [pair for pair in layout.pairs if pair.split == name] for name in SPLITS}
+    rest = [pair for pair in layout.pairs if pair.split is None]
+    source = found['train'] + rest
+    if found['val']:
+        if not source:
+            raise UsageError(f'{layout.root}: there are validation images and no training images')
+        found['train'] = source
+        return {k: v for k, v in found.items() if v}, 'as the data say', []
+    seen = [facts[pair.image] for pair in source]
+    chosen, notes = choose(
+        seen, [labels.pixels(fact) for fact in seen], len(labels.classes), wishes.val_share, wishes.seed
+    )
+    picked = {*chosen}
+    splits = dict(
+        train=[pair for i, pair in enumerate(source) if i not in picked],
+        val=[pair for i, pair in enumerate(source) if i in picked],
+        test=found['test'],
+    )
+    return {k: v for k, v in splits.items() if v}, f'validation by seed {wishes.seed}', notes
+
+
+def _pixels(pairs: Sequence[Pair], found: Found) -> list[int]:
+    total: Counter[int] = Counter()
+    for pair in pairs:
+        total.update(found.labels.pixels(found.facts[pair.image]))
+    return [total[i] for i in range(len(found.labels.classes))]
+
+
+def _plan(wishes: Wishes, found: Found, weights: list[float] | None) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """The config, and lines of the table."""
+    count, own = len(found.splits['train']), plan.is_shipped(wishes.model)
+    root, splits = plan.absolute(found.layout.root), [*found.splits]
+    start = None if own else plan.starting_weights(wishes.model, wishes.weights)
+
+    def build(batch: int | None) -> dict[str, Any]:
+        if start is None:
+            base = plan.shipped(wishes.model, wishes.size, batch)
+            if wishes.epochs is not None:
+                batch = base['train_dataloader']['batch_size']
+                plan.set_length(base, plan.length_of(count, batch, wishes.epochs, False))
+        else:
+            iters = plan.length_of(count, batch or plan.CPU_BATCH, wishes.epochs, start.checkpoint is None)
+            crop = plan.crop_of(found.images, wishes.size)
+            base = plan.recipe(wishes.model, start, found.images, crop, batch or plan.CPU_BATCH, iters, count)
+        return fit(base, found.labels, found.images, weights, batch, splits, root, wishes.seed)
+
+    batch = wishes.batch
+    if batch is None and not own:
+        batch = plan.CPU_BATCH
+        if torch.cuda.is_available():
+            print('trying how many images the GPU takes at once', file=sys.stderr)
+            batch = fitting_batch(_as_config(build(batch)), len(found.images.mean or (0, 0, 0)), count)
+        batch = min(batch, max(2, count))
+    cfg = build(batch)
+    parameters = check_disk(_as_config(cfg), wishes.place)
+    images, iters = cfg['train_dataloader']['batch_size'], cfg['train_cfg']['max_iters']
+    lines = [
+        ('model', f'{plan.model_words(cfg)}, {parameters / 1e6:.1f} M parameters'),
+        ('weights', start.note if start else f'as {wishes.model} says'),
+        ('crops', '{}x{} (height x width)'.format(*cfg['crop_size'])),
+        (
+            'length',
+            f'{iters} iterations of {images} images = {iters * images / count:.0f} epochs; validated every '
+            f'{cfg["train_cfg"]["val_interval"]}; ends early after {plan.PATIENCE} validations without a better mIoU',
+        ),
+        ('loss', 'weighted by class, as their pixels differ much' if weights else 'all classes alike'),
+    ]
+    return cfg, lines
+
+
+def _as_config(cfg: Mapping[str, Any]) -> Config:
+    return Config({key: resolved(cfg[key], cfg) for key in ('model', 'crop_size')})
+
+
+def _card(wishes: Wishes, found: Found, lines: Sequence[tuple[str, str]]) -> str:
+    rows = '\n'.join(f'{name}: {said}' for name, said in [*found.lines[:1], *found.lines[1:], *lines])
+    return (
+        f'{Path(wishes.model).stem} on {found.layout.root.absolute().name}, written by mmseg-volo train --data; '
+        f'edit it as you like.\n\n{rows}'
+    )
+
+
+def _report(found: Found) -> tuple[dict[str, Any], dict[str, list[Files]]]:
+    """What the look before a training would find, and in which files, which then need not all be read again."""
+    labels = found.labels
+    names = {code: (*labels.classes, IGNORED)[min(i, len(labels.classes))] for code, i in labels.rule.index.items()}
+    sets, tallies = {}, {}
+    for role in ('train_dataloader', 'val_dataloader'):
+        pairs = found.splits[role.removesuffix('_dataloader')]
+        files = [(pair.image.absolute(), pair.mask and pair.mask.absolute()) for pair in pairs]
+        sets[role], tallies[role] = [Files(files, names, labels.classes)], Tally()
+        for pair, (image, mask) in zip(pairs, files, strict=True):
+            fact = found.facts[pair.image]
+            pixels = named(fact.recoded(labels.rule.kind), names)
+            tallies[role].add(image, mask, (f'{fact.size[0]}x{fact.size[1]}', pixels, fact.turned))
+    return judge(sets, tallies, {}, []), sets
+
+
+def say_best(wishes: Wishes) -> None:
+    """After a training: where its best weights are, and what to do with them."""
+    found = sorted(wishes.place.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
+    if found:
+        best = shlex.quote(str(found[-1]))
+        print(f'the best weights are {best}: mmseg-volo predict {best} IMAGES --out FOLDER')

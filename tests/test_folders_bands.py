@@ -1,0 +1,92 @@
+"""Images that are no 8-bit RGB, from the file to the prediction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import folder_data as fd
+import numpy as np
+import pytest
+from PIL import Image
+from test_folders_train import apart, train  # noqa: F401
+
+from mmseg_volo.datasets.examine import BadFile
+from mmseg_volo.errors import UsageError
+from mmseg_volo.folders import bands
+from mmseg_volo.folders.bands import LoadBands, as_picture, is_plain, read_bands
+from mmseg_volo_cli import main
+
+PIXELS = np.random.default_rng(0).integers(0, 60000, (12, 20, 6)).astype(np.uint16)
+
+
+def write_tiff(path: Path, pixels: np.ndarray) -> None:
+    rasterio = pytest.importorskip('rasterio')
+    height, width, count = pixels.shape
+    with rasterio.open(path, 'w', 'GTiff', width, height, count, dtype=pixels.dtype) as file:
+        file.write(pixels.transpose(2, 0, 1))
+
+
+@pytest.mark.filterwarnings('ignore::rasterio.errors.NotGeoreferencedWarning')
+@pytest.mark.parametrize('count', [1, 3, 4, 6])
+def test_channels_come_in_the_order_of_the_file(tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tiff(tmp_path / 'a.tif', PIXELS[..., :count])
+    np.save(tmp_path / 'a.npy', PIXELS[..., :count])
+    assert not is_plain(tmp_path / 'a.tif') and not is_plain(tmp_path / 'a.npy')
+    for name in ('a.tif', 'a.npy'):
+        np.testing.assert_array_equal(read_bands(tmp_path / name), PIXELS[..., :count])
+    monkeypatch.setattr(bands, '_rasterio', lambda: None)
+    if count > 1:
+        with pytest.raises(UsageError, match='pip install rasterio'):
+            read_bands(tmp_path / 'a.tif')
+    else:
+        np.testing.assert_array_equal(read_bands(tmp_path / 'a.tif'), PIXELS[..., :count])
+
+
+def test_what_is_plain(tmp_path: Path) -> None:
+    rgb = (PIXELS[..., :3] >> 8).astype(np.uint8)
+    for mode, suffix in (('RGB', 'jpg'), ('RGBA', 'png'), ('L', 'png'), ('P', 'png'), ('RGB', 'tif'), ('1', 'png')):
+        path = tmp_path / f'{mode}.{suffix}'
+        Image.fromarray(rgb).convert(mode).save(path)
+        assert is_plain(path), path
+    cv2.imwrite(str(tmp_path / 'deep.png'), PIXELS[..., :3])
+    cv2.imwrite(str(tmp_path / 'grey.png'), PIXELS[..., 0])
+    assert not is_plain(tmp_path / 'deep.png') and not is_plain(tmp_path / 'grey.png')
+    np.testing.assert_array_equal(read_bands(tmp_path / 'deep.png'), PIXELS[..., 2::-1])
+
+
+def test_broken_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / 'a.npy').write_bytes(b'nothing')
+    (tmp_path / 'a.tif').write_bytes(b'II*\x00nothing')
+    np.save(tmp_path / 'words.npy', np.array([['a', 'b']]))
+    for name in ('a.npy', 'a.tif', 'words.npy', 'none.npy'):
+        with pytest.raises(BadFile, match=name):
+            read_bands(tmp_path / name)
+
+
+def test_normalised_by_channel_and_held_to_its_kind() -> None:
+    load = LoadBands([1.0, 2.0], [2.0, 4.0], 'uint16')
+    image = np.full((2, 2, 2), 5, np.uint16)
+    np.testing.assert_array_equal(load(dict(img=image))['img'][0, 0], [2.0, 0.75])
+    with pytest.raises(UsageError, match='2 channels of uint8, expected 2 of uint16, as in training'):
+        load(dict(img=image.astype(np.uint8)))
+    with pytest.raises(UsageError, match='1 channels'):
+        load(dict(img=image[..., :1]))
+
+
+@pytest.mark.parametrize('image, suffix', [(fd.deep, '.png'), (fd.five_channels, '.npy')], ids=['16 bits', '5'])
+def test_every_command_takes_them(image: fd.Write, suffix: str, capsys: pytest.CaptureFixture) -> None:
+    data = fd.write(Path('data'), 4, image=image, suffix=suffix)
+    assert train(data, '--plan-only') == 0
+    config = 'work/recipe/work.py'
+    assert main(['check', config]) == 0
+    assert main(['train', config, '--no-amp', '--work-dir', 'again']) == 0
+    (best,) = map(str, Path('again').glob('best*.pth'))
+    assert main(['test', config, best, '--show-dir', 'shown', '--out', 'masks']) == 0
+    assert main(['test', config, best, '--format-only', '--out', 'sent']) == 0
+    (shown,), (mask,) = Path('shown').rglob('*.jpg'), Path('sent').glob('*.png')
+    assert Image.open(mask).size == (fd.SIDE, fd.SIDE) and Image.open(shown).width == 3 * fd.SIDE
+    assert as_picture(data / 'images' / f'00{suffix}').shape == (fd.SIDE, fd.SIDE, 3)
+    if suffix == '.png':
+        assert main(['predict', best, str(data / 'images'), '--out', 'predicted']) == 0
+        assert len([*Path('predicted/masks').iterdir()]) == 4

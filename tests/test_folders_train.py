@@ -1,0 +1,285 @@
+"""`mmseg-volo train --data FOLDER --model NAME`, as a user calls it."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+import folder_data as fd
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DATASETS, MODELS, DefaultScope
+from PIL import Image
+from small import write_config
+
+import mmseg_volo
+from mmseg_volo.config import load_config
+from mmseg_volo.cost import build_on_meta
+from mmseg_volo.datasets import check
+from mmseg_volo.errors import UsageError
+from mmseg_volo.folders import memory, plan, start
+from mmseg_volo.folders.classes import Labels
+from mmseg_volo.folders.fit import fit
+from mmseg_volo.folders.lists import read_classes
+from mmseg_volo.folders.masks import MaskRule
+from mmseg_volo.folders.write import config_text, literal
+from mmseg_volo_cli import main
+
+QUICK = 'train_cfg = dict(max_iters=2, val_interval=2)\ndefault_hooks = dict(checkpoint=dict(interval=2))\n'
+lay_camvid = runpy.run_path(str(ROOT / 'benchmarks/camvid_as_folder.py'))['lay']
+
+
+@pytest.fixture(autouse=True)
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
+
+
+def train(data: Path, *options: str, model: str | Path | None = None) -> int:
+    """The status of a training of two iterations, which writes one checkpoint, and the best one."""
+    model = model or write_config(Path.cwd(), QUICK)
+    return main(['train', '--data', str(data), '--model', str(model), '--work-dir', 'work', '--no-amp', *options])
+
+
+def weights(path: str) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)['state_dict']
+
+
+@pytest.mark.parametrize(
+    'mask, image, suffix, classes',
+    [
+        (fd.as_colours, fd.rgb, '.png', 3),
+        (fd.as_palette, fd.rgb, '.jpg', 3),
+        (fd.as_black_and_white, fd.rgb, '.png', 2),
+        (fd.as_sixteen_bits, fd.rgb, '.png', 300),
+    ],
+    ids=['colours', 'palette', 'binary', '300 classes'],
+)
+def test_trains_and_predicts(
+    mask: fd.Write, image: fd.Write, suffix: str, classes: int, capsys: pytest.CaptureFixture
+) -> None:
+    data = fd.write(Path('data'), 6, mask, image, suffix)
+    assert train(data) == 0
+    said = capsys.readouterr().out
+    assert 'train 5, val 1, validation by seed 0' in said
+    assert 'the best weights are work/best_mIoU_iter_2.pth' in said
+    (best,) = Path('work').glob('best_mIoU_iter_2.pth')
+    found = mmseg_volo.predict(mmseg_volo.load(best, device='cpu'), data / 'images' / f'03{suffix}')
+    assert found.mask.shape == (fd.SIDE, fd.SIDE) and len(found.classes) == classes
+
+
+def test_the_config_alone_trains_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, 'survey', None)  # every file was looked at once
+    data = fd.write(Path('data'), 6, fd.as_colours)
+    names = ['none=0,0,0', 'red=200,30,30', 'blue=30,30,200']
+    assert train(data, '--classes', *names, '--ignore', '0,0,0', '--seed', '5') == 0
+    recipe = Path('work/recipe').rename('moved')
+    tool = runpy.run_path(str(ROOT / 'tools/train.py'))['main']
+    assert tool(['train', str(recipe / 'work.py'), '--work-dir', 'again', '--no-amp']) == 0
+    one, other = weights('work/iter_2.pth'), weights('again/iter_2.pth')
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    cfg = load_config(recipe / 'work.py')
+    assert cfg.randomness.seed == 5 and cfg.num_classes == 2
+    stops = [hook for hook in cfg.custom_hooks if hook.type == 'EarlyStoppingHook']
+    assert [hook.monitor for hook in stops] == ['mIoU']
+
+
+def test_resume_takes_the_plan_as_it_was(capsys: pytest.CaptureFixture) -> None:
+    data = fd.write(Path('data'), 6)
+    assert train(data, '--epochs', '1') == 0
+    before = Path('work/recipe/work.py').read_text()
+    assert train(data, '--epochs', '2') == 2
+    assert '--resume goes on with it as it was' in capsys.readouterr().err
+    assert train(data, '--epochs', '2', '--resume') == 0
+    assert Path('work/recipe/work.py').read_text() == before
+
+
+@pytest.mark.parametrize(
+    'options, said',
+    [
+        (['--model', 'caformer_s19'], 'is no backbone .* did you mean caformer_s18'),
+        (['--epochs', '0'], '--epochs must be more than 0'),
+        (['--size', '8'], 'at least 32'),
+        (['--batch', '0'], '--batch must be at least 1'),
+        (['--launcher', 'pytorch'], '--plan-only'),
+        (['--data', 'none'], 'no folder at .*none'),
+    ],
+)
+def test_wishes_that_cannot_be(options: list[str], said: str, capsys: pytest.CaptureFixture) -> None:
+    assert train(fd.write(Path('data'), 2), *options) == 2
+    assert re.search(said, capsys.readouterr().err)
+    assert not Path('work').exists()
+
+
+def test_config_or_data(capsys: pytest.CaptureFixture) -> None:
+    for given in ([], ['volo_demo', '--data', 'x'], ['--data', 'x']):
+        assert main(['train', *given]) == 2
+        assert 'either a config, or both --data FOLDER and --model NAME' in capsys.readouterr().err
+
+
+def test_copies_across_the_data_s_own_split_are_named(capsys: pytest.CaptureFixture) -> None:
+    for split in ('train', 'val'):
+        fd.write(Path('data') / split, 3)
+    assert train(Path('data')) == 2
+    assert 'copies of training images' in capsys.readouterr().err
+    assert not Path('work').exists()
+
+
+def test_interrupted_before_the_training(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(start, 'look_at_all', stop)
+    assert train(fd.write(Path('data'), 2)) == 130
+    assert 'Ctrl-C' in capsys.readouterr().err
+    assert not Path('work').exists()
+
+
+def test_a_small_disk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(memory.shutil, 'disk_usage', lambda path: type('Usage', (), dict(free=1000)))
+    assert train(fd.write(Path('data'), 4)) == 2
+    assert 'GB free, and checkpoints of this model' in capsys.readouterr().err
+    assert not Path('work').exists()
+
+
+def test_a_full_disk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr('mmseg_volo.folders.write.write_whole', full)
+    assert train(fd.write(Path('data'), 4)) == 2
+    assert 'recipe cannot be written (No space left on device): make room' in capsys.readouterr().err
+
+
+def test_no_weights_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('MMSEG_VOLO_OFFLINE', '1')
+    found = plan.starting_weights('caformer_s18', None)
+    assert found.checkpoint is None and 'NONE, from scratch' in found.note and 'fetch it by hand' in found.note
+    assert 'none are published' in plan.starting_weights('coatnet_0', None).note
+    with pytest.raises(UsageError, match='fetch it by hand'):
+        plan.starting_weights('caformer_s18', 'timm://caformer_s18.sail_in1k_384')
+
+
+@pytest.mark.parametrize(
+    'name, classes, channels',
+    [
+        ('volo_d1', 2, 5),
+        ('caformer_s18', 300, 3),
+        ('t2t_vit_14', 300, 5),
+        ('coatnet_rmlp_2_rw', 2, 3),
+        ('randformer_s12', 19, 4),
+    ],
+)
+def test_every_family_has_a_recipe(name: str, classes: int, channels: int, tmp_path: Path) -> None:
+    pixels = 384 if name.startswith('coatnet') else 224
+    normal = () if channels == 3 else ((1.0,) * channels, (2.0,) * channels)
+    images = plan.Images(2000, 1000, True, *normal)
+    weights = plan.Start('x.pth', pixels, '')
+    cfg = plan.recipe(name, weights, images, plan.crop_of(images, None), 8, plan.length_of(300, 8, None, False), 300)
+    labels = Labels(MaskRule('values', [*range(classes)]), tuple(f'c{i}' for i in range(classes)), None)
+    text = config_text(fit(cfg, labels, images, None, 8, ('train', 'val'), '/data', 0), 'A test.')
+    (tmp_path / 'config.py').write_text(text)
+    assert max(map(len, text.splitlines())) <= 120
+    model = build_on_meta(load_config(tmp_path / 'config.py')).eval()
+    with torch.device('meta'):
+        maps = model.extract_feat(torch.empty(1, channels, *cfg['crop_size']))
+        assert model.decode_head(maps).shape == (1, classes, 128, 128)
+    assert model.decode_head.ignore_index == (255 if classes < 256 else 65535)
+
+
+def test_a_gpu_takes_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def step(model: torch.nn.Module, images: int, *_: Any) -> None:
+        tried.append(images)
+        if images > 4:
+            raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(torch.nn.Module, 'cuda', lambda self, *_: self)
+    for name, value in (('memory_allocated', 0), ('max_memory_allocated', 0), ('mem_get_info', (1 << 40, 1 << 40))):
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    for name in ('reset_peak_memory_stats', 'empty_cache'):
+        monkeypatch.setattr(torch.cuda, name, lambda: None)
+    cfg = load_config(write_config(Path.cwd(), 'crop_size = (64, 64)\n'))
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        model = revert_sync_batchnorm(MODELS.build(cfg.model)).train()
+    memory._step(model, 2, 3, (64, 64))
+    assert all(p.grad is not None for p in model.parameters())
+    monkeypatch.setattr(memory, '_step', step)
+    assert memory.fitting_batch(cfg, 3, 100) == 4 and tried == [16, 8, 4]
+    assert memory.fitting_batch(cfg, 3, 2) == 2
+
+
+def test_source_of_values() -> None:
+    value = dict(a=[dict(type='X', b=(1,), c=list(range(80)))], d={'x-y': None}, e='it\'s "so"')
+    assert eval(literal(value, 0, 0)) == value
+
+
+def items(dataset: dict, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Images and labels of a data set through its pipeline, with one seed for each."""
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        built, found = DATASETS.build(dataset), []
+    for i in range(count):
+        np.random.seed(i)
+        item = built[i]
+        found.append((item['inputs'].numpy(), item['data_samples'].gt_sem_seg.data.numpy()))
+    return found
+
+
+def test_camvid_as_a_folder_is_the_camvid_config(camvid: Path, capsys: pytest.CaptureFixture) -> None:
+    """The same pixels and indices, and bit for bit the same weights after training."""
+    frames, own = 3, Path('own')
+    for split in ('train', 'test'):
+        for part, suffix in (('images', 'jpg'), ('labels', 'png')):
+            (own / part / split).mkdir(parents=True)
+            files = sorted((camvid / part / split).glob(f'*.{suffix}'))
+            for path in files[:: len(files) // frames][:frames]:
+                (own / part / split / path.name).symlink_to(path)
+    data = lay_camvid(camvid, Path('data'), frames)
+    assert train(data, '--plan-only', model='volo_camvid') == 0
+    theirs = load_config('volo_camvid', dict(data_root='own'))
+    ours = load_config('work/recipe/work.py')
+    classes, _, _, palette = read_classes(Path('work/recipe/classes.csv'))
+    known = DATASETS.get('CamVidDataset').METAINFO
+    assert (classes, [*map(list, palette)]) == (known['classes'], known['palette'])
+    for role in ('train_dataloader', 'val_dataloader'):
+        pairs = zip(items(ours[role].dataset, frames), items(theirs[role].dataset, frames), strict=True)
+        for one, other in pairs:
+            assert np.array_equal(one[0], other[0]) and np.array_equal(one[1], other[1])
+    short = 'train_cfg.max_iters=2 train_cfg.val_interval=3 default_hooks.checkpoint.interval=2 randomness.seed=1'
+    for config, root in (('work/recipe/work.py', 'data'), ('volo_camvid', 'own')):
+        options = [f'data_root={root}', *short.split(), 'train_dataloader.batch_size=2']
+        options += [f'{role}_dataloader.num_workers=0' for role in ('train', 'val')]
+        options += [f'{role}_dataloader.persistent_workers=False' for role in ('train', 'val')]
+        loss = ','.join(map(str, theirs.class_weight))  # those of all frames
+        options.append(f'model.decode_head.loss_decode.class_weight=[{loss}]')
+        assert main(['train', config, '--no-amp', '--work-dir', f'run_{root}', '--cfg-options', *options]) == 0
+    one, other = weights('run_data/iter_2.pth'), weights('run_own/iter_2.pth')
+    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_what_was_understood_is_said(capsys: pytest.CaptureFixture) -> None:
+    data = fd.write(Path('data'), 10, fd.as_palette)
+    assert train(data, '--plan-only', '--classes', 'floor', 'box', 'ball', '--val-share', '0.3') == 0
+    said = capsys.readouterr().out
+    for part in ('10 of 64x64, 8-bit RGB', 'images + masks, by name', 'train 7, val 3', 'floor', 'ball'):
+        assert part in said, said
+    assert said.startswith(Path('work/recipe/understood.txt').read_text())
+    assert not list(Path('work').glob('*.pth'))
+    names, codes, ignored, palette = read_classes(Path('work/recipe/classes.csv'))
+    assert (names, codes, ignored) == (('floor', 'box', 'ball'), [0, 1, 2], [])
+    assert palette == [(0, 0, 0), (200, 30, 30), (30, 30, 200)]
+
+
+def test_sizes_may_differ(capsys: pytest.CaptureFixture) -> None:
+    data = fd.write(Path('data'), 6)
+    for part in ('images', 'masks'):
+        path = data / part / '02.png'
+        Image.open(path).crop((0, 0, 50, 40)).save(path)
+    assert train(data) == 0
+    assert 'of 2 sizes, 64x64 median' in capsys.readouterr().out
