@@ -67,7 +67,8 @@ def load(
     from mmseg_volo.config import load_config
     from mmseg_volo.processor import prepare
 
-    given = str(config_or_checkpoint)
+    given = config_or_checkpoint
+    given = str((given.filename or 'the config') if isinstance(given, Config) else given)
     weights: dict[str, Any] | None = None
     if not isinstance(config_or_checkpoint, Config) and given.endswith(CHECKPOINT_SUFFIXES):
         if checkpoint is not None:

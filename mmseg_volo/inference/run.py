@@ -161,7 +161,7 @@ class _Run:
 
 
 def _read(items: Sequence[Item], bands: bool) -> Iterator[tuple[Item, Any]]:
-    """Each with its pixels (with `bands` what to look at), an open raster, none of a video, or why it cannot be read."""
+    """Each with its pixels (with `bands` to look at only), an open raster, none of a video, or why it is unreadable."""
     for item in items:
         source = None
         try:
