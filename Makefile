@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: demo test lint rehearse clean
+.PHONY: demo test lint rehearse bench clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): requirements.txt requirements-dev.txt setup.py
@@ -20,7 +20,7 @@ demo: $(STAMP)  ## makes a data set, trains a small VOLO on it, evaluates it, dr
 	$(BIN)/python tools/demo.py
 
 test: lint  ## ruff and pytest
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -28,6 +28,9 @@ lint: $(STAMP)
 
 rehearse: $(STAMP)  ## every experiment, shrunken, through the tools
 	REHEARSE=all $(BIN)/python -m pytest -q tests/test_rehearsal.py
+
+bench: $(STAMP)  ## all benchmarks, to benchmarks/RESULTS.md
+	$(BIN)/python benchmarks/run_all.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache

@@ -88,17 +88,27 @@ def report(about: str, rows: Sequence[Mapping[str, Any]], args: argparse.Namespa
     print(f'{about}; 1 thread, medians of {args.runs} runs in turns')
     for row in cells:
         print('  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    save(about, rows, args)
+
+
+def save(about: str, rows: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> None:
+    """Writes rows with the machine and the versions where `--json` says, if it does."""
     if args.json:
         found = dict(
             about=about,
             date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
-            machine=f'{platform.machine()}, {processor()}, Python {platform.python_version()}',
+            machine=f'{platform.machine()}, {processor()}, {device()}, Python {platform.python_version()}',
             versions={name: version(name) for name in PACKAGES},
-            threads=1,
+            threads=torch.get_num_threads(),
             runs=args.runs,
             rows=[dict(row) for row in rows],
         )
         args.json.write_text(json.dumps(found, indent=1) + '\n')
+
+
+def device() -> str:
+    """The GPU's name, or that there is none."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else 'no GPU'
 
 
 def processor() -> str:

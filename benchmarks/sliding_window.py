@@ -16,18 +16,15 @@ import argparse
 import copy
 import ctypes
 import gc
-import json
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from measure import save
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from mmseg.structures import SegDataSample
@@ -193,18 +190,7 @@ def report(rows: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> None:
     for name in rows[0]:
         values = [row[name] for row in rows]
         print(f'{name:<30}', *(f'{v:>14.4g}' if isinstance(v, float) else f'{v:>14}' for v in values))
-    if args.json:
-        found = dict(
-            about=__doc__.splitlines()[0],
-            date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
-            machine=f'{platform.machine()}, {DEVICE}, Python {platform.python_version()}',
-            versions={name: version(name) for name in ('torch', 'numpy')},
-            threads=args.threads,
-            runs=args.runs,
-            network=args.config,
-            rows=[*rows],
-        )
-        args.json.write_text(json.dumps(found, indent=1) + '\n')
+    save(f'{__doc__.splitlines()[0]} Network of {args.config}', rows, args)
 
 
 def main() -> None:

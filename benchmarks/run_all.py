@@ -1,0 +1,88 @@
+"""Runs all benchmarks and writes benchmarks/RESULTS.md: `python benchmarks/run_all.py [NAME...]`, or `make bench`.
+
+What a name did not run for keeps the table that it has. Nothing else should run on the machine meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+KEPT = HERE / 'results'
+COMMANDS = {
+    'outlook_attention': (),
+    'backbones': ('--runs', '5'),
+    'backbones_compiled': ('--runs', '5', '--compile', '--sizes', '224'),
+    'cpu_prediction': ('--runs', '5'),
+    'sliding_window': (),
+    'pipeline': (),
+    'metric': (),
+    'startup': ('--runs', '5'),
+    'growth': ('--runs', '5'),
+}
+SCRIPTS = {'backbones_compiled': 'backbones'}  # others are named as their script
+HEADER = """# Results
+
+`make bench` (`python benchmarks/run_all.py [NAME...]`) wrote this. Ratios count: both sides ran in turns in one
+process, on the same inputs, and gave the same results. Seconds are those of the machine.
+"""
+
+
+def run(name: str, path: Path) -> int:
+    """Runs one benchmark, shows what it prints, and gives its exit status."""
+    script = HERE / f'{SCRIPTS.get(name, name)}.py'
+    print(f'--- {name}', flush=True)
+    return subprocess.run([sys.executable, str(script), *COMMANDS[name], '--json', str(path)]).returncode
+
+
+def cell(value: Any) -> str:
+    if value is None:
+        return ''
+    return f'{value:.3g}' if isinstance(value, float) else str(value)
+
+
+def section(name: str, found: Mapping[str, Any]) -> str:
+    """The part of the page about one benchmark."""
+    script = SCRIPTS.get(name, name)
+    command = ' '.join(['python', f'benchmarks/{script}.py', *COMMANDS[name]])
+    versions = ', '.join(f'{package} {number}' for package, number in found['versions'].items())
+    keys = [*found['rows'][0]]
+    lines = ['| ' + ' | '.join(keys) + ' |', '|' + '---|' * len(keys)]
+    lines += ['| ' + ' | '.join(cell(row[key]) for key in keys) + ' |' for row in found['rows']]
+    about = (
+        f'`{command}`, {found["date"][:10]}; {found["machine"]}; {found["threads"]} thread(s), {found["runs"]} runs; '
+    )
+    picture = '\n![growth](growth.png)\n' if name == 'growth' else ''
+    return f'## {found["about"]}\n\n{about}{versions}.\n{picture}\n' + '\n'.join(lines) + '\n'
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('names', nargs='*', metavar='NAME', help=f'any of {", ".join(COMMANDS)}; all if not given')
+    names = parser.parse_args().names or [*COMMANDS]
+    if unknown := [name for name in names if name not in COMMANDS]:
+        parser.error(f'no benchmark {", ".join(unknown)}; there are {", ".join(COMMANDS)}')
+    KEPT.mkdir(exist_ok=True)
+    failed = []
+    for name in names:
+        start = time.monotonic()
+        if run(name, KEPT / f'{name}.json'):
+            failed.append(name)
+        print(f'--- {name} took {time.monotonic() - start:.0f} s\n', flush=True)
+        parts = {each: KEPT / f'{each}.json' for each in COMMANDS}
+        page = [section(each, json.loads(path.read_text())) for each, path in parts.items() if path.is_file()]
+        (HERE / 'RESULTS.md').write_text('\n'.join([HEADER, *page]))
+    if failed:
+        print(f'failed: {", ".join(failed)}', file=sys.stderr)
+    return bool(failed)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
