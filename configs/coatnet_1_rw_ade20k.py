@@ -6,7 +6,7 @@ slide stride (341, 341), auxiliary head 0.4, timm's weights at 224.
 Command: torchrun --nproc_per_node 8 tools/train.py configs/coatnet_1_rw_ade20k.py --launcher pytorch
          (8 GPUs x 2 images)
 Test:    tools/test.py configs/coatnet_1_rw_ade20k.py CHECKPOINT --tta
-Cost: estimated 3.0 h on 8 A100 at 15 % of their bf16 peak, 7 GB each (tools/recipe_cost.py); not measured.
+Cost: estimated 1.9 h on 8 A100 at 15 % of their bf16 peak, 6 GB each (tools/recipe_cost.py); not measured.
 Published: no number. Ours: not trained by us.
 """
 

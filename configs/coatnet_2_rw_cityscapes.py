@@ -6,7 +6,7 @@ path 0.3, slide stride (768, 768), auxiliary head 0.4, timm's weights at 224.
 Command: torchrun --nproc_per_node 4 tools/train.py configs/coatnet_2_rw_cityscapes.py --launcher pytorch
          (4 GPUs x 2 images)
 Test:    tools/test.py configs/coatnet_2_rw_cityscapes.py CHECKPOINT --tta
-Cost: estimated 8.6 h on 4 A100 at 15 % of their bf16 peak, 19 GB each (tools/recipe_cost.py); not measured.
+Cost: estimated 6.3 h on 4 A100 at 15 % of their bf16 peak, 18 GB each (tools/recipe_cost.py); not measured.
 Published: no number. Ours: not trained by us.
 """
 

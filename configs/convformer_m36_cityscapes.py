@@ -6,7 +6,7 @@ head 0.4, ImageNet-1k weights at 224.
 Command: torchrun --nproc_per_node 4 tools/train.py configs/convformer_m36_cityscapes.py --launcher pytorch
          (4 GPUs x 2 images)
 Test:    tools/test.py configs/convformer_m36_cityscapes.py CHECKPOINT --tta
-Cost: estimated 6.3 h on 4 A100 at 15 % of their bf16 peak, 25 GB each (tools/recipe_cost.py); not measured.
+Cost: estimated 4.1 h on 4 A100 at 15 % of their bf16 peak, 24 GB each (tools/recipe_cost.py); not measured.
 Published: no number. Ours: not trained by us.
 """
 

@@ -5,7 +5,7 @@ Recipe: SegFormer's own (arXiv 2105.15203): AdamW 6e-5, weight decay 0.01, learn
 Command: torchrun --nproc_per_node 8 tools/train.py configs/t2t_vit_14_ade20k_segformer.py --launcher pytorch
          (8 GPUs x 2 images)
 Test:    tools/test.py configs/t2t_vit_14_ade20k_segformer.py CHECKPOINT --tta
-Cost: estimated 0.9 h on 8 A100 at 15 % of their bf16 peak, 3 GB each (tools/recipe_cost.py); not measured.
+Cost: estimated 0.6 h on 8 A100 at 15 % of their bf16 peak, 3 GB each (tools/recipe_cost.py); not measured.
 Published: no number for T2T-ViT on ADE20K. Ours: not trained by us.
 """
 

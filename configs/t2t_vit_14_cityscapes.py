@@ -7,7 +7,7 @@ slide stride (768, 768), ImageNet-1k weights at 224.
 Command: torchrun --nproc_per_node 4 tools/train.py configs/t2t_vit_14_cityscapes.py --launcher pytorch
          (4 GPUs x 2 images)
 Test:    tools/test.py configs/t2t_vit_14_cityscapes.py CHECKPOINT --tta
-Cost: estimated 6.5 h on 4 A100 at 15 % of their bf16 peak, 8 GB each (tools/recipe_cost.py); not measured.
+Cost: estimated 4.3 h on 4 A100 at 15 % of their bf16 peak, 7 GB each (tools/recipe_cost.py); not measured.
 Published: no number. Ours: not trained by us.
 """
 

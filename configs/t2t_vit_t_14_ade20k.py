@@ -7,7 +7,7 @@ head 0.4, side layers; with total batch 16, 512x512 crops, 160k iterations, deca
 Command: torchrun --nproc_per_node 8 tools/train.py configs/t2t_vit_t_14_ade20k.py --launcher pytorch
          (8 GPUs x 2 images)
 Test:    tools/test.py configs/t2t_vit_t_14_ade20k.py CHECKPOINT --tta
-Cost: estimated 3.3 h on 8 A100 at 15 % of their bf16 peak, 4 GB each (tools/recipe_cost.py); not measured.
+Cost: estimated 2.1 h on 8 A100 at 15 % of their bf16 peak, 4 GB each (tools/recipe_cost.py); not measured.
 Published: no number. Ours: not trained by us.
 """
 

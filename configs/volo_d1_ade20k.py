@@ -7,7 +7,7 @@ in LV-ViT of the same group [read in zihangJiang/TokenLabeling]. Not published, 
 Command: torchrun --nproc_per_node 8 tools/train.py configs/volo_d1_ade20k.py --launcher pytorch
          (8 GPUs x 2 images)
 Test:    tools/test.py configs/volo_d1_ade20k.py CHECKPOINT --tta
-Cost: estimated 3.0 h on 8 A100 at 15 % of their bf16 peak, 5 GB each (tools/recipe_cost.py); not measured.
+Cost: estimated 1.8 h on 8 A100 at 15 % of their bf16 peak, 5 GB each (tools/recipe_cost.py); not measured.
       VOLO's authors took 8 A100 [recalled].
 Published: 50.5 mIoU, multi-scale [third party]. Ours: not trained by us.
 """

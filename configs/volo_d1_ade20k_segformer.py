@@ -5,7 +5,7 @@ Recipe: SegFormer's own (arXiv 2105.15203): AdamW 6e-5, weight decay 0.01, learn
 Command: torchrun --nproc_per_node 8 tools/train.py configs/volo_d1_ade20k_segformer.py --launcher pytorch
          (8 GPUs x 2 images)
 Test:    tools/test.py configs/volo_d1_ade20k_segformer.py CHECKPOINT --tta
-Cost: estimated 0.7 h on 8 A100 at 15 % of their bf16 peak, 3 GB each (tools/recipe_cost.py); not measured.
+Cost: estimated 0.6 h on 8 A100 at 15 % of their bf16 peak, 3 GB each (tools/recipe_cost.py); not measured.
 Published: no number for this pair. Ours: not trained by us.
 """
 

@@ -7,7 +7,7 @@ in LV-ViT of the same group [read in zihangJiang/TokenLabeling]. Not published, 
 Command: torchrun --nproc_per_node 4 tools/train.py configs/volo_d1_cityscapes.py --launcher pytorch
          (4 GPUs x 2 images)
 Test:    tools/test.py configs/volo_d1_cityscapes.py CHECKPOINT --tta
-Cost: estimated 6.8 h on 4 A100 at 15 % of their bf16 peak, 9 GB each (tools/recipe_cost.py); not measured.
+Cost: estimated 4.6 h on 4 A100 at 15 % of their bf16 peak, 8 GB each (tools/recipe_cost.py); not measured.
       VOLO's authors took 8 A100 [recalled].
 Published: 83.1 mIoU, multi-scale [third party]. Ours: not trained by us.
 """

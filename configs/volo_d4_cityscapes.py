@@ -7,7 +7,7 @@ in LV-ViT of the same group [read in zihangJiang/TokenLabeling]. Not published, 
 Command: torchrun --nproc_per_node 4 tools/train.py configs/volo_d4_cityscapes.py --launcher pytorch
          (4 GPUs x 2 images)
 Test:    tools/test.py configs/volo_d4_cityscapes.py CHECKPOINT --tta
-Cost: estimated 18 h on 4 A100 at 15 % of their bf16 peak, 15 GB each (tools/recipe_cost.py); not measured.
+Cost: estimated 16 h on 4 A100 at 15 % of their bf16 peak, 15 GB each (tools/recipe_cost.py); not measured.
       VOLO's authors took 8 A100 [recalled]. On two CPU cores (AMD EPYC, torch 2.15) one image per iteration takes
       290 s and 9.6 GB, float32, measured with GN in the head as BatchNorm needs two images.
 Published: 84.3 mIoU, multi-scale (arXiv 2106.13112, abstract; that it is D4: [third party]).

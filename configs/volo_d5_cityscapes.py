@@ -7,7 +7,7 @@ in LV-ViT of the same group [read in zihangJiang/TokenLabeling]. Not published, 
 Command: torchrun --nproc_per_node 4 tools/train.py configs/volo_d5_cityscapes.py --launcher pytorch
          (4 GPUs x 2 images)
 Test:    tools/test.py configs/volo_d5_cityscapes.py CHECKPOINT --tta
-Cost: estimated 24 h on 4 A100 at 15 % of their bf16 peak, 21 GB each (tools/recipe_cost.py); not measured.
+Cost: estimated 21 h on 4 A100 at 15 % of their bf16 peak, 21 GB each (tools/recipe_cost.py); not measured.
       VOLO's authors took 8 A100 [recalled].
 Published: no number for D5. Ours: not trained by us.
 """
