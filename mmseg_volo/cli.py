@@ -155,8 +155,6 @@ def prepare(args: argparse.Namespace, loaders: Sequence[str], pixels: bool = Fal
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     set_trackers(cfg, args.log, test=args.command == 'test')
-    if 'visualizer' in cfg:  # mmengine keeps one per name in a process, and warns of a second
-        cfg.visualizer.name = args.command
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
     if getattr(args, 'format_only', False) and cfg.get('test_dataloader'):

@@ -44,7 +44,7 @@ docstrings, the recipe cards, which say more; `tests/test_model_zoo.py` holds th
 
 - **Parameters**: of the whole model in millions, in brackets without the auxiliary head, which only training has.
 - **GMACs**: one image through the model without auxiliary head, at the size in the heading. Papers print 512x2048 for
-  ADE20K; 1024x1024 are as many pixels.
+  ADE20K (1024x1024 are as many pixels), and count mmseg's heads: `LeanUPerHead`, the same function, multiplies less.
 - **Published**: mIoU at a single scale / at several with flips, by the backbone's authors, and where it stands. [third
   party]: read in a third party's transcription. These are goals, not results of this code.
 - **Ours**: what we trained ourselves.

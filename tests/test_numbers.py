@@ -46,7 +46,7 @@ class Poison(Hook):
         if self.what == 'loss':
             head.conv_seg.register_forward_hook(lambda module, args, out: spoil(out))
         elif self.what == 'statistics':
-            head.fusion_conv.conv.register_forward_hook(lambda module, args, out: spoil(out))
+            head.convs[0].conv.register_forward_hook(lambda module, args, out: spoil(out))
         elif self.what == 'gradient':
             head.conv_seg.weight.register_hook(spoil)
 
@@ -115,7 +115,7 @@ def test_statistics_that_are_not_finite_end_it_at_once(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     assert train(poisoned(tmp_path, 'statistics', [2], tries=9), data, tmp_path / 'work') == 2
-    assert re.search(r'at iteration 2 .*decode_head.fusion_conv.bn.running_mean is not finite', capsys.readouterr().err)
+    assert re.search(r'at iteration 2 .*decode_head.convs.0.bn.running_mean is not finite', capsys.readouterr().err)
     assert (tmp_path / 'work/iter_1.pth').is_file()
 
 

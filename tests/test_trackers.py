@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import struct
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -70,13 +71,17 @@ def test_wandb_offline(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('WANDB_SILENT', 'true')
     log(PatientWandb(str(save_dir)))
     (path,) = save_dir.parents[1].glob('wandb/offline-run-*/*.wandb')
-    rows, groups = [], []
-    for data in records(path.read_bytes()):
-        record = Record.FromString(data)
-        if record.HasField('run'):
-            groups.append((record.run.project, record.run.display_name, record.run.run_group))
-        if record.HasField('history'):
-            rows.append({item.key or item.nested_key[0]: item.value_json for item in record.history.item})
+    rows, groups, last, deadline = [], [], None, time.monotonic() + 30
+    while last != 'exit' and time.monotonic() < deadline:  # a process of wandb's writes it
+        rows, groups = [], []
+        for data in records(path.read_bytes()):
+            record = Record.FromString(data)
+            last = record.WhichOneof('record_type')
+            if last == 'run':
+                groups.append((record.run.project, record.run.display_name, record.run.run_group))
+            if last == 'history':
+                rows.append({item.key or item.nested_key[0]: item.value_json for item in record.history.item})
+        time.sleep(0.1)
     assert groups[0] == ('mmseg_volo', 'work/20260101_000000', 'work')
     losses = [(row['iteration'], row['loss']) for row in rows if 'loss' in row]
     assert losses == [('10', '0.5'), ('20', '0.25')]

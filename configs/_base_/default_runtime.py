@@ -12,7 +12,7 @@ load_from = None
 resume = False
 
 vis_backends = [dict(type='PatientVisBackend')]
-visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends, name='visualizer')
+visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends)
 # averaged weights: custom_hooks = [*_base_.custom_hooks, dict(type='EMAHook', momentum=2e-4)] in an experiment
 custom_hooks = [
     dict(type=name)

@@ -20,6 +20,7 @@ from mmengine.model import (
 from mmengine.optim import OptimWrapper
 from mmengine.registry import DATASETS, RUNNERS
 from mmengine.runner import BaseLoop, Runner
+from mmengine.visualization import Visualizer
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
@@ -71,6 +72,13 @@ class SegRunner(Runner):
             handler.setLevel(max(level, logging.WARNING))
             handler.addFilter(lambda record: not record.getMessage().startswith(MEANINGLESS))
         return logger
+
+    def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
+        """mmengine's, one for each session; mmengine keeps one per name, and a second training in one process would
+        write into the first one's work dir."""
+        if isinstance(visualizer, Mapping):
+            visualizer = {**visualizer, 'name': self._log_dir}
+        return super().build_visualizer(visualizer)
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
         """mmengine's; what its parts start from, by `init_cfg`, is read as plain data."""
