@@ -82,8 +82,14 @@ def peak_bytes(work: Callable[[int], Any], known: Iterable[Tensor]) -> int:
 
 
 def report(about: str, rows: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> None:
-    """Prints rows as a table, and writes them with the machine and the versions where `--json` says."""
-    cells = [[*rows[0]], *([f'{v:.4g}' if isinstance(v, float) else str(v) for v in row.values()] for row in rows)]
+    """Prints rows as a table, and writes them with the machine and the versions where `--json` says.
+
+    What only some rows have stays empty in others.
+    """
+    keys = {key: None for row in rows for key in row}
+    rows = [{**keys, **row} for row in rows]
+    show = lambda v: f'{v:.4g}' if isinstance(v, float) else '' if v is None else str(v)  # noqa: E731
+    cells = [[*keys], *([show(value) for value in row.values()] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     print(f'{about}; 1 thread, medians of {args.runs} runs in turns')
     for row in cells:

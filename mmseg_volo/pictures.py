@@ -41,7 +41,7 @@ def decode_image(content: bytes, name: str | Path) -> np.ndarray:
     """As `read_image`, of a file's content; `name` is for the message."""
     image = _plain_png(content, 'rgb')
     if image is None and content and not broken_png(content):
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+        image = _decode(content, cv2.IMREAD_COLOR)
         image = None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)
     if image is None:
         raise UsageError(f'{name} ({len(content)} bytes) is not a readable picture: repair or remove it')
@@ -89,6 +89,13 @@ def broken_png(content: bytes) -> bool:
     return True
 
 
+def _decode(content: bytes, flag: int) -> np.ndarray | None:
+    try:
+        return cv2.imdecode(np.frombuffer(content, np.uint8), flag)
+    except cv2.error:  # instead of None, where a damaged head asks for an enormous picture
+        return None
+
+
 def _plain_png(content: bytes, mode: str) -> np.ndarray | None:
     """A plain PNG of that mode as uint8 (H, W), (H, W, 1) or (H, W, 3); None for anything else."""
     plain = content.startswith(HEAD) and MODES.get(content[24:26]) == mode
@@ -96,7 +103,7 @@ def _plain_png(content: bytes, mode: str) -> np.ndarray | None:
         return None
     if decode_png is None:  # OpenCV is a little faster than Pillow
         usable = mode == 'mono' and not broken_png(content)
-        return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if usable else None
+        return _decode(content, cv2.IMREAD_UNCHANGED) if usable else None
     width, height = struct.unpack('>II', content[16:24])
     try:
         return decode_png(content, (height, width), mode)

@@ -157,7 +157,9 @@ def test_a_signal_saves_and_resume_goes_on_exactly(
     assert_same(whole / last, stopped / last)
 
 
-def test_ctrl_c_in_a_terminal_reaches_all_processes_and_is_one_line(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_is_one_line(number: int, data: Path, tmp_path: Path) -> None:
+    """As Ctrl-C in a terminal, or the end of a batch job."""
     config, work = write_config(tmp_path, workers=2, iterations=3000), tmp_path / 'work'
     command = [sys.executable, '-u', str(ROOT / 'tools/train.py'), str(config), '--work-dir', str(work)]
     process = subprocess.Popen(
@@ -172,9 +174,11 @@ def test_ctrl_c_in_a_terminal_reaches_all_processes_and_is_one_line(data: Path, 
     for line in process.stdout:
         lines.append(line)
         if ' 5/3000]' in line:
-            os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(timeout=60) == 130
-    assert 'SIGINT: stopped; --resume goes on from' in lines[-1] and 'Traceback' not in ''.join(lines)
+            os.killpg(process.pid, number)
+    assert process.wait(timeout=60) == 128 + number
+    assert f'{signal.Signals(number).name}: stopped; --resume goes on from' in lines[-1] and 'Traceback' not in ''.join(
+        lines
+    )
     assert (work / (work / 'last_checkpoint').read_text()).is_file()
 
 

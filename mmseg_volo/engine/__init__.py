@@ -2,7 +2,7 @@ from mmseg_volo.engine.batch import AveragePerUpdateHook, SchedulePerUpdateHook
 from mmseg_volo.engine.checkpoints import SafeCheckpointHook
 from mmseg_volo.engine.draws import DrawSampler
 from mmseg_volo.engine.finite import FiniteHook
-from mmseg_volo.engine.hooks import MeanOverProcessesHook, OverlayHook, PlainCheckpointHook
+from mmseg_volo.engine.hooks import LastingEarlyStoppingHook, MeanOverProcessesHook, OverlayHook, PlainCheckpointHook
 from mmseg_volo.engine.logs import PatientVisBackend
 from mmseg_volo.engine.loop import SegTrainLoop
 from mmseg_volo.engine.muon import MuonAdamW
@@ -18,6 +18,7 @@ __all__ = [
     'CpuAmpOptimWrapper',
     'DrawSampler',
     'FiniteHook',
+    'LastingEarlyStoppingHook',
     'MeanOverProcessesHook',
     'MuonAdamW',
     'OverlayHook',

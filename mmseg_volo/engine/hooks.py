@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import torch
 from mmengine.dist import all_reduce_dict
-from mmengine.hooks import Hook
+from mmengine.hooks import EarlyStoppingHook, Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -22,6 +22,7 @@ from mmseg_volo.checkpoint_files import RECORD
 from mmseg_volo.draw import colour, overlay, with_legend
 from mmseg_volo.folders.bands import as_picture
 
+PATIENCE = 'early_stopping'  # in the message hub: validations without a better score, best score
 ACCUMULATED = 'accumulated'  # meta[ACCUMULATED]: iterations per update of the weights
 
 
@@ -69,6 +70,22 @@ class PlainCheckpointHook(Hook):
             if isinstance(saved, Mapping):
                 history, count = saved['log_history'].numpy(), saved['count_history'].numpy()
                 scalars[name] = HistoryBuffer(history, count, saved['max_length'])
+
+
+@HOOKS.register_module()
+class LastingEarlyStoppingHook(EarlyStoppingHook):
+    """mmengine's; the best score and for how long there was no better one are in checkpoints, and outlast a resume."""
+
+    priority = 'LOW'  # before the checkpoint of a best score is written
+
+    def before_train(self, runner: Runner) -> None:
+        self.wait_count, self.best_score = runner.message_hub.runtime_info.get(
+            PATIENCE, (self.wait_count, self.best_score)
+        )
+
+    def after_val_epoch(self, runner: Runner, metrics: Mapping[str, float] | None = None) -> None:
+        super().after_val_epoch(runner, metrics)
+        runner.message_hub.update_info(PATIENCE, (self.wait_count, self.best_score))
 
 
 @HOOKS.register_module()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_distributed, is_main_process
 from mmengine.logging import MMLogger
@@ -34,6 +36,7 @@ from mmseg_volo.engine.loading import starts_as_data
 from mmseg_volo.engine.loop import DRAWS
 from mmseg_volo.engine.optim import precision_of
 from mmseg_volo.engine.processes import join_on_cpu
+from mmseg_volo.engine.stop import keep_answering
 from mmseg_volo.errors import UsageError
 from mmseg_volo.records import meta_of
 from mmseg_volo.weights import read_source, strict_load, unwrap
@@ -72,6 +75,11 @@ class SegRunner(Runner):
             handler.setLevel(max(level, logging.WARNING))
             handler.addFilter(lambda record: not record.getMessage().startswith(MEANINGLESS))
         return logger
+
+    def dump_config(self) -> None:
+        """mmengine's; this one text of the config is for people, and formatted."""
+        name = Path(self.cfg.filename or f'{self.timestamp}.py').name
+        Config(self.cfg.to_dict()).dump(Path(self.work_dir) / name)
 
     def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
         """mmengine's, one for each session; mmengine keeps one per name, and a second training in one process would
@@ -199,13 +207,15 @@ class SegRunner(Runner):
     def build_dataloader(
         dataloader: DataLoader | Mapping[str, Any], seed: int | None = None, diff_rank_seed: bool = False
     ) -> DataLoader:
-        """mmengine's, of a data set whose errors name the file."""
+        """mmengine's, of a data set whose errors name the file; workers leave SIGTERM to their main process."""
         if not isinstance(dataloader, DataLoader) and isinstance(dataloader['dataset'], Mapping):
             dataset = DATASETS.build(dataloader['dataset'])
             if hasattr(dataset, 'full_init'):
                 dataset.full_init()
             dataloader = {**dataloader, 'dataset': NamedDataset(dataset)}
-        return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        built = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        built.worker_init_fn = partial(keep_answering, built.worker_init_fn)
+        return built
 
     def save_checkpoint(
         self,

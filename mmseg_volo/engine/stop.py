@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 
 import torch
@@ -25,7 +27,8 @@ class StopHook(Hook):
     """The first SIGTERM or SIGINT ends the iteration and writes a checkpoint, from which `--resume` goes on; the exit
     status is the usual one (143, 130). A second one, not at the same moment, ends the process at once.
 
-    Several processes agree on the iteration, whichever of them was asked.
+    Several processes agree on the iteration, whichever of them was asked. Data workers that are asked too, as by a
+    terminal or a batch system, go on until their main process has what it waits for.
     """
 
     priority = 'LOWEST'  # after the checkpoint of this iteration, if one is due
@@ -35,6 +38,7 @@ class StopHook(Hook):
         self._when = 0.0
         self._before: dict[signal.Signals, object] = {}
         self._process = os.getpid()
+        self._stopping = mmap.mmap(-1, 1)  # shared with data workers
 
     def before_train(self, runner: Runner) -> None:
         """Python lets only the main thread listen to signals."""
@@ -52,16 +56,25 @@ class StopHook(Hook):
         self._leave(runner, runner.iter, validating=True)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a data worker: Ctrl-C reaches it too, but its main process decides
+        if os.getpid() != self._process:  # a data worker
             if number == signal.SIGTERM:
-                os._exit(128 + number)
+                self._leave_worker()
         elif not self._asked:
             self._asked, self._when = number, time.monotonic()
+            self._stopping[0] = 1
         elif time.monotonic() - self._when > SAME_MOMENT:
             self._restore()
             signal.raise_signal(number)
 
+    def _leave_worker(self) -> None:
+        deadline = time.monotonic() + SAME_MOMENT
+        while not self._stopping[0]:  # else the main process still waits for its batch
+            if time.monotonic() > deadline:
+                os._exit(0)  # as torch's handler does when its main process ends it; that says what it misses
+            time.sleep(0.01)
+
     def _restore(self) -> None:
+        self._stopping[0] = 0
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
@@ -85,3 +98,17 @@ class StopHook(Hook):
                     runner.logger.warning(f'{name}: stopped; --resume goes on from {path}')
         self._restore()
         raise SystemExit(128 + int(number))
+
+
+def keep_answering(initialize: Callable[[int], None] | None, worker: int) -> None:
+    """`worker_init_fn` of a data loader: its own, then gives SIGTERM, which torch lets end workers, to the `StopHook`.
+
+    Args:
+        initialize: the loader's own.
+        worker: its number.
+    """
+    if initialize is not None:
+        initialize(worker)
+    handler = signal.getsignal(signal.SIGTERM)
+    if isinstance(getattr(handler, '__self__', None), StopHook):
+        signal.signal(signal.SIGTERM, handler)

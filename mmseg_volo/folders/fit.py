@@ -70,7 +70,9 @@ def fit(
     }
     loaders = _loaders(cfg, batch, splits, labels.rule.kind, ignored)
     hooks = [*cfg.pop('custom_hooks', [])]
-    hooks.append(dict(type='EarlyStoppingHook', monitor='mIoU', rule='greater', min_delta=0.1, patience=PATIENCE))
+    hooks.append(
+        dict(type='LastingEarlyStoppingHook', monitor='mIoU', rule='greater', min_delta=0.1, patience=PATIENCE)
+    )
     metric = {**cfg['val_evaluator'], 'type': 'SegIoUMetric'}
     if ignored != 255:
         metric['ignore_index'] = Name('ignore_index')

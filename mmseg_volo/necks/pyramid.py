@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -36,6 +35,8 @@ class StridePyramid(BaseModule):
         norm_cfg: dict | None = None,
         init_cfg: dict | None = None,
     ):
+        from mmcv.cnn import build_norm_layer  # takes longer to import than the rest of mmseg_volo
+
         super().__init__(init_cfg)
         out_channels = in_channels if out_channels is None else out_channels
         if not len(in_channels) == len(in_strides) == len(out_strides) == len(out_channels):
