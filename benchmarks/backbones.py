@@ -3,8 +3,8 @@
 timm, and mmpretrain for T2T-ViT, made for the size that is measured, with the same weights; the maps of all stages are
 compared. 'training' is forward and backward in training mode, without stochastic depth. mmpretrain's T2T-ViT divides
 the logits of its attentions by the scale instead of multiplying them; it is mended here, which also makes it faster.
-Memory is the peak of what is allocated beside weights and image. 'prepared' is ours as `mmseg_volo.load` prepares it for
-predictions on a CPU, 'compiled' by torch.compile: how many times faster than the peer.
+Memory is the peak of what is allocated beside weights and image. 'times' are how many times faster than the peer ours
+is where `mmseg_volo.load` has prepared it for predictions on a CPU, and where torch.compile has compiled it.
 
 The last row is a whole training step of VOLO-D1 + UPerNet on two images, AdamW included: ours against mmseg's UPerHead
 with timm's VOLO through TIMMBackbone, which gives the three maps at stride 16 only, so ours does too.

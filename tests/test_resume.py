@@ -108,6 +108,18 @@ def test_two_halves_are_the_whole(seed: int | None, workers: int, data: Path, tm
     assert [p.name for p in halves.glob('best_*')] == [p.name for p in whole.glob('best_*')]
 
 
+def test_early_stopping_outlasts_a_resume(data: Path, tmp_path: Path) -> None:
+    """The score at iteration 1 is never beaten by that much: whole or in halves, three more end the training."""
+    hook = 'dict(type="LastingEarlyStoppingHook", monitor="mIoU", min_delta=100, patience=3)'
+    for name, parts in (('whole', [9]), ('halves', [2, 9])):
+        for i, iterations in enumerate(parts):
+            config = write_config(tmp_path, iterations=iterations, validation=1)
+            text = config.read_text().replace('dict(interval=3', 'dict(interval=1')
+            config.write_text(f'{text}custom_hooks.append({hook})\n')
+            assert train(config, data, tmp_path / name, *['--resume'] * i) == 0
+        assert (tmp_path / name / 'last_checkpoint').read_text() == 'iter_4.pth'
+
+
 @HOOKS.register_module()
 class SignalHook(Hook):
     """Sends the process a signal after an iteration, or in the first validation."""
