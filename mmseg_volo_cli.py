@@ -232,6 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mmseg_volo import cli
     from mmseg_volo.errors import UsageError, say
 
+    gc.freeze()  # and what they brought stays
     gc.enable()
 
     try:

@@ -67,7 +67,7 @@ def load_config(name: str | Path, options: Mapping[str, Any] | None = None) -> C
     """
     path = find_config(name)
     try:
-        cfg = Config.fromfile(path, format_python_code=False)  # yapf would take longer than an iteration, several times
+        cfg = Config.fromfile(path)
     except Exception as error:  # whatever the file's own code raises
         raise UsageError(f'{path} does not load: {type(error).__name__}: {error}') from error
     known = READ_KEYS | VARIABLES

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_distributed, is_main_process
 from mmengine.logging import MMLogger
@@ -75,11 +74,6 @@ class SegRunner(Runner):
             handler.setLevel(max(level, logging.WARNING))
             handler.addFilter(lambda record: not record.getMessage().startswith(MEANINGLESS))
         return logger
-
-    def dump_config(self) -> None:
-        """mmengine's; this one text of the config is for people, and formatted."""
-        name = Path(self.cfg.filename or f'{self.timestamp}.py').name
-        Config(self.cfg.to_dict()).dump(Path(self.work_dir) / name)
 
     def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
         """mmengine's, one for each session; mmengine keeps one per name, and a second training in one process would
