@@ -6,6 +6,7 @@ It lies beside the package, as importing that takes torch, which takes seconds: 
 from __future__ import annotations
 
 import argparse
+import atexit
 import gc
 import sys
 from collections.abc import Sequence
@@ -232,7 +233,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mmseg_volo import cli
     from mmseg_volo.errors import UsageError, say
 
-    gc.freeze()  # and what they brought stays
+    gc.freeze()  # and what they brought stays, until modules with a count of it are taken down
+    atexit.register(gc.unfreeze)
     gc.enable()
 
     try:
