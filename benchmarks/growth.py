@@ -34,6 +34,7 @@ from mmseg_volo.segmentors import masks_only
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib.ticker import LogLocator  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 SIDES = (512, 1024, 2048, 4096, 8192)
@@ -103,6 +104,8 @@ def plot(predictions: Sequence[Mapping[str, Any]], trainings: Sequence[Mapping[s
             axis.loglog(*zip(*points, strict=True), marker=marker, label=name)
         axis.set(title=f'Prediction: {title}', xlabel='side of the image, pixels', xticks=SIDES, xticklabels=SIDES)
         axis.minorticks_off()
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter('{x:g}')
         axis.legend()
     counts = [row['processes'] for row in trainings]
     axes[2].plot(counts, [row['images per s'] for row in trainings], marker='o', label='measured')

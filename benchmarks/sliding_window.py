@@ -1,4 +1,4 @@
-"""Sliding windows against mmseg's: the same masks, bookkeeping at most 5 % of the network's time, half the memory.
+"""Sliding windows against mmseg's EncoderDecoder: time, bookkeeping, memory, masks.
 
     python benchmarks/sliding_window.py --json sliding_window.json
     python benchmarks/sliding_window.py --large    # only 12000x8000 pixels, 150 classes, through mmseg_volo.predict
