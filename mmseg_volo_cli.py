@@ -9,7 +9,8 @@ import argparse
 import atexit
 import gc
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 FAMILIES = ('VOLO', 'CAFormer', 'ConvFormer', 'IdentityFormer', 'RandFormer', 'PoolFormerV2', 'T2TViT', 'CoAtNet')
@@ -210,6 +211,24 @@ def _add_backbone(args: argparse.ArgumentParser) -> None:
     args.add_argument('--prefix', default='', help="take only keys that begin so, without it, e.g. 'backbone.'")
 
 
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Inside no garbage is looked for, nor ever among what was imported there: that takes two seconds of a start.
+
+    At exit it is, as extension modules complain of what is left over.
+    """
+    if 'mmseg_volo.cli' in sys.modules or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+        atexit.register(gc.unfreeze)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command.
 
@@ -226,16 +245,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         from mmseg_volo_doctor import doctor
 
         return doctor()
-    gc.disable()  # imports leave no garbage, and looking for it takes a tenth of their time
-    from mmengine.dist import is_distributed
-    from torch.distributed import destroy_process_group
+    with _without_collections():
+        from mmengine.dist import is_distributed
+        from torch.distributed import destroy_process_group
 
-    from mmseg_volo import cli
-    from mmseg_volo.errors import UsageError, say
-
-    gc.freeze()  # and what they brought stays, until modules with a count of it are taken down
-    atexit.register(gc.unfreeze)
-    gc.enable()
+        from mmseg_volo import cli
+        from mmseg_volo.errors import UsageError, say
 
     try:
         getattr(cli, args.command)(args)
