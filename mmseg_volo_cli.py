@@ -261,6 +261,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print('stopped by Ctrl-C', file=sys.stderr)
         return 130
     if is_distributed():  # NCCL warns of processes that do not take leave
+        gc.collect()  # the model holds the group too, whose threads, alive at exit, now and then abort the process
         destroy_process_group()
     return 0
 

@@ -101,7 +101,10 @@ def member(rank: int, port: int, argv: list[str], log: Path) -> None:
     os.environ |= dict(MASTER_PORT=str(port), CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1', MKL_NUM_THREADS='1')
     os.chdir(log.parent)
     multiprocessing.set_start_method('fork', force=True)  # as in a process started by a user
-    sys.exit(main([*argv, '--launcher', 'pytorch']))
+    status = main([*argv, '--launcher', 'pytorch'])
+    threads = [comm.read_text().strip() for comm in Path('/proc/self/task').glob('*/comm')]
+    assert not [name for name in threads if 'gloo' in name], threads  # alive at exit, they now and then abort it
+    sys.exit(status)
 
 
 def two_forks(work: Path, data: Path, *command: str, options: tuple[str, ...] = ()) -> str:
