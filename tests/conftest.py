@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,13 @@ class Trap:
 
     def __reduce__(self) -> tuple:
         return (os.mkdir, (str(self.trace),))
+
+
+@pytest.fixture(scope='session', autouse=True)
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What killed processes leave behind goes with pytest's own folders."""
+    os.environ['TMPDIR'] = str(tmp_path_factory.mktemp('tmp'))
+    tempfile.tempdir = None
 
 
 @pytest.fixture(autouse=True)
