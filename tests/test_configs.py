@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 from pathlib import Path
 
@@ -189,3 +191,13 @@ def test_typos_are_named(tmp_path: Path) -> None:
         load_config(path)
     with pytest.raises(UsageError, match="no 'modle'; did you mean model"):
         load_config('volo_demo', {'modle.backbone.arch': 'd1'})
+
+
+def test_text_follows_the_content() -> None:
+    cfg = load_config('volo_demo')
+    plain = Config(cfg.to_dict())
+    assert cfg.pretty_text == cfg.pretty_text == plain.pretty_text
+    cfg.model.backbone.arch = 'd2'
+    assert cfg.pretty_text == Config(cfg.to_dict()).pretty_text != plain.pretty_text
+    other = pickle.loads(pickle.dumps(copy.deepcopy(cfg)))
+    assert (other.pretty_text, other.filename, other.text) == (cfg.pretty_text, cfg.filename, cfg.text)
