@@ -23,20 +23,21 @@ PACKAGES = ('torch', 'onedl-mmsegmentation', 'opencv-python', 'numpy', 'pillow')
 
 
 def arguments(about: str, options: Mapping[str, Mapping[str, Any]] | None = None) -> argparse.Namespace:
-    """`--runs` and `--json`; from here on one thread computes.
+    """`--runs`, `--threads` and `--json`; from here on so many threads compute, one reads images.
 
     Args:
         options: more flags, each with what `add_argument` takes.
     """
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument('--runs', type=int, default=7, help='timed runs of each side, after one that is not')
+    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='all cores if not given')
     parser.add_argument('--json', type=Path, help='write the table to this file')
     for flag, settings in (options or {}).items():
         parser.add_argument(flag, **settings)
     args = parser.parse_args()
     if args.runs < 5:
         parser.error(f'--runs must be at least 5, got {args.runs}')
-    torch.set_num_threads(1)
+    torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
     return args
 
@@ -91,7 +92,7 @@ def report(about: str, rows: Sequence[Mapping[str, Any]], args: argparse.Namespa
     show = lambda v: f'{v:.4g}' if isinstance(v, float) else '' if v is None else str(v)  # noqa: E731
     cells = [[*keys], *([show(value) for value in row.values()] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    print(f'{about}; 1 thread, medians of {args.runs} runs in turns')
+    print(f'{about}; {torch.get_num_threads()} thread(s), medians of {args.runs} runs in turns')
     for row in cells:
         print('  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     save(about, rows, args)

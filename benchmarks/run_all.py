@@ -22,10 +22,10 @@ COMMANDS = {
     'backbones_compiled': ('--runs', '5', '--compile', '--sizes', '224'),
     'cpu_prediction': ('--runs', '5'),
     'sliding_window': (),
-    'pipeline': (),
+    'pipeline': ('--threads', '1'),
     'metric': (),
     'startup': ('--runs', '5'),
-    'growth': ('--runs', '5'),
+    'growth': ('--runs', '5', '--threads', '1'),
 }
 SCRIPTS = {'backbones_compiled': 'backbones'}  # others are named as their script
 HEADER = """# Results

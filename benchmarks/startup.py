@@ -1,7 +1,8 @@
 """How long users wait before work starts, in fresh processes: `python benchmarks/startup.py`.
 
 Help, the import of the inference API beside torch's and mmseg's, and the demo's first training iteration (its 440
-scenes are looked at too), as a user's tool prints it.
+scenes are looked at too), as a user's tool prints it. To be run where requirements.txt alone is installed: mmseg also
+imports mmpretrain and wandb, which the tests use, where it finds them, and that takes another second.
 """
 
 from __future__ import annotations
