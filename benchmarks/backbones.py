@@ -195,7 +195,7 @@ def whole_step(runs: int) -> dict[str, Any]:
             wrapper = build_optim_wrapper(model, dict(optimizer=dict(type='AdamW', lr=6e-5)))
 
             def work(run: int, side: str = side, model: nn.Module = model, wrapper: Any = wrapper) -> None:
-                losses[side].append(float(model.train_step(data, wrapper)['loss']))
+                losses[side].append(model.train_step(data, wrapper)['loss'].item())
 
             sides[side] = work
     known = [t for model in models.values() for t in (*model.parameters(), *model.buffers())]

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from mmseg_volo.backbones.base import Backbone, resolve_arch
 from mmseg_volo.backbones.layers import Attention, Block, resize_grid
 from mmseg_volo.backbones.outlook import OutlookAttention
-from mmseg_volo.ops.folding import FoldedSequential
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,15 @@ def _tokens(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).contiguous()
 
 
+class ChannelsLastConv2d(nn.Conv2d):
+    """Without gradients on CPUs the result is channels-last, and so is what is made of it, in two thirds of the time."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if input.device.type == 'cpu' and not torch.is_grad_enabled():
+            input = input.contiguous(memory_format=torch.channels_last)
+        return super()._conv_forward(input, weight, bias)
+
+
 class Stem(nn.Module):
     """Three convolutions at stride 2, then a projection of 4x4 patches: (B, in, H, W) -> (B, H / 8, W / 8, C)."""
 
@@ -48,18 +56,16 @@ class Stem(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for i, (channels, kernel) in enumerate(((in_channels, 7), (stem_dim, 3), (stem_dim, 3))):
-            stride = 2 if i == 0 else 1
+            conv, stride = (nn.Conv2d, 1) if i else (ChannelsLastConv2d, 2)
             layers += [
-                nn.Conv2d(channels, stem_dim, kernel, stride, kernel // 2, bias=False),
+                conv(channels, stem_dim, kernel, stride, kernel // 2, bias=False),
                 nn.BatchNorm2d(stem_dim),
                 nn.ReLU(inplace=True),
             ]
-        self.conv = FoldedSequential(*layers)
+        self.conv = nn.Sequential(*layers)
         self.proj = nn.Conv2d(stem_dim, dim, 4, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == 'cpu' and not torch.is_grad_enabled():  # two thirds of the time, gradients take more
-            x = x.contiguous(memory_format=torch.channels_last)
         return _tokens(self.proj(self.conv(x)))
 
 

@@ -20,6 +20,11 @@ from mmseg_volo.ops.resized_conv import conv_of_resized
 from mmseg_volo.ops.winograd import FASTER, WinogradConv2d, winograd_conv2d
 
 
+def _sum(x: Tensor, y: Tensor) -> Tensor:
+    """x + y, into x where no gradient needs it."""
+    return x + y if torch.is_grad_enabled() else x.add_(y)
+
+
 def _fuse(module: ConvModule, maps: Sequence[Tensor], align_corners: bool) -> Tensor:
     """`module` of the maps (B, C_i, h_i, w_i), all resized to the first one's size and concatenated."""
     conv, norm = module.conv, module.norm if module.with_norm else None
@@ -29,7 +34,7 @@ def _fuse(module: ConvModule, maps: Sequence[Tensor], align_corners: bool) -> Te
     how = (winograd_conv2d, FASTER) if isinstance(conv, WinogradConv2d) and not torch.is_grad_enabled() else ()
     x = conv_of_resized(maps, weight, maps[0].shape[2:], align_corners, *how)
     if bias is not None:
-        x = x + bias[:, None, None]
+        x = _sum(x, bias[:, None, None])
     if norm is not None:
         x = norm(x)
     return module.activate(x) if module.with_activation else x
@@ -50,7 +55,7 @@ class LeanUPerHead(UPerHead):
         laterals.append(self.psp_forward(inputs))
         for i in reversed(range(len(laterals) - 1)):
             above = resize(laterals[i + 1], laterals[i].shape[2:], mode='bilinear', align_corners=self.align_corners)
-            laterals[i] = laterals[i] + above
+            laterals[i] = _sum(laterals[i], above)
         maps = [conv(x) for conv, x in zip(self.fpn_convs, laterals[:-1], strict=True)] + laterals[-1:]
         return _fuse(self.fpn_bottleneck, maps, self.align_corners)
 

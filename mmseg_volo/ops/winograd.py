@@ -42,28 +42,36 @@ def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, paddi
     if torch.is_grad_enabled() or x.dtype != torch.float32 or torch.is_autocast_enabled('cpu') or not faster:
         return F.conv2d(x, weight, bias, padding=padding)
     kernels = _both_axes(FILTER) @ weight.permute(2, 3, 1, 0).reshape(9, -1)
-    y = torch.stack([_one_image(image, kernels.view(36, channels, out)) for image in x.permute(0, 2, 3, 1)])
+    y = x.new_empty(len(x), 4 * -(-height // 4), 4 * -(-width // 4), out)
+    for image, result in zip(x.permute(0, 2, 3, 1), y, strict=True):
+        _one_image(image, kernels.view(36, channels, out), result)
     y = y[:, :height, :width].permute(0, 3, 1, 2)
     return y if bias is None else y.add_(bias[:, None, None])
 
 
-def _one_image(x: Tensor, kernels: Tensor) -> Tensor:
-    """(H, W, C) and (36, C, out) -> (H, W, out), both sides rounded up to multiples of 4."""
+def _one_image(x: Tensor, kernels: Tensor, y: Tensor) -> None:
+    """From (H, W, C) and (36, C, out) to `y` (H, W, out), both sides of which are rounded up to multiples of 4."""
     height, width = x.shape[:2]
     _, channels, out = kernels.shape
-    down, along = -(-height // 4), -(-width // 4)
-    y = x.new_empty(4 * down, 4 * along, out)
-    rows = max(1, BAND_BYTES // (36 * along * max(channels, out) * x.element_size()))
+    down, along = y.shape[0] // 4, y.shape[1] // 4
+    tile_floats = 36 * max(channels, out)
+    rows = min(max(1, BAND_BYTES // (tile_floats * along * x.element_size())), down)
+    here, there = x.new_empty(2, tile_floats * rows * along)  # once for all bands: new memory is slow to touch
     for first in range(0, down, rows):
         last = min(first + rows, down)
+        count = (last - first) * along
         begin, end = 4 * first - 1, 4 * last + 1
         beyond = (0, 0, 1, 4 * along + 1 - width, max(-begin, 0), max(end - height, 0))
         tiles = F.pad(x[max(begin, 0) : end], beyond).unfold(0, 6, 4).unfold(1, 6, 4)  # (rows, along, C, 6, 6)
-        tiles = _both_axes(TILE) @ tiles.permute(3, 4, 0, 1, 2).reshape(36, -1)
-        products = torch.bmm(tiles.view(36, -1, channels), kernels)
-        done = (_both_axes(RESULT) @ products.view(36, -1)).view(4, 4, last - first, along, out)
-        y[4 * first : 4 * last].view(-1, 4, along, 4, out).copy_(done.permute(2, 0, 3, 1, 4))
-    return y
+        given, changed = (memory[: 36 * count * channels].view(36, -1) for memory in (here, there))
+        given.view(6, 6, last - first, along, channels).copy_(tiles.permute(3, 4, 0, 1, 2))
+        torch.mm(_both_axes(TILE), given, out=changed)
+        products = here[: 36 * count * out].view(36, -1, out)
+        torch.bmm(changed.view(36, -1, channels), kernels, out=products)
+        done = there[: 16 * count * out].view(16, -1)
+        torch.mm(_both_axes(RESULT), products.view(36, -1), out=done)
+        pixels = done.view(4, 4, last - first, along, out).permute(2, 0, 3, 1, 4)
+        y[4 * first : 4 * last].view(-1, 4, along, 4, out).copy_(pixels)
 
 
 def _both_axes(matrix: Sequence[Sequence[float]]) -> Tensor:
