@@ -41,7 +41,7 @@ def _tokens(x: Tensor) -> Tensor:
 
 
 class ChannelsLastConv2d(nn.Conv2d):
-    """Without gradients on CPUs the result is channels-last, and so is what is made of it, in two thirds of the time."""
+    """Without gradients on CPUs the result is channels-last, and so is what follows, in two thirds of the time."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if input.device.type == 'cpu' and not torch.is_grad_enabled():
