@@ -17,7 +17,7 @@ from typing import Any
 HERE = Path(__file__).parent
 KEPT = HERE / 'results'
 COMMANDS = {
-    'outlook_attention': (),
+    'outlook_attention': ('--threads', '1'),
     'backbones': ('--runs', '5'),
     'backbones_compiled': ('--runs', '5', '--compile', '--sizes', '224'),
     'cpu_prediction': ('--runs', '5'),
