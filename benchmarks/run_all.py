@@ -16,10 +16,11 @@ from typing import Any
 
 HERE = Path(__file__).parent
 KEPT = HERE / 'results'
+COMPILED = ('VOLO-D1', 'CAFormer-S18', 'ConvFormer-S18', 'CoAtNet-0', 'T2TViT-t_14')  # compiling takes minutes each
 COMMANDS = {
     'outlook_attention': ('--threads', '1'),
     'backbones': ('--runs', '5'),
-    'backbones_compiled': ('--runs', '5', '--compile', '--sizes', '224'),
+    'backbones_compiled': (*'--runs 5 --compile --sizes 224 --only'.split(), *COMPILED),
     'cpu_prediction': ('--runs', '5'),
     'sliding_window': (),
     'pipeline': ('--threads', '1'),
