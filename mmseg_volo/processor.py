@@ -9,7 +9,7 @@ import torch
 from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 
-from mmseg_volo.ops.folding import FoldedSequential, fold, folds
+from mmseg_volo.ops.folding import fold, folds
 from mmseg_volo.ops.winograd import WinogradConv2d
 
 SAME = 0.999  # of the pixels get one class in both precisions
@@ -72,4 +72,19 @@ class FoldedConvModule(ConvModule):
         x = self.conv._conv_forward(x, *fold(self.conv, self.norm))
         if activate and self.with_activation:
             return x.relu_() if type(self.activate) is nn.ReLU else self.activate(x)
+        return x
+
+
+class FoldedSequential(nn.Sequential):
+    """Modules in turn; in eval mode and without gradients batch norms are folded into convolutions before them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        modules, folded = list(self), None
+        for module, following in zip(modules, [*modules[1:], None], strict=True):
+            if module is folded:
+                continue
+            if torch.is_grad_enabled() or module.training or not folds(module, following):
+                x = module(x)
+            else:
+                x, folded = module._conv_forward(x, *fold(module, following)), following
         return x
