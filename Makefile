@@ -7,7 +7,7 @@ STAMP := $(VENV)/installed
 .PHONY: demo test lint rehearse bench clean
 .DEFAULT_GOAL := demo
 
-$(STAMP): requirements.txt requirements-dev.txt setup.py
+$(STAMP): requirements.txt requirements-dev.txt setup.py mmseg_volo/ops/outlook_cpu.c
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
 	  { echo "mmseg_volo needs Python 3.10 to 3.13, and $(PYTHON) is `$(PYTHON) -V 2>&1`: make PYTHON=python3.12" >&2; exit 1; }
 	@echo "installing into $(VENV); PyTorch is several GB, this takes a few minutes"
@@ -33,4 +33,4 @@ bench: $(STAMP)  ## all benchmarks, to benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/run_all.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache mmseg_volo/ops/*.so

@@ -2,9 +2,10 @@
 
 import re
 import shutil
+import sys
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
@@ -23,6 +24,14 @@ class BuildWithConfigs(build_py):
             shutil.copy(HERE / 'model-index.yml', inside)
 
 
+# no header of Python's is needed, and nothing of OpenMP is linked: it is found in torch's at run time
+OUTLOOK = Extension(
+    'mmseg_volo.ops._outlook_cpu',
+    ['mmseg_volo/ops/outlook_cpu.c'],
+    extra_compile_args=['-O3', '-Wno-psabi', *(['-fopenmp'] if sys.platform == 'linux' else [])],
+    optional=True,  # without a C compiler torch's operators do it, more slowly
+)
+
 setup(
     name='mmseg_volo',
     version=VERSION,
@@ -32,6 +41,7 @@ setup(
     license='Apache-2.0',
     package_data={'mmseg_volo.report': ['page.html']},
     python_requires='>=3.10',
+    ext_modules=[] if sys.platform == 'win32' else [OUTLOOK],
     packages=find_packages(include=['mmseg_volo', 'mmseg_volo.*', 'mmseg_volo_doctor']),
     py_modules=['mmseg_volo_cli'],
     cmdclass={'build_py': BuildWithConfigs},

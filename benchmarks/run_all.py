@@ -23,12 +23,13 @@ COMMANDS = {
     'backbones_compiled': (*'--runs 5 --compile --sizes 224 --only'.split(), *COMPILED),
     'cpu_prediction': ('--runs', '5'),
     'sliding_window': (),
+    'sliding_window_d1': tuple('--config volo_d1_cityscapes --sizes 1024x2048 --classes 19 --threads 2'.split()),
     'pipeline': ('--threads', '1'),
     'metric': (),
     'startup': ('--runs', '5'),
     'growth': ('--runs', '5', '--threads', '1'),
 }
-SCRIPTS = {'backbones_compiled': 'backbones'}  # others are named as their script
+SCRIPTS = {'backbones_compiled': 'backbones', 'sliding_window_d1': 'sliding_window'}  # others are named as their script
 HEADER = """# Results
 
 `make bench` (`python benchmarks/run_all.py [NAME...]`) wrote this. Ratios count: both sides ran in turns in one

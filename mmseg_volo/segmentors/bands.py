@@ -14,7 +14,7 @@ from mmseg_volo.segmentors.rows import RowResize
 from mmseg_volo.segmentors.windows import WindowMean
 
 # what all classes of a band may take, in bytes: on CPUs it is to stay in the cache, GPUs want fewer, larger kernels
-BAND_BYTES = {'cpu': 8 << 20}
+BAND_BYTES = {'cpu': 3 << 20}
 GPU_BAND_BYTES = 256 << 20
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable, Sequence
 
 import torch
@@ -29,6 +31,12 @@ def window_weight(length: int, kind: str) -> Tensor:
         return torch.ones(length)
     place = torch.arange(length) - (length - 1) / 2
     return torch.exp(-0.5 * (place / (length / 8)) ** 2)
+
+
+def _give_back() -> None:
+    """Hands back what the network has freed and glibc keeps, before a map of logits is filled beside it."""
+    if sys.platform == 'linux' and (trim := getattr(ctypes.CDLL(None), 'malloc_trim', None)):
+        trim(0)
 
 
 class LazyImage:
@@ -130,6 +138,7 @@ class WindowMean:
     def _run(self, top: int, bottom: int) -> None:
         """Forgets the windows above `top` and runs the network on those that begin above `bottom`."""
         height, width = self.window
+        before = self._next, len(self._live)
         self._live = [window for window in self._live if window[0] + height > top]
         while self._next < len(self.tops) and self.tops[self._next] < bottom:
             y = self.tops[self._next]
@@ -139,6 +148,8 @@ class WindowMean:
                 found = self.network(crops).to(self.device, torch.float32)
                 self._live += [(y, x, one) for x, one in zip(lefts, found, strict=True)]
             self._next += 1
+        if len(self.tops) > 1 and self.device.type == 'cpu' and before != (self._next, len(self._live)):
+            _give_back()
         if self._enlarge is None:
             channels, *size = self._live[0][2].shape
             self._enlarge = RowResize(size, self.window, channels, self.align_corners, self.device)

@@ -1,0 +1,99 @@
+"""Outlook attention on CPUs as operators of torch, computed by `outlook_cpu.c`.
+
+setup.py compiles that file where there is a C compiler. `MMSEG_VOLO_CPU_KERNEL=0` in the environment turns it off.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+HEAD_DIM = 32  # of every published VOLO
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+def _library() -> ctypes.CDLL | None:
+    """The compiled file, if it is there and loads: OpenMP's functions it takes from torch."""
+    found = importlib.util.find_spec('mmseg_volo.ops._outlook_cpu')
+    if found is None or os.environ.get('MMSEG_VOLO_CPU_KERNEL', '1') == '0':
+        return None
+    try:
+        library = ctypes.CDLL(found.origin)
+    except OSError:
+        return None
+    tensors, sizes = [ctypes.c_void_p] * 5, [ctypes.c_int64] * 4
+    library.outlook.argtypes = [*tensors, *sizes, ctypes.c_int, ctypes.c_float, ctypes.c_int]
+    return library
+
+
+LIBRARY = _library()
+
+
+def usable(v: Tensor, logits: Tensor) -> bool:
+    """Whether the kernel can do it; shapes as in `backbones.outlook.outlook`. What is exported does without."""
+    exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)  # there since torch 2.7
+    return (
+        v.device.type == 'cpu'
+        and LIBRARY is not None
+        and v.dtype == logits.dtype
+        and v.dtype in DTYPES
+        and v.shape[3] == HEAD_DIM * logits.shape[3]
+        and v.numel() > 0
+        and not torch.jit.is_tracing()
+        and not exporting()
+    )
+
+
+@torch.library.custom_op('mmseg_volo::outlook_cpu', mutates_args=(), schema='(Tensor v, Tensor logits) -> Tensor')
+def outlook(v: Tensor, logits: Tensor) -> Tensor:
+    """See `backbones.outlook.outlook`; contiguous tensors that are `usable`. Sums are in float32."""
+    out = torch.empty_like(v)
+    _call(None, v, logits, out, None)
+    return out
+
+
+@outlook.register_fake
+def _(v: Tensor, logits: Tensor) -> Tensor:
+    return torch.empty_like(v)
+
+
+@torch.library.custom_op(
+    'mmseg_volo::outlook_cpu_backward',
+    mutates_args=(),
+    schema='(Tensor grad, Tensor v, Tensor logits) -> (Tensor, Tensor)',
+)
+def outlook_backward(grad: Tensor, v: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of `v` and `logits`; cannot be differentiated again."""
+    grad_v, grad_logits = torch.empty_like(v), torch.empty_like(logits)
+    _call(grad, v, logits, grad_v, grad_logits)
+    return grad_v, grad_logits
+
+
+@outlook_backward.register_fake
+def _(grad: Tensor, v: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(v), torch.empty_like(logits)
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    return outlook_backward(grad.contiguous(), *ctx.saved_tensors)
+
+
+outlook.register_autograd(_differentiate, setup_context=_keep)
+
+
+def _call(grad: Tensor | None, v: Tensor, logits: Tensor, out: Tensor, grad_logits: Tensor | None) -> None:
+    batch, height, width, dim = v.shape
+    pointers = [None if t is None else t.data_ptr() for t in (grad, v, logits, out, grad_logits)]
+    sizes = batch, height, width, dim // HEAD_DIM
+    half, threads = v.dtype == torch.bfloat16, torch.get_num_threads()
+    if LIBRARY.outlook(*pointers, *sizes, half, HEAD_DIM**-0.5, threads):
+        raise MemoryError(f'no memory for the attention of a map of {height}x{width} pixels and {dim} channels')
