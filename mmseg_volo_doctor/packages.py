@@ -43,7 +43,7 @@ def requirements() -> dict[str, tuple[str, bool]]:
 def versions() -> Findings:
     for name, (rules, optional) in sorted(requirements().items(), key=lambda item: item[0] != 'torch'):
         yield _package(name, rules, optional)
-    yield _own()
+    yield from _own()
 
 
 def _package(name: str, rules: str, optional: bool) -> Finding:
@@ -69,14 +69,21 @@ def _package(name: str, rules: str, optional: bool) -> Finding:
     return Finding(OK, f'{given} {version}')
 
 
-def _own() -> Finding:
+def _own() -> Findings:
     if error := import_error('mmseg_volo.parts'):
-        return Finding(WRONG, f'mmseg_volo cannot be imported: {error}', 'put the packages above right first')
+        yield Finding(WRONG, f'mmseg_volo cannot be imported: {error}', 'put the packages above right first')
+        return
     import mmseg_volo
     from mmseg_volo.config import shipped_configs
+    from mmseg_volo.ops import outlook_cpu
 
     place = Path(mmseg_volo.__file__).parent
-    return Finding(OK, f'mmseg_volo {mmseg_volo.__version__} at {place}, {len(shipped_configs())} configs')
+    yield Finding(OK, f'mmseg_volo {mmseg_volo.__version__} at {place}, {len(shipped_configs())} configs')
+    if outlook_cpu.LIBRARY is None:
+        remedy = (
+            f'for it install a C compiler (gcc or clang), then mmseg_volo again; {outlook_cpu.SWITCH}=0 turns it off'
+        )
+        yield Finding(NOTE, 'VOLO runs on CPUs without its compiled kernel, more slowly', remedy)
 
 
 def _version(name: str) -> str | None:

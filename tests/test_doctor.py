@@ -37,6 +37,11 @@ def test_all_is_well_here(capsys: pytest.CaptureFixture, monkeypatch: pytest.Mon
     assert not [p for p in tmp_path.iterdir()]
 
 
+def test_a_missing_kernel_is_a_note(tmp_path: Path) -> None:
+    status, said = called(tmp_path, MMSEG_VOLO_CPU_KERNEL='0')
+    assert status == 0 and 'note   VOLO runs on CPUs without its compiled kernel' in said, said
+
+
 def test_nothing_is_installed(tmp_path: Path) -> None:
     status, said = called(tmp_path, '-S')
     assert status == 1

@@ -30,18 +30,18 @@ typedef int32_t ints __attribute__((vector_size(4 * LANES)));
 
 typedef struct {
     int64_t height, width, heads;
-    int half; /* bfloat16, else float */
+    int bf16; /* bfloat16, else float */
     float scale;
 } sizes;
 
-INLINE float from_half(uint16_t bits) {
+INLINE float from_bf16(uint16_t bits) {
     uint32_t wide = (uint32_t)bits << 16;
     float value;
     memcpy(&value, &wide, 4);
     return value;
 }
 
-INLINE uint16_t to_half(float value) { /* to the nearest, ties to even */
+INLINE uint16_t to_bf16(float value) { /* to the nearest, ties to even */
     uint32_t bits;
     memcpy(&bits, &value, 4);
     if (value != value) return 0x7fc0;
@@ -66,10 +66,10 @@ INLINE vec exponential(vec x) { /* of x <= 0, to 1e-7; NaN stays NaN */
 
 /* Weights (9 keys, `stride` >= taps) of one window from its logits (taps, 9 keys). */
 INLINE void softmax(const void *logits, int64_t at, int64_t taps, int64_t stride, const sizes *s, float *weights) {
-    if (s->half) {
+    if (s->bf16) {
         const uint16_t *from = (const uint16_t *)logits + at;
         for (int64_t t = 0; t < taps; t++)
-            for (int k = 0; k < 9; k++) weights[k * stride + t] = from_half(from[9 * t + k]) * s->scale;
+            for (int k = 0; k < 9; k++) weights[k * stride + t] = from_bf16(from[9 * t + k]) * s->scale;
     } else {
         const float *from = (const float *)logits + at;
         for (int64_t t = 0; t < taps; t++)
@@ -99,8 +99,8 @@ INLINE void load(const void *map, int64_t i, int64_t j, int64_t c, const sizes *
             continue;
         }
         int64_t at = (y * s->width + x) * s->heads * DIM + c;
-        if (s->half)
-            for (int d = 0; d < DIM; d++) pixels[d] = from_half(((const uint16_t *)map)[at + d]);
+        if (s->bf16)
+            for (int d = 0; d < DIM; d++) pixels[d] = from_bf16(((const uint16_t *)map)[at + d]);
         else
 #pragma GCC unroll 4
             for (int d = 0; d < DIM; d += LANES) *(vec *)(pixels + d) = *(const vec *)((const float *)map + at + d);
@@ -200,8 +200,8 @@ INLINE void softmax_backward(
     for (int64_t t = 0; t < taps; t++)
         for (int k = 0; k < 9; k++) {
             float value = products[k * stride + t];
-            if (s->half)
-                ((uint16_t *)to)[at + 9 * t + k] = to_half(value);
+            if (s->bf16)
+                ((uint16_t *)to)[at + 9 * t + k] = to_bf16(value);
             else
                 ((float *)to)[at + 9 * t + k] = value;
         }
@@ -234,21 +234,21 @@ INLINE void rows(ARGUMENTS) {
                         mix(mine + 3 * p * stride, stride, 1, grads, mixed);
                     else
                         mix(mine + 3 * p, 1, stride, values, mixed);
-                    float *to = s->half ? lines + (y & 3) * line : (float *)out + y * line;
+                    float *to = s->bf16 ? lines + (y & 3) * line : (float *)out + y * line;
                     place(mixed, to, j, head * DIM, p > 0, s);
                 }
                 if (grad && i < last) products(grads, values, stride, dots + 9 * head);
             }
             if (grad && i < last) softmax_backward(weights, dots, taps, stride, s, grad_logits, at);
         }
-        for (int64_t y = 2 * i - 1; s->half && y <= 2 * i; y++) { /* nothing is added to these any more */
+        for (int64_t y = 2 * i - 1; s->bf16 && y <= 2 * i; y++) { /* nothing is added to these any more */
             if (y < 2 * first || y >= 2 * last || y >= s->height) continue;
-            for (int64_t n = 0; n < line; n++) ((uint16_t *)out)[y * line + n] = to_half(lines[(y & 3) * line + n]);
+            for (int64_t n = 0; n < line; n++) ((uint16_t *)out)[y * line + n] = to_bf16(lines[(y & 3) * line + n]);
         }
     }
     int64_t y = 2 * h - 1; /* an even map's last row, below which there is no window */
-    if (s->half && last == h && y < s->height)
-        for (int64_t n = 0; n < line; n++) ((uint16_t *)out)[y * line + n] = to_half(lines[(y & 3) * line + n]);
+    if (s->bf16 && last == h && y < s->height)
+        for (int64_t n = 0; n < line; n++) ((uint16_t *)out)[y * line + n] = to_bf16(lines[(y & 3) * line + n]);
 }
 
 typedef void function(ARGUMENTS);
@@ -270,13 +270,13 @@ static function *best(void) { return rows_anywhere; }
 /* `out` is the map, or with `grad` the gradient of v. Returns 0, or 1 where memory was not to be had. */
 int outlook(
     const void *grad, const void *v, const void *logits, void *out, void *grad_logits,
-    int64_t batch, int64_t height, int64_t width, int64_t heads, int half, float scale, int threads
+    int64_t batch, int64_t height, int64_t width, int64_t heads, int bf16, float scale, int threads
 ) {
-    sizes s = {height, width, heads, half, scale};
-    int64_t h = (height + 1) / 2, w = (width + 1) / 2, size = half ? 2 : 4;
+    sizes s = {height, width, heads, bf16, scale};
+    int64_t h = (height + 1) / 2, w = (width + 1) / 2, size = bf16 ? 2 : 4;
     int64_t parts = (threads + batch - 1) / batch, map = height * width * heads * DIM * size;
     parts = parts < h ? parts : h;
-    size_t scratch = (18 * (9 * heads + LANES) + LANES + (half ? 4 * width * heads * DIM : 0)) * sizeof(float);
+    size_t scratch = (18 * (9 * heads + LANES) + LANES + (bf16 ? 4 * width * heads * DIM : 0)) * sizeof(float);
     function *compute = best();
     int failed = 0;
 #pragma omp parallel for num_threads(threads) reduction(| : failed)

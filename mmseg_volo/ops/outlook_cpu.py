@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+SWITCH = 'MMSEG_VOLO_CPU_KERNEL'
 HEAD_DIM = 32  # of every published VOLO
 DTYPES = (torch.float32, torch.bfloat16)
 
@@ -20,7 +21,7 @@ DTYPES = (torch.float32, torch.bfloat16)
 def _library() -> ctypes.CDLL | None:
     """The compiled file, if it is there and loads: OpenMP's functions it takes from torch."""
     found = importlib.util.find_spec('mmseg_volo.ops._outlook_cpu')
-    if found is None or os.environ.get('MMSEG_VOLO_CPU_KERNEL', '1') == '0':
+    if found is None or os.environ.get(SWITCH, '1') == '0':
         return None
     try:
         library = ctypes.CDLL(found.origin)
@@ -94,6 +95,6 @@ def _call(grad: Tensor | None, v: Tensor, logits: Tensor, out: Tensor, grad_logi
     batch, height, width, dim = v.shape
     pointers = [None if t is None else t.data_ptr() for t in (grad, v, logits, out, grad_logits)]
     sizes = batch, height, width, dim // HEAD_DIM
-    half, threads = v.dtype == torch.bfloat16, torch.get_num_threads()
-    if LIBRARY.outlook(*pointers, *sizes, half, HEAD_DIM**-0.5, threads):
+    bf16, threads = v.dtype == torch.bfloat16, torch.get_num_threads()
+    if LIBRARY.outlook(*pointers, *sizes, bf16, HEAD_DIM**-0.5, threads):
         raise MemoryError(f'no memory for the attention of a map of {height}x{width} pixels and {dim} channels')
