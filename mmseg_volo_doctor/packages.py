@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def _own() -> Findings:
 
     place = Path(mmseg_volo.__file__).parent
     yield Finding(OK, f'mmseg_volo {mmseg_volo.__version__} at {place}, {len(shipped_configs())} configs')
-    if outlook_cpu.LIBRARY is None:
+    if outlook_cpu.LIBRARY is None and sys.platform != 'win32':  # nothing is compiled there
         remedy = (
             f'for it install a C compiler (gcc or clang), then mmseg_volo again; {outlook_cpu.SWITCH}=0 turns it off'
         )

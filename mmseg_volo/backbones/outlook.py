@@ -32,22 +32,23 @@ def outlook(v: Tensor, logits: Tensor) -> Tensor:
     if cpu.usable(v, logits):
         return cpu.outlook(v.contiguous(), logits.contiguous())
     attn = (logits * gpu.scale(v, logits)).softmax(dim=-1)
-    mixed = attn @ _by_head(gather_windows(v), logits.shape[3])
+    mixed = attn @ gather_windows(v.unflatten(3, (logits.shape[3], -1)))
     mixed = mixed.transpose(3, 4).flatten(4).unflatten(3, (KERNEL, KERNEL))
     return scatter_windows(mixed, *v.shape[1:3])
 
 
 def gather_windows(v: Tensor) -> Tensor:
-    """The 3x3 windows of stride 2 and padding 1: what `F.unfold` gives, kept channels-last.
+    """The 3x3 windows of stride 2 and padding 1: what `F.unfold` gives, without Im2Col.
 
     Args:
-        v: (B, H, W, C).
+        v: (B, H, W, heads, D).
 
     Returns:
-        (B, ceil(H / 2), ceil(W / 2), C, 3, 3), a view of the padded map; zeros outside the map.
+        (B, ceil(H / 2), ceil(W / 2), heads, 9, D), zeros outside the map.
     """
-    v = F.pad(v, (0, 0, 1, v.shape[2] % 2, 1, v.shape[1] % 2))
-    return v.unfold(1, KERNEL, 2).unfold(2, KERNEL, 2)
+    height, width = v.shape[1:3]
+    v = F.pad(v, (0, 0, 0, 0, 1, width % 2, 1, height % 2))
+    return torch.stack([v[:, i : i + height : 2, j : j + width : 2] for i in range(KERNEL) for j in range(KERNEL)], 4)
 
 
 def scatter_windows(x: Tensor, height: int, width: int) -> Tensor:
@@ -70,11 +71,6 @@ def scatter_windows(x: Tensor, height: int, width: int) -> Tensor:
         following = torch.cat([first.narrow(dim, 1, first.shape[dim] - 1), beyond], dim)
         x = torch.stack([centre, last + following], dim + 1).flatten(dim, dim + 1).narrow(dim, 0, size)
     return x
-
-
-def _by_head(windows: Tensor, heads: int) -> Tensor:
-    """(B, h, w, C, 3, 3) -> (B, h, w, heads, 9, head_dim), a copy."""
-    return windows.unflatten(3, (heads, -1)).permute(0, 1, 2, 3, 5, 6, 4).flatten(4, 5)
 
 
 class OutlookAttention(nn.Module):

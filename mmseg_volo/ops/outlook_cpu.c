@@ -215,10 +215,10 @@ INLINE void softmax_backward(
 INLINE void rows(ARGUMENTS) {
     int64_t w = (s->width + 1) / 2, h = (s->height + 1) / 2, taps = 9 * s->heads;
     int64_t stride = (taps + LANES - 1) / LANES * LANES, line = s->width * s->heads * DIM;
-    float *weights = scratch, *dots = weights + 9 * stride, *lines = dots + 9 * stride + LANES;
+    float *weights = scratch, *dots = weights + 9 * stride, *lines = dots + 9 * stride;
     float values[9 * DIM], grads[9 * DIM];
     vec mixed[3][VECTORS];
-    memset(scratch, 0, (18 * stride + LANES) * sizeof(float)); /* lanes beyond the taps are computed, too */
+    memset(scratch, 0, 18 * stride * sizeof(float)); /* lanes beyond the taps are computed, too */
     for (int64_t i = first; i <= last && i < h; i++) {
         for (int64_t j = 0; j < w; j++) {
             int64_t at = (i * w + j) * taps * 9;
@@ -276,7 +276,7 @@ int outlook(
     int64_t h = (height + 1) / 2, w = (width + 1) / 2, size = bf16 ? 2 : 4;
     int64_t parts = (threads + batch - 1) / batch, map = height * width * heads * DIM * size;
     parts = parts < h ? parts : h;
-    size_t scratch = (18 * (9 * heads + LANES) + LANES + (bf16 ? 4 * width * heads * DIM : 0)) * sizeof(float);
+    size_t scratch = (18 * (9 * heads + LANES) + (bf16 ? 4 * width * heads * DIM : 0)) * sizeof(float);
     function *compute = best();
     int failed = 0;
 #pragma omp parallel for num_threads(threads) reduction(| : failed)
