@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -109,19 +110,33 @@ class BandedEncoderDecoder(EncoderDecoder):
             return self._bands(images, data.get('data_samples'))
         data = pre.cast_data(data)
         samples = data.get('data_samples')
+        if samples is None:
+            samples = [SegDataSample(metainfo=dict(ori_shape=tuple(image.shape[1:]))) for image in data['inputs']]
         per_pixel = copy.copy(pre)
-        per_pixel.test_cfg = None  # padding is the whole image's, not the windows'
+        per_pixel.test_cfg = None  # `LazyImage` pads
         images = []
-        for i, image in enumerate(data['inputs']):
-            size = image.shape[1:]
+        for image, sample in zip(data['inputs'], samples, strict=True):
+            height, width = size = tuple(image.shape[1:])
             if pre.test_cfg:
                 known = {key: pre.test_cfg.get(key) for key in ('size', 'size_divisor')}
                 _, (info,) = stack_batch([torch.empty(image.shape, device='meta')], **known)
-                size = info['pad_shape']
-                if samples is not None:
-                    samples[i].set_metainfo(info)
+                size = self._to_be_seen(size, info['pad_shape'])
+                padding = (0, size[1] - width, 0, size[0] - height)
+                sample.set_metainfo(dict(img_padding_size=padding, pad_shape=size))
             images.append(LazyImage(image, size, lambda crop: per_pixel(dict(inputs=[crop]))['inputs'][0], pre.pad_val))
         return self._bands(images, samples)
+
+    def _to_be_seen(self, size: Sequence[int], padded: Sequence[int]) -> tuple[int, int]:
+        """How much of an image that a data preprocessor pads the network is to see, (height, width).
+
+        An image that is seen whole is padded as its preprocessor says. Sliding windows are cut from the image's own
+        pixels, as in mmseg's protocol, whose preprocessors do not pad: padding is for a window that the image does not
+        fill, and goes no further than the window.
+        """
+        options = self.options
+        if options.mode == 'whole':
+            return tuple(int(n) for n in padded)
+        return tuple(max(own, min(n, crop)) for own, n, crop in zip(size, padded, options.crop_size, strict=True))
 
     def _bands(
         self, images: Sequence[LazyImage], samples: Sequence[SegDataSample] | None
@@ -130,10 +145,19 @@ class BandedEncoderDecoder(EncoderDecoder):
         for i, image in enumerate(images):
             sample = SegDataSample() if samples is None else samples[i]
             geometry = Geometry(image.size) if samples is None else Geometry.of(sample.metainfo)
+            if 'img_padding_size' in sample.metainfo:  # by a preprocessor that does not know of windows
+                image.size, geometry = self._without_padding(image.size, geometry)
             mean = self._mean(image, sample.metainfo, self._device_for(image, geometry))
             parts = bands(mean, geometry, self.out_channels, self.align_corners)
             found.append((sample, geometry.size, parts))
         return found
+
+    def _without_padding(self, padded: tuple[int, int], geometry: Geometry) -> tuple[tuple[int, int], Geometry]:
+        """The size of a padded picture, and its geometry, without the padding that windows are not to see."""
+        left, right, above, below = geometry.padding
+        size = self._to_be_seen((padded[0] - below, padded[1] - right), padded)
+        right, below = right - (padded[1] - size[1]), below - (padded[0] - size[0])
+        return size, replace(geometry, padding=(left, right, above, below))
 
     def _collect(self, images: Sequence[tuple[SegDataSample, tuple[int, int], Bands]]) -> list[SegDataSample]:
         wanted = [*self.options.maps, *(['seg_logits'] if self.keeps_logits else [])]
