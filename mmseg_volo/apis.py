@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import copy
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,17 +17,18 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.registry import DefaultScope
 from PIL import Image
 from torch import nn
 
 from mmseg_volo.errors import UsageError
-from mmseg_volo.images import Source, as_rgb
+from mmseg_volo.images import Source
 from mmseg_volo.records import config_of, meta_of
+from mmseg_volo.value_ranges import LOGGER, Tell
 from mmseg_volo.weights import read_source, strict_load, unwrap
 
 Weights = str | Path
-LABEL_STEPS = ('LoadAnnotations', 'LoadMask')  # of a pipeline: what reads labels
+_BUILDING = threading.Lock()  # mmengine's default scope is the whole process's
 CHECKPOINT_SUFFIXES = ('.pth', '.pt', '.tar', '.safetensors')
 
 
@@ -33,7 +36,7 @@ CHECKPOINT_SUFFIXES = ('.pth', '.pt', '.tar', '.safetensors')
 class Prediction:
     """What `predict` returns."""
 
-    mask: np.ndarray  # (H, W) class indices, of the image's size; uint8, uint16 beyond 256 classes
+    mask: np.ndarray  # (H, W) class indices, of the image's size; uint8, uint16 beyond 256 classes; see `predict`
     classes: Sequence[str]
     palette: Sequence[Sequence[int]]  # RGB, one per class
     # what was asked for, float32
@@ -94,15 +97,23 @@ def load(
 
 def _build(cfg: Config, given: str) -> nn.Module:
     from mmengine.model import revert_sync_batchnorm
+    from mmseg.registry import MODELS
 
     import mmseg_volo.parts  # noqa: F401
 
     _without_init_cfg(cfg.model)
     try:
-        with DefaultScope.overwrite_default_scope('mmseg'):
+        with _mmseg_scope():
             return revert_sync_batchnorm(MODELS.build(cfg.model))
     except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f'the model of {given} cannot be built: {" ".join(str(error).split())}') from error
+
+
+@contextmanager
+def _mmseg_scope() -> Iterator[None]:
+    """Inside, parts are looked up among mmseg's; one thread at a time, and afterwards the scope is what it was."""
+    with _BUILDING, DefaultScope.overwrite_default_scope('mmseg'):
+        yield
 
 
 def _without_init_cfg(model: ConfigDict) -> None:
@@ -116,62 +127,71 @@ def _dataset_meta(cfg: Config, given: str) -> dict[str, Any]:
     """Classes and colours from the data set that the config names, without looking at its files."""
     if 'test_dataloader' not in cfg:
         raise UsageError(f'{given} does not say which classes it is for: give its config too, load(CONFIG, {given!r})')
-    with DefaultScope.overwrite_default_scope('mmseg'):
+    from mmseg.registry import DATASETS
+
+    with _mmseg_scope():
         dataset = DATASETS.build({**cfg.test_dataloader.dataset, 'pipeline': [], 'lazy_init': True})
     return dataset.metainfo
 
 
-def predict(model: nn.Module, image: Source, maps: Sequence[str] = ()) -> Prediction:
-    """Segments one image.
+def predict(
+    model: nn.Module,
+    image: Source,
+    maps: Sequence[str] = (),
+    *,
+    bands: Sequence[int] | None = None,
+    value_range: Sequence[float] | None = None,
+    windows: int | None = None,
+    tell: Tell = LOGGER.warning,
+) -> Prediction:
+    """Segments one image, as `mmseg-volo predict` does. Threads may share a model.
 
     Args:
         model: from `load`.
         image: a path, the bytes of a file, a PIL image, an array (H, W, C) or a tensor (C, H, W), RGB or grey; see
-            `mmseg_volo.images.as_rgb` for dtypes and their ranges.
+            `mmseg_volo.images.as_rgb` for dtypes and their ranges. Georeferenced TIFF and JPEG 2000 files are read by
+            windows, and where they have no data the mask is 255 (65535 beyond 255 classes).
         maps: what else is wanted, any of 'confidence', 'entropy', 'probability'.
+        bands: which channels are red, green and blue, counted from 1; those that are said to be if None.
+        value_range: what is black and what is white, instead of the rules.
+        windows: side in pixels of the windows to look through at the image's own size; see `segment`.
+        tell: takes a sentence about what is odd and taken all the same; the logger `mmseg_volo` by default.
 
     Raises:
         FileNotFoundError, ValueError: the file is missing or no picture, or the image is none of these.
     """
+    from mmseg_volo.inference.segment import mask_type, opened, segment
+    from mmseg_volo.raster_reader import RasterPixels
     from mmseg_volo.segmentors.bands import collect
     from mmseg_volo.segmentors.options import MAPS
-    from mmseg_volo.segmentors.results import results
 
     if isinstance(maps, str) or not set(maps) <= set(MAPS):
         raise UsageError(f'maps must be a list of some of {MAPS}, got {maps!r}')
-    batch = as_batch(model, image)
-    with torch.inference_mode():
-        found = collect(results(model, batch, maps), batch['data_samples'][0].ori_shape)
     classes, palette = (model.dataset_meta[k] for k in ('classes', 'palette'))
-    mask = found.pop('pred_sem_seg')[0].cpu().numpy().astype(np.uint8 if len(classes) <= 256 else np.uint16)
+    with torch.inference_mode(), opened(model, image, bands, value_range, tell) as pixels:
+        raster = pixels if isinstance(pixels, RasterPixels) else None
+        size = pixels.shape[:2] if raster is None else tuple(pixels.shape[1:])
+        found = collect(segment(model, pixels, maps, windows), size)
+        gone = ~raster.valid() if raster is not None and raster.masked else None
+    dtype, nodata = mask_type(len(classes), gone is not None)
+    mask = found.pop('pred_sem_seg')[0].cpu().numpy().astype(dtype)
     more = {name: values.float().cpu().numpy() for name, values in found.items()}
+    if gone is not None:
+        mask[gone] = nodata
+        for values in more.values():
+            values[:, gone] = np.nan
     more = {name: values if name == 'probability' else values[0] for name, values in more.items()}
     return Prediction(mask, classes, palette, **more)
 
 
-def as_batch(model: nn.Module, image: Source) -> dict[str, list]:
-    """What a segmentor's `test_step` takes, by the steps of its test pipeline."""
-    from mmengine.dataset import Compose
-
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        steps = [copy.deepcopy(t) for t in model.cfg.test_pipeline if t['type'] not in LABEL_STEPS]
-        if steps[0]['type'] == 'LoadBands':  # of a model for other images than RGB: these as they are
-            item = dict(img_path=str(image)) if isinstance(image, (str, Path)) else dict(img=image)
-        else:
-            item = dict(img=np.ascontiguousarray(as_rgb(image)[..., ::-1]))
-            steps[0] = dict(type='LoadImageFromNDArray')
-        data = Compose(steps)(item)
-    return dict(inputs=[data['inputs']], data_samples=[data['data_samples']])
-
-
 def predict_each(
-    model: nn.Module, images: Iterable[Source], maps: Sequence[str] = ()
+    model: nn.Module, images: Iterable[Source], maps: Sequence[str] = (), **options: Any
 ) -> Iterator[Prediction | ValueError | OSError]:
     """Segments many images; one that cannot be read gives its error, and the others go on.
 
     Args:
         model: from `load`.
-        images, maps: see `predict`.
+        images, maps, options: see `predict`.
 
     Yields:
         What `predict` returns or raises, in the order of the images.
@@ -182,14 +202,14 @@ def predict_each(
     one = isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image.Image)
     if one or getattr(images, 'ndim', 4) != 4:  # the rows of an array would be taken for grey images
         raise UsageError(f'expected several images, e.g. in a list, got {type(images).__name__}: predict takes one')
-    return _predict_each(model, images, maps)
+    return _predict_each(model, images, maps, options)
 
 
 def _predict_each(
-    model: nn.Module, images: Iterable[Source], maps: Sequence[str]
+    model: nn.Module, images: Iterable[Source], maps: Sequence[str], options: Mapping[str, Any]
 ) -> Iterator[Prediction | ValueError | OSError]:
     for image in images:
         try:
-            yield predict(model, image, maps)
+            yield predict(model, image, maps, **options)
         except (ValueError, OSError) as error:
             yield error

@@ -25,6 +25,7 @@ READ_KEYS = RUNNER_KEYS | frozenset(  # what mmengine, mmseg or we look for unde
 VARIABLES = frozenset(  # what configs name so, to use it in the above
     ['data_root', 'train_pipeline', 'vis_backends', 'norm_cfg', 'crop_size', 'num_classes', 'max_iters']
 )
+LABEL_STEPS = ('LoadAnnotations', 'LoadMask')  # of a pipeline: what reads labels
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 

@@ -1,61 +1,111 @@
-"""Whatever an application calls an image, as uint8 RGB, by one rule for each kind, or a clear error."""
+"""Whatever an application calls an image, by one rule for each kind, or a clear error. docs/images.md has the table."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from mmseg_volo.errors import UsageError
 from mmseg_volo.pictures import decode_image, read_image
+from mmseg_volo.value_ranges import LOGGER, Tell, to_rgb
 
 Source = str | Path | bytes | Image.Image | np.ndarray | Tensor
+LONGEST = 1024  # characters: a text beyond that is no path
 
 
-def as_rgb(image: Source) -> np.ndarray:
+def as_rgb(
+    image: Source,
+    bands: Sequence[int] | None = None,
+    value_range: Sequence[float] | None = None,
+    tell: Tell = LOGGER.warning,
+) -> np.ndarray:
     """An image as uint8 RGB (H, W, 3).
 
     | given | rule |
     |---|---|
-    | path, `bytes` of a file | decoded, turned as its EXIF says; of 16 bits the upper 8, no alpha |
-    | PIL image | turned as its EXIF says, converted to RGB; alpha is dropped; of 16 bits the upper 8 |
-    | array (H, W), (H, W, 1), (H, W, 3), (H, W, 4) | grey, RGB or RGBA (alpha is dropped) |
+    | path, `bytes` of a file | decoded, turned as its EXIF says; palettes in their colours |
+    | PIL image | turned as its EXIF says, converted to RGB |
+    | array (H, W), (H, W, 1), (H, W, 3), (H, W, 4) | grey, RGB or RGBA |
     | tensor (H, W), (1, H, W), (3, H, W), (4, H, W) | the same, channels first |
-    | uint8; other integers | as it is; from 0 to 255 |
-    | uint16 | the whole range 0 to 65535, of which the upper 8 bits are taken |
-    | floating point | 0 to 1 |
-    | bool | False is black, True white |
+
+    Alpha is dropped, grey becomes three channels, and values become 8 bits by the rules of `value_ranges.check_range`,
+    all alike. Pixels that a TIFF says have no data are ImageNet's mean.
+
+    Args:
+        image: see above.
+        bands: which channels are red, green and blue, counted from 1; those that are said to be if None.
+        value_range: what is black and what is white, instead of the rules.
+        tell: takes a sentence about an image that is odd and taken all the same; the logger `mmseg_volo` by default.
 
     Raises:
         FileNotFoundError: there is no such file.
         UsageError: it is none of these, or its values are not of the stated range.
     """
     if isinstance(image, (str, Path)):
-        path = Path(image)
-        if not path.is_file():
-            raise FileNotFoundError(f'no image at {path.absolute()}')
-        return read_image(path)
+        return read_image(path_of(image), bands, value_range, tell)
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return decode_image(bytes(image), 'the image given as bytes')
+        return decode_image(bytes(image), 'the image given as bytes', bands, value_range, tell)
+    pixels, name = as_array(image)
+    return to_rgb(pixels, name, bands, value_range, tell)
+
+
+def path_of(given: str | Path) -> Path:
+    """The file that an application names.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UsageError: it is no path.
+    """
+    text = str(given)
+    if text.startswith('data:'):
+        raise UsageError(f'a data URL of {len(text)} characters was given: give the bytes, base64.b64decode(...)')
+    if '://' in text[:10]:
+        raise UsageError(f'{text[:200]} is an address: fetch it first, and give its path or its bytes')
+    if len(text) > LONGEST:
+        raise UsageError(f'a text of {len(text)} characters was given, expected a path: of base64 give the bytes')
+    path = Path(given).expanduser()
+    with contextlib.suppress(OSError):  # names that are too long
+        if path.is_file():
+            return path
+        if path.is_dir():
+            raise UsageError(f'{path} is a folder: give one image; mmseg-volo predict takes folders')
+    raise FileNotFoundError(f'no image at {path.absolute()}')
+
+
+def as_array(image: Any) -> tuple[np.ndarray, str]:
+    """A PIL image, array or tensor as an array (H, W) or (H, W, C), and what it is called in messages.
+
+    Raises:
+        UsageError: it is none of these, or of another shape.
+    """
     if isinstance(image, Image.Image):
-        return _of_pil(image)
+        return _of_pil(image), f'a PIL image of mode {image.mode}'
+    if not isinstance(image, (np.ndarray, Tensor)):
+        raise UsageError(
+            f'expected an image as a path, bytes of a file, a PIL image, an array or a tensor, got '
+            f'{type(image).__name__}'
+        )
+    name = f'an image of {image.dtype} and shape {tuple(image.shape)}'
     if isinstance(image, Tensor):
         pixels = image.detach().cpu()
         pixels = (pixels.float() if pixels.is_floating_point() else pixels).numpy()
-        if pixels.ndim == 3:
-            if pixels.shape[0] not in (1, 3, 4):
-                raise _wrong(image, 'tensors have the shape (H, W) or (C, H, W) with 1, 3 or 4 channels')
-            pixels = pixels.transpose(1, 2, 0)
-        return _of_array(pixels, image)
-    if isinstance(image, np.ndarray):
-        return _of_array(image, image)
-    raise UsageError(
-        f'expected an image as a path, bytes of a file, a PIL image, an array or a tensor, got {type(image).__name__}'
-    )
+        if pixels.ndim == 3 and pixels.shape[0] not in (1, 3, 4):
+            raise UsageError(f'{name}: tensors have the shape (H, W) or (C, H, W) with 1, 3 or 4 channels')
+        pixels = pixels.transpose(1, 2, 0) if pixels.ndim == 3 else pixels
+    else:
+        pixels = image
+    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4)):
+        hint = '; channels come last in arrays, first in tensors' if pixels.ndim == 3 and pixels.shape[0] < 5 else ''
+        raise UsageError(f'{name}: arrays have the shape (H, W) or (H, W, C) with 1, 3 or 4 channels{hint}')
+    if not pixels.size:
+        raise UsageError(f'{name}: it has no pixel')
+    return pixels, name
 
 
 def _of_pil(image: Image.Image) -> np.ndarray:
@@ -66,45 +116,6 @@ def _of_pil(image: Image.Image) -> np.ndarray:
         pixels = np.array(image)
     except (OSError, SyntaxError, ValueError) as error:  # it reads the file only now; not every mode becomes RGB
         raise UsageError(f'the PIL image cannot be read ({error})') from error
-    # 16 or 32 bits, of which PIL would cut off what is above 255
-    wide = image.mode != 'F' and 0 <= pixels.min() and 255 < pixels.max() < 65536
-    return _of_array(pixels.astype(np.uint16) if wide else pixels, pixels)
-
-
-def _of_array(pixels: np.ndarray, given: Any) -> np.ndarray:
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4):
-        hint = '; channels come last in arrays, first in tensors' if pixels.ndim == 3 and pixels.shape[0] < 5 else ''
-        raise _wrong(given, f'arrays have the shape (H, W) or (H, W, C) with 1, 3 or 4 channels{hint}')
-    if not pixels.size:
-        raise _wrong(given, 'it has no pixel')
-    pixels = _to_bytes(pixels[..., :3], given)
-    return np.ascontiguousarray(pixels if pixels.shape[2] == 3 else cv2.merge([pixels[..., 0]] * 3))
-
-
-def _to_bytes(pixels: np.ndarray, given: Any) -> np.ndarray:
-    pixels = pixels.astype(pixels.dtype.newbyteorder('='), copy=False)
-    kind = pixels.dtype.kind
-    if pixels.dtype == np.uint8:
-        return pixels
-    if kind == 'b':
-        return pixels.astype(np.uint8) * 255
-    if kind not in 'uif':
-        raise _wrong(given, 'pixels are integers, floating point or bool')
-    low, high = pixels.min(), pixels.max()
-    if kind == 'f':
-        if not (low >= 0 and high <= 1):  # NaN too
-            raise _wrong(given, f'floating point goes from 0 to 1, here from {low:g} to {high:g}')
-        return np.rint(pixels * 255).astype(np.uint8)
-    if pixels.dtype == np.uint16:
-        if 0 < high <= 255:
-            raise _wrong(given, f'uint16 goes from 0 to 65535, here to {high} only: if it is 0 to 255, make it uint8')
-        return (pixels >> 8).astype(np.uint8)
-    if low < 0 or high > 255:
-        raise _wrong(given, f'{pixels.dtype} goes from 0 to 255, here from {low} to {high}')
-    return pixels.astype(np.uint8)
-
-
-def _wrong(given: Any, rule: str) -> UsageError:
-    return UsageError(f'an image of {given.dtype} and shape {tuple(given.shape)} was given: {rule}; convert it first')
+    # 16 bits, which PIL keeps in 32
+    wide = image.mode == 'I' and 0 <= pixels.min() and 255 < pixels.max() < 65536
+    return pixels.astype(np.uint16) if wide else pixels

@@ -1,51 +1,179 @@
 """Reading images and labels, with the values that mmseg's loading gives and one sentence about what cannot be read.
 
 PNG files of 8-bit RGB or grey, which most data sets hold, are decoded by kornia-rs where it is installed, in half
-the time or less.
+the time or less. docs/images.md has the rules for all kinds.
 """
 
 from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mmseg_volo.errors import UsageError
+from mmseg_volo.raster_reader import GEO_KEYS, RasterPixels, driver_of, open_any, rasterio_module
+from mmseg_volo.value_ranges import LOGGER, Tell, to_rgb
 
 try:
     from kornia_rs.io import decode_image_png_u8 as decode_png
 except ImportError:
     decode_png = None
 
+warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)  # large images are what people have
 HEAD = b'\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR'
 MODES = {b'\x08\x00': 'mono', b'\x08\x02': 'rgb'}  # by bit depth and colour type
 SPECIAL = (b'eXIf', b'tRNS', b'acTL')  # turned, with a transparent colour, or animated: left to the others
+BITS, SAMPLE_FORMAT, GDAL_NODATA = 258, 339, 42113  # tags of TIFF
+CONVERT = 'of a kind that is not read: convert it to PNG, JPEG or TIFF'
+OTHERS = {  # what people take for pictures, by how a file begins
+    b'%PDF': f'a PDF file, {CONVERT}',
+    b'8BPS': f'a Photoshop file, {CONVERT}',
+    b'FUJIFILM': f'a raw photo, {CONVERT}',
+    b'<VRTDataset': 'a virtual raster, which names other files: make one file of it, gdal_translate IN.vrt OUT.tif',
+    b'<svg': f'an SVG drawing, {CONVERT}',
+    b'SIMPLE  =': f'a FITS file, {CONVERT}',
+    b'\x89HDF': f'an HDF5 or netCDF file, {CONVERT}',
+    b'CDF': f'a netCDF file, {CONVERT}',
+    b'EHFA_HEADER_TAG': f'an ERDAS Imagine file, {CONVERT}',
+    b'GRIB': f'a GRIB file, {CONVERT}',
+    b'NITF': f'a NITF file, {CONVERT}',
+    b'\x93NUMPY': 'an array: numpy.load reads it',
+    b'PK\x03\x04': 'a zip archive: unpack it',
+    b'\x1f\x8b': 'a gzip archive: unpack it',
+    b'version https://git-lfs': 'a pointer of Git LFS: git lfs pull fetches the file itself',
+    b'<!DOCTYPE': 'a web page, perhaps in place of a download: fetch the picture again',
+    b'<html': 'a web page, perhaps in place of a download: fetch the picture again',
+}
+HEIF = (b'ftypheic', b'ftypheix', b'ftyphevc', b'ftypmif1', b'ftypmsf1', b'ftypcrx ')  # from the fifth byte on
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """An image file as uint8 RGB (H, W, 3), turned as its EXIF says; of 16 bits the upper 8, without alpha.
+def read_image(
+    path: str | Path,
+    bands: Sequence[int] | None = None,
+    value_range: Sequence[float] | None = None,
+    tell: Tell = LOGGER.warning,
+) -> np.ndarray:
+    """An image file as uint8 RGB (H, W, 3), turned as its EXIF says, without alpha; by the rules of `value_ranges`.
+
+    Args:
+        path: of the file.
+        bands: which channels are red, green and blue, counted from 1; those that are said to be if None.
+        value_range: what is black and what is white, instead of the rules.
+        tell: takes a sentence about an image that is odd and taken all the same.
 
     Raises:
         FileNotFoundError: there is no such file.
+        UsageError: it is no readable picture, or its values are not of the range of their type.
+    """
+    with Path(path).open('rb') as file:
+        head = file.read(12)
+        if driver_of(head) is None:
+            return decode_image(head + file.read(), path, bands, value_range, tell)
+    return _raster_or_picture(Path(path), path, bands, value_range, tell)
+
+
+def decode_image(
+    content: bytes,
+    name: str | Path,
+    bands: Sequence[int] | None = None,
+    value_range: Sequence[float] | None = None,
+    tell: Tell = LOGGER.warning,
+) -> np.ndarray:
+    """As `read_image`, of a file's content; `name` is for messages."""
+    if driver_of(content[:12]) is not None:
+        return _raster_or_picture(content, name, bands, value_range, tell)
+    image = None if bands or value_range else _plain_png(content, 'rgb')
+    return to_rgb(decode_pixels(content, name), str(name), bands, value_range, tell) if image is None else image
+
+
+def decode_pixels(content: bytes, name: str | Path) -> np.ndarray:
+    """The content of a picture file as it is: (H, W) or (H, W, C) of any type, channels in the order RGB.
+
+    Raises:
         UsageError: it is no readable picture.
     """
-    return decode_image(Path(path).read_bytes(), path)
-
-
-def decode_image(content: bytes, name: str | Path) -> np.ndarray:
-    """As `read_image`, of a file's content; `name` is for the message."""
-    image = _plain_png(content, 'rgb')
-    if image is None and content and not broken_png(content):
-        image = _decode(content, cv2.IMREAD_COLOR)
-        image = None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)
+    image = None
+    if content and not broken_png(content):
+        if other := _other(content):
+            raise UsageError(f'{name} is {other}')
+        if not content.startswith(b'GIF8'):  # OpenCV gives these another background
+            deep = 0 if b'ftypavi' in content[:16] else cv2.IMREAD_ANYDEPTH  # of AVIF 10 bits have no range
+            image = _decode(content, cv2.IMREAD_COLOR | deep)
+            image = None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)
+        image = _by_pillow(io.BytesIO(content)) if image is None else image
     if image is None:
         raise UsageError(f'{name} ({len(content)} bytes) is not a readable picture: repair or remove it')
     return image
+
+
+def _other(content: bytes) -> str | None:
+    """What a file is that is no picture of a kind that is read."""
+    if content[4:].startswith(HEIF) and b'avif' not in content[:64]:
+        return f'a HEIC file or raw photo, {CONVERT}'
+    if content[128:132] == b'DICM':
+        return f'a DICOM file, {CONVERT}'
+    head = content[:200].lstrip()
+    return next((kind for start, kind in OTHERS.items() if head.startswith(start)), None)
+
+
+def _raster_or_picture(
+    source: Path | bytes, name: str | Path, bands: Sequence[int] | None, value_range: Sequence[float] | None, tell: Tell
+) -> np.ndarray:
+    """A TIFF or JPEG 2000 file: plain ones by Pillow, which knows their kinds of colours, others by rasterio."""
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    if is_plain_tiff(file) and (image := _by_pillow(file)) is not None:
+        return to_rgb(image, str(name), bands, value_range, tell)
+    with open_any(source) as raster:
+        if raster is not None:
+            try:
+                return RasterPixels(raster, None, bands, value_range, name=name, tell=tell).rgb()
+            except UsageError:
+                raise
+            except Exception as error:  # GDAL raises more than rasterio's errors
+                reason = error.__cause__ or error
+                raise UsageError(f'{name} is not a readable picture ({reason}): repair or remove it') from error
+    if rasterio_module() is None and (image := _by_pillow(file)) is not None and not _loses_bits(file):
+        return to_rgb(image, str(name), bands, value_range, tell)
+    size = len(source) if isinstance(source, bytes) else source.stat().st_size
+    remedy = '' if rasterio_module() else '; if other programs read it, pip install rasterio'
+    raise UsageError(f'{name} ({size} bytes) is not a readable picture: repair or remove it{remedy}')
+
+
+def is_plain_tiff(file: Path | io.BytesIO) -> bool:
+    """Whether Pillow says all of a TIFF: unsigned, up to 8 bits, no georeference, no nodata value."""
+    try:
+        with Image.open(file) as picture:
+            tags = getattr(picture, 'tag_v2', None)
+            if tags is None or max(tags.get(BITS, (1,))) > 8 or {GEO_KEYS, GDAL_NODATA} & set(tags):
+                return False
+            return set(tags.get(SAMPLE_FORMAT, (1,))) == {1}
+    except Exception:  # whatever a broken file makes Pillow raise
+        return False
+
+
+def _loses_bits(file: Path | io.BytesIO) -> bool:
+    """Whether Pillow makes 8 bits of more."""
+    with Image.open(file) as picture:
+        return picture.mode == 'RGB' and max(getattr(picture, 'tag_v2', {}).get(BITS, (8,))) > 8
+
+
+def _by_pillow(file: Path | io.BytesIO) -> np.ndarray | None:
+    """uint8 RGB (H, W, 3), or what has more bits (H, W); None if it is no readable picture."""
+    try:
+        with Image.open(file) as picture:
+            picture = ImageOps.exif_transpose(picture)
+            if picture.mode in ('I', 'F') or picture.mode.startswith('I;'):
+                return np.array(picture)
+            return np.array(picture.convert('RGB'))
+    except Exception:  # whatever a broken file makes Pillow raise
+        return None
 
 
 def read_label(path: str | Path) -> np.ndarray:

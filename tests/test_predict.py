@@ -16,12 +16,10 @@ import torch
 from small import predictor
 
 import mmseg_volo
-from mmseg_volo.apis import as_batch
 from mmseg_volo.datasets import scenes
 from mmseg_volo.draw import colour
 from mmseg_volo.inference import OUTPUTS, Options, images, predict_files, run
 from mmseg_volo.inference.inputs import find_inputs
-from mmseg_volo.inference.options import in_windows
 from mmseg_volo.inference.threads import COUNT, Behind, ahead
 from mmseg_volo_cli import main
 
@@ -105,11 +103,11 @@ def test_goes_on_where_it_stopped(
 ) -> None:
     out, seen, predict = tmp_path / 'out', [], run.predict
 
-    def stopping(model: torch.nn.Module, image: np.ndarray, maps: list[str]) -> mmseg_volo.Prediction:
+    def stopping(model: torch.nn.Module, image: np.ndarray, maps: list[str], **options) -> mmseg_volo.Prediction:
         if len(seen) == 1:
             raise KeyboardInterrupt
         seen.append(image.shape)
-        return predict(model, image, maps)
+        return predict(model, image, maps, **options)
 
     monkeypatch.setattr(run, 'predict', stopping)
     with pytest.raises(SystemExit) as ended:
@@ -147,7 +145,7 @@ def test_other_settings_are_noticed(
     for given, what in (
         ([checkpoint, photos, '--opacity', '0.3'], 'another opacity'),
         ([other, photos], 'another model'),
-        ([checkpoint, photos, '--windows', '64'], 'another model and another windows'),
+        ([checkpoint, photos, '--windows', '64'], 'another windows'),
     ):
         assert main(command(*given, '--out', out)) == 2
         error = capsys.readouterr().err
@@ -254,13 +252,14 @@ def test_windows_look_at_the_own_pixels(model: torch.nn.Module) -> None:
     plain = mmseg_volo.predict(model, image)
     model.cfg.test_pipeline.insert(1, dict(type='Resize', scale=(64, 64), keep_ratio=True))
     try:
-        with in_windows(model, 64):
-            assert model.options.crop_size == (64, 64) and as_batch(model, image)['inputs'][0].shape == (3, 100, 140)
-            by_windows = mmseg_volo.predict(model, image)
-        assert as_batch(model, image)['inputs'][0].shape[1:] == (46, 64) and model.options.mode == 'whole'
+        by_windows = mmseg_volo.predict(model, image, windows=64)
+        resized = mmseg_volo.predict(model, image)
+        assert model.options.mode == 'whole' and model.cfg.test_pipeline[1]['type'] == 'Resize'
     finally:
         del model.cfg.test_pipeline[1]
     assert 0 < (by_windows.mask != plain.mask).mean() < 1
+    assert 0 < (resized.mask != plain.mask).mean() < 1
+    assert np.array_equal(mmseg_volo.predict(model, image, windows=64).mask, by_windows.mask)
 
 
 def test_few_things_are_under_way() -> None:

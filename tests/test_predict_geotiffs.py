@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small import predictor
 
 import mmseg_volo
+from mmseg_volo import raster_reader
 from mmseg_volo.datasets import scenes
-from mmseg_volo.inference import Options, geotiff, predict_files, rasters
-from mmseg_volo.inference.options import in_windows
+from mmseg_volo.inference import Options, predict_files, rasters
+from mmseg_volo.inference import segment as segmenting
+from mmseg_volo.value_ranges import NODATA_RGB
 from mmseg_volo_cli import main
 
 rasterio = pytest.importorskip('rasterio', reason='rasterio reads and writes GeoTIFFs: pip install rasterio')
@@ -65,8 +68,9 @@ def test_the_same_as_the_whole_in_memory(layout: str, model: torch.nn.Module, tm
     path = write(tmp_path / 'a.tif', scene(), **LAYOUTS[layout])
     kinds = ['masks', 'colours', 'overlays', 'confidence', 'probabilities', 'areas']
     predict_files(model, [str(path)], tmp_path / 'out', Options(kinds, windows=64))
-    with rasterio.open(path) as source, in_windows(model, 64):
-        whole = mmseg_volo.predict(model, source.read().transpose(1, 2, 0), ['confidence', 'probability'])
+    with rasterio.open(path) as source:
+        pixels = source.read().transpose(1, 2, 0)
+        whole = mmseg_volo.predict(model, pixels, ['confidence', 'probability'], windows=64)
         for kind, count in (('masks', 1), ('colours', 3), ('confidence', 1), ('probabilities', 10)):
             with rasterio.open(tmp_path / f'out/{kind}/a.tif') as found:
                 assert (found.crs, found.transform, found.shape) == (source.crs, source.transform, source.shape)
@@ -129,12 +133,17 @@ def test_nodata_stays_nodata(model: torch.nn.Module, tmp_path: Path) -> None:
     path = write(tmp_path / 'a.tif', pixels, nodata=0)
     kinds = ['masks', 'confidence', 'overlays', 'polygons', 'areas']
     predict_files(model, [str(path)], tmp_path / 'out', Options(kinds))
-    whole = mmseg_volo.predict(model, pixels.transpose(1, 2, 0))
     hole = np.zeros((150, 200), bool)
     hole[40:90, 30:120] = True
+    filled = pixels.transpose(1, 2, 0).copy()
+    filled[hole] = NODATA_RGB
+    whole = mmseg_volo.predict(model, filled)
     with rasterio.open(tmp_path / 'out/masks/a.tif') as file:
         mask = file.read(1)
         assert file.nodata == 255 and np.array_equal(file.dataset_mask() == 0, hole)
+    for given in (path, path.read_bytes()):
+        found = mmseg_volo.predict(model, given, ['confidence'])
+        assert np.array_equal(found.mask, mask) and np.array_equal(np.isnan(found.confidence), hole)
     assert np.array_equal(mask[~hole], whole.mask[~hole])
     with rasterio.open(tmp_path / 'out/confidence/a.tif') as file:
         assert np.array_equal(np.isnan(file.read(1)), hole)
@@ -145,10 +154,10 @@ def test_nodata_stays_nodata(model: torch.nn.Module, tmp_path: Path) -> None:
 
 def test_little_is_in_memory(model: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / 'a.tif', np.tile(scene(150, 96), (1, 8, 1)), **LAYOUTS['tiles'])
-    most, read = [0, 0], rasters.RasterPixels.read
+    most, read = [0, 0], raster_reader.RasterPixels.read
     flush = rasters.RasterFile._flush
 
-    def reading(self: rasters.RasterPixels, window: Any = None) -> np.ndarray:
+    def reading(self: raster_reader.RasterPixels, window: Any = None) -> np.ndarray:
         found = read(self, window)
         most[0] = max(most[0], found.size)
         return found
@@ -157,7 +166,7 @@ def test_little_is_in_memory(model: torch.nn.Module, tmp_path: Path, monkeypatch
         most[1] = max(most[1], self._rows.size)
         flush(self)
 
-    monkeypatch.setattr(rasters.RasterPixels, 'read', reading)
+    monkeypatch.setattr(raster_reader.RasterPixels, 'read', reading)
     monkeypatch.setattr(rasters.RasterFile, '_flush', flushing)
     predict_files(model, [str(path)], tmp_path / 'out', Options(['masks', 'overlays'], windows=64))
     assert most == [3 * 64 * 64, 32 * 96]
@@ -166,11 +175,18 @@ def test_little_is_in_memory(model: torch.nn.Module, tmp_path: Path, monkeypatch
 def test_what_is_too_large_to_be_seen_whole_is_seen_in_windows(
     model: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(geotiff, 'WHOLE', 100 * 100)
+    monkeypatch.setattr(segmenting, 'WHOLE', 100 * 100)
     path = write(tmp_path / 'a.tif', scene())
     predict_files(model, [str(path)], tmp_path / 'out', Options(['masks']))
-    with in_windows(model, 64):  # what the model was trained on
-        expected = mmseg_volo.predict(model, scene().transpose(1, 2, 0)).mask
+    photo = tmp_path / 'a.png'
+    Image.fromarray(scene().transpose(1, 2, 0)).save(photo)
+    predict_files(model, [str(photo)], tmp_path / 'photo', Options(['masks']))
+    with pytest.MonkeyPatch.context() as undone:
+        undone.setattr(segmenting, 'WHOLE', 2048 * 2048)  # 64 is what the model was trained on
+        expected = mmseg_volo.predict(model, scene().transpose(1, 2, 0), windows=64).mask
+    for given in (photo, photo.read_bytes(), path, path.read_bytes(), Image.open(photo), scene().transpose(1, 2, 0)):
+        assert np.array_equal(mmseg_volo.predict(model, given).mask, expected)
+    assert np.array_equal(np.array(Image.open(tmp_path / 'photo/masks/a.png')), expected)
     assert np.array_equal(rasterio.open(tmp_path / 'out/masks/a.tif').read(1), expected)
     assert model.options.mode == 'whole'
 
@@ -184,7 +200,7 @@ def test_a_pipeline_that_needs_all_pixels(
     predict_files(resizing, [str(path)], tmp_path / 'small', Options(['masks']))
     expected = mmseg_volo.predict(resizing, scene().transpose(1, 2, 0)).mask
     assert np.array_equal(rasterio.open(tmp_path / 'small/masks/a.tif').read(1), expected)
-    monkeypatch.setattr(geotiff, 'IN_MEMORY', 100 * 100)
+    monkeypatch.setattr(segmenting, 'IN_MEMORY', 100 * 100)
     with pytest.raises(ValueError, match='200x150 pixels are too many for Resize of the checkpoint: --windows 64'):
         predict_files(resizing, [str(path)], tmp_path / 'large')
     assert [p.name for p in (tmp_path / 'large').rglob('*') if p.is_file()] == ['predictions.jsonl']
@@ -221,22 +237,22 @@ def test_bands_of_models_for_other_images(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 3000, (4, 30, 40)).astype(np.uint16)
     loading = dict(type='LoadBands', mean=[1, 2, 3, 4], std=[5, 6, 7, 8], dtype='uint16')
     with rasterio.open(write(tmp_path / 'a.tif', pixels)) as raster:
-        found = rasters.RasterPixels(raster, loading)
-        assert found.shape == (4, 30, 40) and np.array_equal(found.read(), pixels)
+        found = raster_reader.RasterPixels(raster, loading)
+        assert found.shape == (4, 30, 40)
         expected = (pixels - np.arange(1, 5.0)[:, None, None]) / np.arange(5.0, 9)[:, None, None]
         np.testing.assert_allclose(found[:, 3:9, 5:50].numpy(), expected[:, 3:9, 5:50].astype(np.float32), rtol=1e-5)
         assert found.picture(((0, 1), (0, 40))).shape == (3, 1, 40)
-        with pytest.raises(ValueError, match='it is of uint16, expected float32, as in training'):
-            rasters.RasterPixels(raster, {**loading, 'dtype': 'float32'})
-        with pytest.raises(ValueError, match='it has 4 bands .* the network takes 2'):
-            rasters.RasterPixels(raster, dict(type='LoadBands', mean=[1, 2], std=[1, 2]))
+        with pytest.raises(ValueError, match='a.tif is of uint16, expected float32, as in training'):
+            raster_reader.RasterPixels(raster, {**loading, 'dtype': 'float32'})
+        with pytest.raises(ValueError, match='a.tif has 4 bands .* the network takes 2'):
+            raster_reader.RasterPixels(raster, dict(type='LoadBands', mean=[1, 2], std=[1, 2]))
 
 
 WRONG = {
-    'it has 5 bands .* the network takes 3: say which by --bands': (np.zeros((5, 9, 9), np.uint8), []),
+    'a.tif has 5 bands .* the network takes 3: say which by --bands': (np.zeros((5, 9, 9), np.uint8), []),
     '--bands 1,2,9: expected 3 of its 5 bands': (np.zeros((5, 9, 9), np.uint8), ['--bands', '1,2,9']),
-    'floating point goes from 0 to 1, .* say by --value-range': (np.full((3, 9, 9), 7, np.float32), []),
-    'uint16 goes from 0 to 65535, here to 200 only: say by --value-range': (np.full((3, 9, 9), 200, np.uint16), []),
+    'floating point goes from 0 to 1, .*--value-range': (np.full((3, 9, 9), 7, np.float32), []),
+    'uint16 goes from 0 to 65535, here to 200 only, .*--value-range': (np.full((3, 9, 9), 200, np.uint16), []),
 }
 
 
@@ -249,7 +265,7 @@ def test_what_cannot_be_seen_is_said(
     out = tmp_path / 'out'
     assert main(['predict', str(checkpoint), str(path), '--out', str(out), '--device', 'cpu', *options]) == 2
     error = capsys.readouterr().err
-    assert re.search(f'1 of 1 files left out: .*a.tif: .*{message}', error)
+    assert re.search(f'1 of 1 files left out: .*{message}', error)
     assert [p.name for p in out.rglob('*') if p.is_file()] == ['predictions.jsonl']
 
 

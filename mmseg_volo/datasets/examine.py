@@ -11,6 +11,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from mmseg_volo.errors import UsageError
+from mmseg_volo.pictures import read_image
 
 IGNORED = 'ignored'  # beside the names of classes
 
@@ -60,7 +61,7 @@ def examine(image: Path, label: Path | None, names: Mapping[int, str]) -> tuple[
     Raises:
         BadFile: one is unreadable, the sizes differ, or the label holds other values; the message names the file.
     """
-    (width, height), turned = shown_size(decoded(image))
+    (width, height), turned = shown_size(decoded_image(image))
     size = f'{width}x{height}'
     if label is None:
         return size, {}, False
@@ -112,6 +113,25 @@ def in_words(values: Iterable[int]) -> str:
         else:
             runs.append([value, value])
     return ' and '.join(str(low) if low == high else f'{low} to {high}' for low, high in runs)
+
+
+def decoded_image(path: Path) -> Image.Image:
+    """A picture as `decoded` gives it, of kinds that Pillow does not read as loading shows it.
+
+    Raises:
+        BadFile: loading would refuse it.
+    """
+    try:
+        picture = decoded(path)
+        deep = picture.mode in ('I', 'F') or picture.mode.startswith('I;')
+    except BadFile as error:
+        if error.kind == 'missing' or 'truncated' in str(error):
+            raise
+        deep = True
+    try:
+        return Image.fromarray(read_image(path)) if deep else picture
+    except UsageError as error:
+        raise BadFile('unreadable', str(error)) from error
 
 
 def decoded(path: Path) -> Image.Image:

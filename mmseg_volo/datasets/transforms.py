@@ -20,6 +20,25 @@ Box = tuple[int, int, int, int]  # first row, end of the rows, first column, end
 
 
 @TRANSFORMS.register_module()
+class LoadRGBImage(BaseTransform):
+    """mmseg's `LoadImageFromFile`, read as predictions and `LoadRandomCrop` read images: for kinds of files that OpenCV
+    sees otherwise (TIFF, JPEG 2000, GIF, AVIF; docs/images.md)."""
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Adds `img`, uint8 BGR (H, W, 3), and its size.
+
+        Raises:
+            FileNotFoundError, UsageError: the file is missing or unreadable.
+        """
+        image = cv2.cvtColor(read_image(results['img_path']), cv2.COLOR_RGB2BGR)
+        results.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}()'
+
+
+@TRANSFORMS.register_module()
 class LoadRandomCrop(BaseTransform):
     """Loads an image with its label, resizes both by a random ratio, and crops them: mmseg's `LoadImageFromFile`,
     `LoadAnnotations`, `RandomResize(keep_ratio=True)` and `RandomCrop` in one.

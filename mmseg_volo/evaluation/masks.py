@@ -15,7 +15,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS, METRICS, DefaultScope
 from mmseg.datasets import BaseSegDataset, CityscapesDataset
 
-from mmseg_volo.apis import LABEL_STEPS
+from mmseg_volo.config import LABEL_STEPS
 from mmseg_volo.errors import UsageError
 from mmseg_volo.files import write_whole
 

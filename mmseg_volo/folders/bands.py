@@ -2,107 +2,140 @@
 
 from __future__ import annotations
 
-import warnings
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from mmcv.transforms import BaseTransform
 from mmengine.registry import TRANSFORMS
 from PIL import Image, UnidentifiedImageError
+from torch import Tensor
 
 from mmseg_volo.datasets.examine import BadFile
 from mmseg_volo.errors import UsageError
+from mmseg_volo.images import path_of
 from mmseg_volo.pictures import read_image
+from mmseg_volo.raster_reader import driver_of, missing, native, open_any, rasterio_module
 
 TIFF = ('.tif', '.tiff')
 PLAIN = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr')  # modes that loading makes RGB; alpha is dropped
-BITS_PER_SAMPLE = 258  # a tag of TIFF
+BITS_PER_SAMPLE, SAMPLE_FORMAT = 258, 339  # tags of TIFF
 
 
 def is_plain(path: Path) -> bool:
     """Whether a file is a picture of 8 bits that is RGB or becomes it without a loss; looks at its header only."""
     if path.suffix.lower() == '.npy':
         return False
+    with path.open('rb') as file:
+        head = file.read(100)
     try:
         with Image.open(path) as picture:
-            bits = max(picture.tag_v2.get(BITS_PER_SAMPLE, (8,))) if picture.format == 'TIFF' else 8
+            tags = getattr(picture, 'tag_v2', {}) if picture.format == 'TIFF' else {}
             mode = picture.mode
     except UnidentifiedImageError:
         return path.suffix.lower() not in TIFF  # Pillow knows few kinds of several bands
     except OSError:
         return True  # the look at the pixels says what is wrong
-    with path.open('rb') as file:
-        head = file.read(25)
-    deep = head.startswith(b'\x89PNG') and head[24:] == b'\x10'
-    return mode in PLAIN and bits <= 8 and not deep
+    bits, kinds = max(tags.get(BITS_PER_SAMPLE, (8,))), set(tags.get(SAMPLE_FORMAT, (1,)))
+    if head.startswith(b'\x89PNG'):
+        bits = head[24]
+    elif driver_of(head) == 'JP2OpenJPEG' and (place := head.find(b'ihdr')) >= 0:
+        bits = (head[place + 14] & 127) + 1
+    return mode in PLAIN and bits <= 8 and kinds == {1}
 
 
-def read_bands(path: str | Path) -> np.ndarray:
-    """An image of any kind as it is: (H, W, C), channels in the order of the file, RGB where it has colours.
+def read_bands(source: str | Path | bytes) -> tuple[np.ndarray, np.ndarray | None]:
+    """An image of any kind as it is, and where it has no data.
 
-    TIFF files are read by rasterio where it is installed; without, those of one channel only: OpenCV leaves channels
-    out without a word, and Pillow bits.
+    TIFF and JPEG 2000 files are read by rasterio where it is installed; without, those of one channel only: OpenCV
+    leaves channels out without a word, and Pillow bits.
+
+    Args:
+        source: a path, or the content of a file.
+
+    Returns:
+        Pixels (H, W, C), channels in the order of the file, RGB where it has colours; and bool (H, W, C), where they
+        stand for nothing (nodata values, masks, no numbers), None if they do nowhere.
 
     Raises:
         BadFile: it is missing or unreadable.
         UsageError: it takes rasterio to read it.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise BadFile('missing', f'{path} is missing')
+    name = 'the image given as bytes' if isinstance(source, bytes) else str(source)
+    if not isinstance(source, bytes) and not Path(source).is_file():
+        raise BadFile('missing', f'{source} is missing')
     try:
-        if path.suffix.lower() == '.npy':
-            pixels = np.load(path, allow_pickle=False)
-        elif path.suffix.lower() in TIFF:
-            pixels = (_rasterio() or _grey_tiff)(path)
-        else:
-            pixels = _opencv(path)
+        pixels, gone = _read(source, name)
     except UsageError:
         raise
     except Exception as error:  # whatever a broken file makes the libraries raise
-        raise BadFile('unreadable', f'{path} is not a readable image ({" ".join(str(error).split())})') from error
+        raise BadFile('unreadable', f'{name} is not a readable image ({" ".join(str(error).split())})') from error
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or pixels.dtype.kind not in 'uif' or not pixels.size:
-        raise BadFile('unreadable', f'{path} is {pixels.dtype} of the shape {pixels.shape}, expected (H, W, channels)')
-    return pixels
+        raise BadFile('unreadable', f'{name} is {pixels.dtype} of the shape {pixels.shape}, expected (H, W, channels)')
+    if gone is None and pixels.dtype.kind == 'f' and not (known := np.isfinite(pixels)).all():
+        gone = ~known
+    return pixels, gone
 
 
-def _rasterio() -> Any:
+def _read(source: str | Path | bytes, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+    content = source if isinstance(source, bytes) else Path(source).read_bytes()
+    if content.startswith(b'\x93NUMPY'):
+        return np.load(io.BytesIO(content), allow_pickle=False), None
+    if driver_of(content[:12]) is None:
+        return _opencv(content), None
+    with open_any(source) as raster:
+        if raster is not None:
+            pixels = native(raster)
+            gone = missing(raster, None, pixels)
+            return pixels.transpose(1, 2, 0), None if gone is None else gone.transpose(1, 2, 0)
+    return _grey_tiff(content, name), None
+
+
+def _grey_tiff(content: bytes, name: str) -> np.ndarray:
     try:
-        import rasterio
-    except ImportError:
-        return None
-
-    def read(path: Path) -> np.ndarray:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', rasterio.errors.NotGeoreferencedWarning)
-            with rasterio.open(path) as file:
-                return file.read().transpose(1, 2, 0)
-
-    return read
-
-
-def _grey_tiff(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as picture:
+        with Image.open(io.BytesIO(content)) as picture:
             if picture.mode[0] in 'IF':
                 return np.array(picture)
     except UnidentifiedImageError:
-        pass
-    raise UsageError(f'{path} has several channels: pip install rasterio, which reads such files')
+        if rasterio_module() is not None:
+            raise
+    raise UsageError(f'{name} has several channels: pip install rasterio, which reads such files')
 
 
-def _opencv(path: Path) -> np.ndarray:
-    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+def _opencv(content: bytes) -> np.ndarray:
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise ValueError('no picture')
     if pixels.ndim == 3 and pixels.shape[2] in (3, 4):
         pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
     return pixels
+
+
+def array_of(image: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """As `read_bands`, of whatever an application calls an image: a tensor (C, H, W) has its channels first."""
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return read_bands(bytes(image))
+    if isinstance(image, (str, Path)):
+        return read_bands(path_of(image))
+    if isinstance(image, Tensor):
+        pixels = image.detach().cpu()
+        pixels = (pixels.float() if pixels.dtype == torch.bfloat16 else pixels).numpy()
+        pixels = pixels.transpose(1, 2, 0) if pixels.ndim == 3 else pixels
+    elif isinstance(image, (np.ndarray, Image.Image)):
+        pixels = np.asarray(image)
+    else:
+        raise UsageError(
+            f'expected an image as a path, bytes of a file, a PIL image, an array or a tensor, got '
+            f'{type(image).__name__}'
+        )
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    return pixels, ~np.isfinite(pixels) if pixels.dtype.kind == 'f' else None
 
 
 def as_picture(path: str | Path) -> np.ndarray:
@@ -114,10 +147,14 @@ def as_picture(path: str | Path) -> np.ndarray:
     """
     if is_plain(Path(path)):
         return read_image(path)
-    pixels = read_bands(path).astype(np.float32)
+    pixels, gone = read_bands(path)
+    pixels = pixels.astype(np.float32) if gone is None else np.where(gone, np.nan, pixels.astype(np.float32))
     pixels = pixels[..., :3] if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, 2)
-    low, high = pixels.min((0, 1)), pixels.max((0, 1))
-    return np.rint((pixels - low) * (255 / np.maximum(high - low, 1e-9))).astype(np.uint8)
+    known = np.isfinite(pixels)
+    low = np.min(pixels, (0, 1), initial=np.inf, where=known)
+    high = np.max(pixels, (0, 1), initial=-np.inf, where=known)
+    shown = np.where(known, (pixels - low) * (255 / np.maximum(high - low, 1e-9)), 0)
+    return np.rint(np.nan_to_num(shown)).astype(np.uint8)
 
 
 @TRANSFORMS.register_module()
@@ -136,22 +173,24 @@ class LoadBands(BaseTransform):
         self.std = np.array(std, np.float32)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Adds what mmcv's `LoadImageFromFile` adds.
+        """Adds what mmcv's `LoadImageFromFile` adds. Pixels without data are 0, the mean.
 
         Args:
-            results: with `img_path`, or with an array `img` (H, W, C).
+            results: with `img_path`, or with `img`, an array (H, W, C) or whatever else `array_of` takes.
 
         Raises:
             BadFile, UsageError: the file cannot be read, or has other channels.
         """
         given = results.get('img')
-        pixels = read_bands(results['img_path']) if given is None else np.atleast_3d(given)
+        pixels, gone = array_of(results['img_path'] if given is None else given)
         if pixels.shape[2] != len(self.mean) or self.dtype not in (None, str(pixels.dtype)):
             raise UsageError(
                 f'{results.get("img_path", "the array")} has {pixels.shape[2]} channels of {pixels.dtype}, expected '
                 f'{len(self.mean)} of {self.dtype or "any type"}, as in training'
             )
         image = (pixels.astype(np.float32) - self.mean) / self.std
+        if gone is not None:
+            image[gone] = 0
         results.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
         return results
 

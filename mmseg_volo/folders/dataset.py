@@ -12,7 +12,7 @@ from mmcv.transforms import BaseTransform
 from mmengine.registry import DATASETS, TRANSFORMS
 from mmseg.datasets import BaseSegDataset
 
-from mmseg_volo.datasets.examine import IGNORED, BadFile, check_size, decoded, named, shown_size
+from mmseg_volo.datasets.examine import IGNORED, BadFile, check_size, decoded_image, named, shown_size
 from mmseg_volo.errors import UsageError
 from mmseg_volo.folders.bands import is_plain, read_bands
 from mmseg_volo.folders.lists import read_classes
@@ -119,8 +119,8 @@ def image_size(path: Path) -> tuple[tuple[int, int], bool]:
         BadFile: it is missing or unreadable.
     """
     if not path.is_file() or is_plain(path):
-        return shown_size(decoded(path))
-    return read_bands(path).shape[1::-1], False
+        return shown_size(decoded_image(path))
+    return read_bands(path)[0].shape[1::-1], False
 
 
 @TRANSFORMS.register_module()

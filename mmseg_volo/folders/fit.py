@@ -156,6 +156,8 @@ def _fit_steps(steps: Sequence[Mapping[str, Any]], images: Images, ignored: int)
             continue
         elif bands and kind == 'LoadImageFromFile':
             step = load
+        elif not images.common and kind == 'LoadImageFromFile':
+            step = dict(type='LoadRGBImage')
         elif bands and kind == 'ContiguousRandomFlip':
             step['type'] = 'RandomFlip'
         elif bands and kind == 'LoadRandomCrop':

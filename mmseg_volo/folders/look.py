@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mmseg_volo.datasets.examine import BadFile, check_size, decoded, shown_size
+from mmseg_volo.datasets.examine import BadFile, check_size, decoded_image, shown_size
 from mmseg_volo.datasets.survey import complain
 from mmseg_volo.datasets.train_ids import each
 from mmseg_volo.folders.bands import is_plain, read_bands
@@ -73,18 +73,17 @@ def look_at_all(pairs: Sequence[tuple[Path, Path | None]]) -> list[Facts]:
 
 def _look(image: Path, mask: Path | None) -> Facts:
     if not image.is_file() or is_plain(image):
-        picture = decoded(image)
+        picture = decoded_image(image)
         size, turned = shown_size(picture)
         thumb = np.asarray(picture.convert('RGB').resize((THUMB, THUMB), 4), np.float32)  # 4: mean of the boxes
         channels, dtype, sums = 3, 'uint8', None
     else:
-        pixels = read_bands(image)
+        pixels, gone = read_bands(image)
         size, turned, (channels, dtype) = pixels.shape[1::-1], False, (pixels.shape[2], str(pixels.dtype))
-        wide = pixels.astype(np.float64).reshape(-1, channels)
-        if not np.isfinite(wide).all():
-            raise BadFile('unreadable', f'{image} holds pixels that are no numbers')
-        sums = np.stack([np.full(channels, len(wide)), wide.sum(0), (wide**2).sum(0)])
-        thumb = _thumb(pixels)
+        known = np.ones(pixels.shape, bool) if gone is None else ~gone
+        wide = np.where(known, pixels, 0).astype(np.float64).reshape(-1, channels)
+        sums = np.stack([known.reshape(-1, channels).sum(0), wide.sum(0), (wide**2).sum(0)])
+        thumb = _thumb(np.where(known, pixels, 0))
     if mask is None:
         return Facts(size, turned, channels, dtype, thumb, sums, None)
     raw = read_raw(mask)

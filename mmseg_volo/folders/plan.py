@@ -44,6 +44,7 @@ class Images:
     mean: tuple[float, ...] | None = None  # by channel, of images that are no 8-bit RGB
     std: tuple[float, ...] | None = None
     dtype: str = 'uint8'  # of their pixels
+    common: bool = True  # whether mmseg's loading sees them as ours does
 
 
 @dataclass(frozen=True)

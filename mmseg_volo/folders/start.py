@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,13 @@ from mmseg_volo.folders.split import choose
 from mmseg_volo.folders.table import class_table
 from mmseg_volo.folders.write import config_text, write_recipe
 
+COMMON = (
+    '.png',
+    '.jpg',
+    '.jpeg',
+    '.bmp',
+    '.webp',
+)  # kinds of files that OpenCV, with which mmseg loads, reads as we do
 RECIPE = 'recipe'  # folder below the work dir: the config, its lists, and what was understood
 SPLITS = ('train', 'val', 'test')
 
@@ -145,7 +152,8 @@ def understand_folder(wishes: Wishes) -> Found:
             strict=True,
         )
     )
-    images = _images([facts[pair.image] for pair in layout.pairs])
+    common = all(pair.image.suffix.lower() in COMMON for pair in layout.pairs)
+    images = replace(_images([facts[pair.image] for pair in layout.pairs]), common=common)
     masked = [facts[pair.image] for pair in layout.pairs if pair.mask is not None]
     labels = understand(masked, names, source, wishes.ignore, wishes.binary)
     splits, how, notes = _split(layout, facts, labels, wishes)

@@ -2,40 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from mmseg.models import SegDataPreProcessor
-from mmseg.structures import SegDataSample
-from torch import Tensor, nn
+from torch import nn
 
-from mmseg_volo.apis import LABEL_STEPS, Prediction, as_batch
+from mmseg_volo.apis import Prediction
 from mmseg_volo.draw import colour
 from mmseg_volo.errors import UsageError
 from mmseg_volo.files import scratch
 from mmseg_volo.inference.areas import count
 from mmseg_volo.inference.images import write_image
 from mmseg_volo.inference.inputs import Item
-from mmseg_volo.inference.options import MAPS, Options, in_windows
+from mmseg_volo.inference.options import MAPS, Options
 from mmseg_volo.inference.polygons import Ground, geojson
-from mmseg_volo.inference.rasters import CACHE, RasterFile, RasterPixels, forget_error
+from mmseg_volo.inference.rasters import CACHE, RasterFile
+from mmseg_volo.inference.segment import device_of, loading_of, mask_type, segment
 from mmseg_volo.progress import Bar
-from mmseg_volo.segmentors.banded import BandedEncoderDecoder
-from mmseg_volo.segmentors.results import results
+from mmseg_volo.raster_reader import RasterPixels, forget_error
+from mmseg_volo.value_ranges import LOGGER, Tell
 
-WHOLE = 2048 * 2048  # pixels that a network which sees images whole is shown at once
-IN_MEMORY = 8192 * 8192  # pixels that are read at once for a test pipeline that needs them all
 PREVIEW = 4096  # longer side of the overlay
-PLAIN = ('LoadImageFromFile', 'LoadBands', 'PackSegInputs', *LABEL_STEPS)  # steps that leave the pixels as they are
-WINDOW = 1024  # where a checkpoint does not say what its network was trained on
 
 
 def predict_geotiff(
-    model: nn.Module, item: Item, raster: Any, out: Path, options: Options
+    model: nn.Module, item: Item, raster: Any, out: Path, options: Options, tell: Tell = LOGGER.warning
 ) -> tuple[dict[str, list[str]], dict[str, Any]]:
     """Writes the results of a raster, GeoTIFFs of its size, georeference, blocks and nodata areas.
 
@@ -43,7 +37,8 @@ def predict_geotiff(
     the last one is known.
 
     Args:
-        raster: from `open_raster`, to be closed by the caller.
+        raster: from `open_georeferenced`, to be closed by the caller.
+        tell: takes a sentence about what is odd and taken all the same.
 
     Returns:
         The files' paths below OUT by kind, and what is to be kept of it: `pixels` of each class and `square_metres`.
@@ -56,17 +51,17 @@ def predict_geotiff(
     ground = Ground(raster.transform if _has_transform(raster) else None, raster.crs)
     try:
         with rasterio.Env(GDAL_CACHEMAX=CACHE << 20), torch.inference_mode():
-            pixels = RasterPixels(raster, _loading(model), options.bands, options.value_range, _device(model))
+            values = options.bands, options.value_range
+            pixels = RasterPixels(raster, loading_of(model), *values, device_of(model), item.path, tell)
+            pixels.check()
             writer = _Writer(model, item, pixels, out, options)
             with (
-                in_windows(model, _window(model, raster)),
                 writer,
                 Bar(None, f'predicting {item.path.name}', raster.height, 'row', leave=False) as bar,
             ):
-                for rows, found in _parts(model, pixels, options):
+                for rows, found in segment(model, pixels, options.maps, options.windows, tell):
                     writer.add(rows, {name: values.cpu().numpy() for name, values in found.items()})
                     bar.update(rows.stop - rows.start)
-                pixels.check()
                 writer.finish(ground)
     except rasterio.errors.RasterioError as error:
         forget_error(raster)
@@ -75,61 +70,6 @@ def predict_geotiff(
     if ground.square_metres is not None:
         kept['square_metres'] = ground.square_metres
     return writer.files, kept
-
-
-def _parts(model: nn.Module, pixels: RasterPixels, options: Options) -> Iterator[tuple[slice, dict[str, Tensor]]]:
-    size = tuple(pixels.shape[1:])
-    if not _why_whole(model):
-        sample = SegDataSample(metainfo=dict(ori_shape=size, img_shape=size))
-        yield from results(model, dict(inputs=[pixels], data_samples=[sample]), options.maps)
-    else:
-        yield from results(model, as_batch(model, pixels.read().transpose(1, 2, 0)), options.maps)
-
-
-def _why_whole(model: nn.Module) -> str:
-    """What needs all pixels of an image at once; empty if nothing does."""
-    if not isinstance(model, BandedEncoderDecoder):
-        return type(model).__name__
-    if type(model.data_preprocessor) is not SegDataPreProcessor:
-        return type(model.data_preprocessor).__name__
-    return ', '.join(step['type'] for step in model.cfg.test_pipeline if step['type'] not in PLAIN)
-
-
-def _window(model: nn.Module, raster: Any) -> int | None:
-    """The windows to look through, where the image is too large for what the model says.
-
-    Raises:
-        UsageError: it cannot look through windows.
-    """
-    size = raster.width * raster.height
-    if why := _why_whole(model):
-        if size > IN_MEMORY:
-            window = _trained_on(model)
-            remedy = f'--windows {window} leaves resizing out and looks through windows of {window} pixels'
-            if not isinstance(model, BandedEncoderDecoder):
-                remedy = 'cut it into tiles'
-            raise UsageError(
-                f'{raster.width}x{raster.height} pixels are too many for {why} of the checkpoint: {remedy}'
-            )
-        return None
-    if model.options.mode == 'slide' or size <= WHOLE:
-        return None
-    window = _trained_on(model)
-    print(f'{raster.width}x{raster.height} pixels are seen through windows of {window} (other ones: --windows)')
-    return window
-
-
-def _trained_on(model: nn.Module) -> int:
-    size = model.cfg.model.get('data_preprocessor', {}).get('size') or [WINDOW]
-    return max(min(size), 32)
-
-
-def _loading(model: nn.Module) -> Mapping[str, Any]:
-    return model.cfg.test_pipeline[0]
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
 
 
 def _has_transform(raster: Any) -> bool:
@@ -149,9 +89,8 @@ class _Writer:
         self.names = self.classes if channels == len(self.classes) else self.classes[-1:]
         self.counts = np.zeros(len(self.classes), np.int64)
         self.files: dict[str, list[str]] = {}
-        self.masked = any('all_valid' not in [flag.name for flag in flags] for flags in raster.mask_flag_enums)
-        wide = len(self.classes) > (255 if self.masked else 256)
-        self.dtype, self.nodata = ('uint16', 65535) if wide else ('uint8', 255)
+        self.masked = pixels.masked
+        self.dtype, self.nodata = mask_type(len(self.classes), self.masked)
         self.step = step = -(-max(raster.width, raster.height) // PREVIEW)
         self.first = [min(step // 2, n - 1) for n in (raster.height, raster.width)]  # row and column of the preview
         size = [len(range(a, n, step)) for a, n in zip(self.first, (raster.height, raster.width), strict=True)]
@@ -192,7 +131,7 @@ class _Writer:
         valid = None
         if self.masked:
             window = ((rows.start, rows.stop), (0, self.raster.width))
-            valid = self.raster.dataset_mask(window=window)[None] > 0
+            valid = self.pixels.valid(window)[None]
             mask[~valid] = self.nodata
         self.counts += count(mask, len(self.classes))
         for kind, file in self._open.items():

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-from mmengine.config import ConfigDict
-from torch import nn
 
 from mmseg_volo.errors import UsageError
 
@@ -33,8 +29,8 @@ class Options:
         opacity: of the overlay, 0 to 1.
         windows: side in pixels of the windows to look through at the image's own size, overlapping by a third, in
             place of what the model's `test_cfg` and the resizing in its test pipeline say.
-        bands: of GeoTIFFs, counted from 1, in the order red, green, blue; those that are said to be these if None.
-        value_range: of GeoTIFFs, what is to be black and white; if None the rules of `mmseg_volo.images.as_rgb` hold.
+        bands: of images, counted from 1, in the order red, green, blue; those that are said to be these if None.
+        value_range: of images, what is to be black and white; the rules of `mmseg_volo.value_ranges` if None.
         frames: masks and confidence of videos as PNG files, one per frame, in place of a lossless video.
 
     Raises:
@@ -69,20 +65,3 @@ class Options:
     def maps(self) -> list[str]:
         """What is needed of the segmentor beside the mask."""
         return [MAPS[name] for name in self.outputs if name in MAPS]
-
-
-@contextmanager
-def in_windows(model: nn.Module, size: int | None) -> Iterator[None]:
-    """Inside, the model looks through windows at an image's own pixels; see `Options.windows`. None changes nothing."""
-    if size is None:
-        yield
-        return
-    test_cfg, steps = model.test_cfg, model.cfg.test_pipeline
-    stride = max(size * 2 // 3, 1)
-    try:
-        slide = dict(mode='slide', crop_size=(size, size), stride=(stride, stride))
-        model.test_cfg = ConfigDict({**(test_cfg or {}), **slide})
-        model.cfg.test_pipeline = [step for step in steps if step['type'] != 'Resize']
-        yield
-    finally:
-        model.test_cfg, model.cfg.test_pipeline = test_cfg, steps

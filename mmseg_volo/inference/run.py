@@ -22,14 +22,15 @@ from mmseg_volo.inference.areas import count, table
 from mmseg_volo.inference.geotiff import predict_geotiff
 from mmseg_volo.inference.images import write_image
 from mmseg_volo.inference.inputs import TIFFS, Item, find_inputs
-from mmseg_volo.inference.options import Options, in_windows
+from mmseg_volo.inference.options import Options
 from mmseg_volo.inference.polygons import need_rasterio
-from mmseg_volo.inference.rasters import loses_georeference, open_raster
 from mmseg_volo.inference.record import NAME, Record, fingerprint
 from mmseg_volo.inference.threads import Behind, ahead
 from mmseg_volo.progress import Bar
+from mmseg_volo.raster_reader import loses_georeference, open_georeferenced
 
 STOPS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # the next file would not fare better
+TOLD = 5  # sentences about what is odd
 SHOWN = 20  # failures in the message; all are in the record
 
 
@@ -63,8 +64,7 @@ def predict_files(
         tiffs = (item.path for item in items if item.path.suffix.lower() in TIFFS)
         if lost := next((path for path in tiffs if loses_georeference(path)), None):
             raise UsageError(f'{lost} is a GeoTIFF: keeping its georeference needs rasterio, pip install rasterio')
-    with in_windows(model, options.windows):
-        return _Run(model, items, out, options, overwrite).go()
+    return _Run(model, items, out, options, overwrite).go()
 
 
 class _Run:
@@ -77,6 +77,7 @@ class _Run:
         except OSError as error:
             raise UsageError(f'{out} cannot be written to ({error.strerror}): give another folder to --out') from error
         self.failed: list[str] = []
+        self.told: dict[str, None] = {}
         self.bands = model.cfg.test_pipeline[0]['type'] == 'LoadBands'  # of other images than RGB
 
     def go(self) -> list[Path]:
@@ -87,7 +88,7 @@ class _Run:
         try:
             with (
                 Behind() as behind,
-                closing(ahead(_read(todo, self.bands))) as sources,
+                closing(ahead(self._read(todo))) as sources,
                 Bar(sources, 'predicting', len(todo), 'file', delay=0, disable=not todo) as bar,
             ):
                 for item, source in bar:
@@ -120,14 +121,49 @@ class _Run:
             self._keep(item, lambda: predict_video(self.model, item, self.out, self.options))
         elif not isinstance(source, np.ndarray):
             with source:
-                self._keep(item, lambda: predict_geotiff(self.model, item, source, self.out, self.options))
+                self._keep(item, lambda: predict_geotiff(self.model, item, source, self.out, self.options, self._tell))
         else:
             try:
-                found = predict(self.model, item.path if self.bands else source, self.options.maps)
+                found = self._found(item, source)
             except Exception as error:
                 self._fail(item, error)
             else:
                 behind.submit(self._keep, item, lambda: self._write(item, source, found))
+
+    def _found(self, item: Item, image: np.ndarray) -> Prediction:
+        options = self.options
+        pixels, own = (item.path, options) if self.bands else (image, Options())
+        return predict(
+            self.model,
+            pixels,
+            options.maps,
+            bands=own.bands,
+            value_range=own.value_range,
+            windows=options.windows,
+            tell=self._tell,
+        )
+
+    def _read(self, items: Sequence[Item]) -> Iterator[tuple[Item, Any]]:
+        """Each with its pixels (of other than RGB to look at only), an open raster, none of a video, or its error."""
+        options = self.options
+        for item in items:
+            source = None
+            try:
+                if not item.is_video:
+                    source = open_georeferenced(item.path)
+                    if source is None and self.bands:
+                        source = as_picture(item.path)
+                    elif source is None:
+                        source = as_rgb(item.path, options.bands, options.value_range, self._tell)
+            except (OSError, ValueError) as error:
+                source = error
+            yield item, source
+
+    def _tell(self, text: str) -> None:
+        """Says what is odd, once, and of many the first."""
+        if text not in self.told and len(self.told) < TOLD:
+            print(text if len(self.told) < TOLD - 1 else f'{text}; more of this kind is not said')
+        self.told[text] = None
 
     def _write(self, item: Item, image: np.ndarray, found: Prediction) -> tuple[dict[str, list[str]], dict[str, Any]]:
         kinds = [kind for kind in self.options.outputs if kind != 'areas']
@@ -158,17 +194,3 @@ class _Run:
             raise error
         self.failed.append(text if str(item.path) in text else f'{item.path}: {text}')
         self.record.add(item, dict(error=self.failed[-1]))
-
-
-def _read(items: Sequence[Item], bands: bool) -> Iterator[tuple[Item, Any]]:
-    """Each with its pixels (with `bands` to look at only), an open raster, none of a video, or why it is unreadable."""
-    for item in items:
-        source = None
-        try:
-            if item.path.suffix.lower() in TIFFS:
-                source = open_raster(item.path)
-            if source is None and not item.is_video:
-                source = as_picture(item.path) if bands else as_rgb(item.path)
-        except (OSError, ValueError) as error:
-            source = error
-        yield item, source

@@ -88,7 +88,7 @@ class BandedEncoderDecoder(EncoderDecoder):
         """mmseg's: the mean logits (N, C, H, W) of the windows of normalised images (N, 3, H, W)."""
         found = []
         for image, meta in zip(inputs, batch_img_metas, strict=True):
-            mean = self._mean(LazyImage(image, image.shape[1:], _as_it_is), meta, inputs.device)
+            mean = self._mean(LazyImage(image, image.shape[1:], _as_it_is), meta, inputs.device, self.options)
             parts = bands(mean, Geometry(mean.image.size), self.out_channels, self.align_corners)
             whole = torch.empty(self.out_channels, *mean.image.size, device=inputs.device)
             for rows, logits in parts:
@@ -96,18 +96,24 @@ class BandedEncoderDecoder(EncoderDecoder):
             found.append(whole)
         return torch.stack(found) if len(found) > 1 else found[0][None]
 
-    def bands(self, data: Mapping[str, Any]) -> list[tuple[SegDataSample, tuple[int, int], Bands]]:
+    def bands(
+        self, data: Mapping[str, Any], options: PredictionOptions | None = None
+    ) -> list[tuple[SegDataSample, tuple[int, int], Bands]]:
         """What `test_step` goes through, for those who want something else of it than samples.
+
+        Args:
+            data: a collated batch.
+            options: instead of what `test_cfg` says.
 
         Returns:
             For each image of a collated batch its sample, its own (height, width), and an iterator over its rows and
             their logits (C, rows, width). Nothing is computed before it is iterated.
         """
-        pre = self.data_preprocessor
+        pre, options = self.data_preprocessor, options or self.options
         if type(pre) is not SegDataPreProcessor:  # another may look at the image as a whole
             data = pre(data, False)
             images = [LazyImage(image, image.shape[1:], _as_it_is) for image in data['inputs']]
-            return self._bands(images, data.get('data_samples'))
+            return self._bands(images, data.get('data_samples'), options)
         data = pre.cast_data(data)
         samples = data.get('data_samples')
         if samples is None:
@@ -120,44 +126,28 @@ class BandedEncoderDecoder(EncoderDecoder):
             if pre.test_cfg:
                 known = {key: pre.test_cfg.get(key) for key in ('size', 'size_divisor')}
                 _, (info,) = stack_batch([torch.empty(image.shape, device='meta')], **known)
-                size = self._to_be_seen(size, info['pad_shape'])
+                size = _to_be_seen(size, info['pad_shape'], options)
                 padding = (0, size[1] - width, 0, size[0] - height)
                 sample.set_metainfo(dict(img_padding_size=padding, pad_shape=size))
             images.append(LazyImage(image, size, lambda crop: per_pixel(dict(inputs=[crop]))['inputs'][0], pre.pad_val))
-        return self._bands(images, samples)
-
-    def _to_be_seen(self, size: Sequence[int], padded: Sequence[int]) -> tuple[int, int]:
-        """How much of an image that a data preprocessor pads the network is to see, (height, width).
-
-        An image that is seen whole is padded as its preprocessor says. Sliding windows are cut from the image's own
-        pixels, as in mmseg's protocol, whose preprocessors do not pad: padding is for a window that the image does not
-        fill, and goes no further than the window.
-        """
-        options = self.options
-        if options.mode == 'whole':
-            return tuple(int(n) for n in padded)
-        return tuple(max(own, min(n, crop)) for own, n, crop in zip(size, padded, options.crop_size, strict=True))
+        return self._bands(images, samples, options)
 
     def _bands(
-        self, images: Sequence[LazyImage], samples: Sequence[SegDataSample] | None
+        self,
+        images: Sequence[LazyImage],
+        samples: Sequence[SegDataSample] | None,
+        options: PredictionOptions | None = None,
     ) -> list[tuple[SegDataSample, tuple[int, int], Bands]]:
-        found = []
+        found, options = [], options or self.options
         for i, image in enumerate(images):
             sample = SegDataSample() if samples is None else samples[i]
             geometry = Geometry(image.size) if samples is None else Geometry.of(sample.metainfo)
             if 'img_padding_size' in sample.metainfo:  # by a preprocessor that does not know of windows
-                image.size, geometry = self._without_padding(image.size, geometry)
-            mean = self._mean(image, sample.metainfo, self._device_for(image, geometry))
+                image.size, geometry = _without_padding(image.size, geometry, options)
+            mean = self._mean(image, sample.metainfo, self._device_for(image, geometry, options), options)
             parts = bands(mean, geometry, self.out_channels, self.align_corners)
             found.append((sample, geometry.size, parts))
         return found
-
-    def _without_padding(self, padded: tuple[int, int], geometry: Geometry) -> tuple[tuple[int, int], Geometry]:
-        """The size of a padded picture, and its geometry, without the padding that windows are not to see."""
-        left, right, above, below = geometry.padding
-        size = self._to_be_seen((padded[0] - below, padded[1] - right), padded)
-        right, below = right - (padded[1] - size[1]), below - (padded[0] - size[0])
-        return size, replace(geometry, padding=(left, right, above, below))
 
     def _collect(self, images: Sequence[tuple[SegDataSample, tuple[int, int], Bands]]) -> list[SegDataSample]:
         wanted = [*self.options.maps, *(['seg_logits'] if self.keeps_logits else [])]
@@ -167,8 +157,9 @@ class BandedEncoderDecoder(EncoderDecoder):
             sample.set_data({name: PixelData(data=values) for name, values in found.items()})
         return [sample for sample, _, _ in images]
 
-    def _mean(self, image: LazyImage, meta: Mapping[str, Any], device: torch.device) -> WindowMean:
-        options = self.options
+    def _mean(
+        self, image: LazyImage, meta: Mapping[str, Any], device: torch.device, options: PredictionOptions
+    ) -> WindowMean:
         slides = options.mode == 'slide'
         return WindowMean(
             lambda crops: processor.logits(self, lambda: self._logits(crops, meta)),
@@ -190,9 +181,9 @@ class BandedEncoderDecoder(EncoderDecoder):
         metas = [{**meta, 'img_shape': crops.shape[2:]} for _ in crops]  # a torch.Size: mmseg's heads enlarge to it
         return self.encode_decode(crops, metas)
 
-    def _device_for(self, image: LazyImage, geometry: Geometry) -> torch.device:
+    def _device_for(self, image: LazyImage, geometry: Geometry, options: PredictionOptions) -> torch.device:
         """Where logits are added up and results are kept."""
-        device, options = image.image.device, self.options
+        device = image.image.device
         if options.accumulate_on is not None:
             return torch.device(options.accumulate_on)
         if device.type != 'cuda':
@@ -201,6 +192,28 @@ class BandedEncoderDecoder(EncoderDecoder):
         free = torch.cuda.mem_get_info(device)[0]
         free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return device if 4 * kept * geometry.size[0] * geometry.size[1] < free / 2 else torch.device('cpu')
+
+
+def _to_be_seen(size: Sequence[int], padded: Sequence[int], options: PredictionOptions) -> tuple[int, int]:
+    """How much of an image that a data preprocessor pads the network is to see, (height, width).
+
+    An image that is seen whole is padded as its preprocessor says. Sliding windows are cut from the image's own
+    pixels, as in mmseg's protocol, whose preprocessors do not pad: padding is for a window that the image does not
+    fill, and goes no further than the window.
+    """
+    if options.mode == 'whole':
+        return tuple(int(n) for n in padded)
+    return tuple(max(own, min(n, crop)) for own, n, crop in zip(size, padded, options.crop_size, strict=True))
+
+
+def _without_padding(
+    padded: tuple[int, int], geometry: Geometry, options: PredictionOptions
+) -> tuple[tuple[int, int], Geometry]:
+    """The size of a padded picture, and its geometry, without the padding that windows are not to see."""
+    left, right, above, below = geometry.padding
+    size = _to_be_seen((padded[0] - below, padded[1] - right), padded, options)
+    right, below = right - (padded[1] - size[1]), below - (padded[0] - size[0])
+    return size, replace(geometry, padding=(left, right, above, below))
 
 
 def _as_it_is(crop: Tensor) -> Tensor:

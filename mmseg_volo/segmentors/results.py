@@ -10,10 +10,14 @@ from torch import Tensor, nn
 
 from mmseg_volo.segmentors.banded import BandedEncoderDecoder
 from mmseg_volo.segmentors.bands import read
+from mmseg_volo.segmentors.options import PredictionOptions
 
 
 def results(
-    model: nn.Module, batch: Mapping[str, Any], wanted: Collection[str] = ()
+    model: nn.Module,
+    batch: Mapping[str, Any],
+    wanted: Collection[str] = (),
+    options: PredictionOptions | None = None,
 ) -> Iterator[tuple[slice, dict[str, Tensor]]]:
     """Predicts one image.
 
@@ -21,6 +25,7 @@ def results(
         model: from `mmseg_volo.load`.
         batch: a collated batch of one image.
         wanted: any of `options.MAPS`, beside `pred_sem_seg`.
+        options: instead of what a BandedEncoderDecoder's `test_cfg` says.
 
     Yields:
         Rows of the image, from top to bottom, and for each name its values (channels, rows, W). A
@@ -28,7 +33,7 @@ def results(
     """
     threshold = getattr(getattr(model, 'decode_head', None), 'threshold', None)
     if isinstance(model, BandedEncoderDecoder):
-        ((_, _, parts),) = model.bands(batch)
+        ((_, _, parts),) = model.bands(batch, options)
         for rows, logits in parts:
             yield rows, read(logits, wanted, threshold)
         return
