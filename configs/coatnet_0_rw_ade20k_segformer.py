@@ -17,7 +17,7 @@ _base_ = [
 ]
 dims = [96, 192, 384, 768]
 model = dict(
-    data_preprocessor=dict(size=_base_.crop_size),
+    data_preprocessor=dict(size=_base_.crop_size, mean=[127.5] * 3, std=[127.5] * 3),  # as its weights expect
     backbone=dict(
         type='CoAtNet',
         arch='0_rw',

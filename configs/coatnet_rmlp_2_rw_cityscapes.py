@@ -18,7 +18,7 @@ _base_ = [
 ]
 dims = [128, 256, 512, 1024]
 model = dict(
-    data_preprocessor=dict(size=_base_.crop_size),
+    data_preprocessor=dict(size=_base_.crop_size, mean=[127.5] * 3, std=[127.5] * 3),  # as its weights expect
     backbone=dict(
         type='CoAtNet',
         arch='rmlp_2_rw',

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import os
 import threading
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,6 +86,8 @@ def load(
     model = _build(cfg, given)
     if weights is not None:
         strict_load(model, unwrap(weights, str(checkpoint)), str(checkpoint))
+        if checkpoint != given:  # the config is another one than the checkpoint's own
+            _compare_pixels(model, cfg, checkpoint, weights)
     model.cfg = cfg
     model.dataset_meta = meta_of(weights or {}).get('dataset_meta') or _dataset_meta(cfg, given)
     if (count := len(model.dataset_meta['classes'])) != model.num_classes:
@@ -93,6 +96,14 @@ def load(
     if optimize and next(model.parameters()).device.type == 'cpu':
         prepare(model)
     return model
+
+
+def _compare_pixels(model: nn.Module, cfg: Config, checkpoint: Weights, weights: Mapping[str, Any]) -> None:
+    from mmseg_volo.normalisation import expected_by, given_to, mismatch
+
+    given = given_to(model, cfg.get('test_pipeline') or [])
+    if sentence := mismatch(checkpoint, expected_by(checkpoint, weights), given):
+        warnings.warn(sentence, stacklevel=3)
 
 
 def _build(cfg: Config, given: str) -> nn.Module:

@@ -31,7 +31,7 @@ from mmseg_volo.report.page import DATA
 from mmseg_volo.segmentors import masks_only
 from mmseg_volo.web.page import require_gradio, serve
 from mmseg_volo.web.view import Limits
-from mmseg_volo.weights import url_of
+from mmseg_volo.weights import fetch_starts, url_of
 
 
 def train(args: argparse.Namespace) -> None:
@@ -153,6 +153,8 @@ def build(cfg: Config) -> SegRunner:
 def prepare(args: argparse.Namespace, loaders: Sequence[str], pixels: bool = False) -> Config:
     """Loads the config, applies the common arguments, and looks at the data sets that will be used (`check_data`)."""
     cfg = load_config(args.config, args.cfg_options)
+    if args.command == 'train':
+        fetch_starts(cfg.get('model') or {}, '--cfg-options model.backbone.init_cfg=None')
     cfg.launcher = args.launcher
     set_trackers(cfg, args.log, test=args.command == 'test')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))

@@ -119,6 +119,35 @@ def _timm_repository(name: str) -> str:
     return config.hf_hub_id
 
 
+def starts(model: Mapping[str, Any]) -> list[str]:
+    """The sources that a model's config and its parts start from, by `init_cfg`."""
+    parts = [model, *(part for part in model.values() if isinstance(part, Mapping))]
+    found = [part['init_cfg'] for part in parts if isinstance(part.get('init_cfg'), Mapping)]
+    return [start['checkpoint'] for start in found if 'checkpoint' in start]
+
+
+def fetch_starts(model: Mapping[str, Any], way_out: str) -> None:
+    """Fetches what a model's config starts from, before anything else is done.
+
+    Args:
+        model: of a config.
+        way_out: what makes it start from random weights, for the message.
+
+    Raises:
+        FileNotFoundError, UsageError: it cannot be had.
+    """
+    for source in starts(model):
+        try:
+            path = locate(str(source).removeprefix('mmseg_volo://'))
+            if not path.is_file():
+                raise FileNotFoundError(f'no checkpoint at {path.absolute()}, where the model has its init_cfg')
+        except UsageError as error:
+            raise UsageError(
+                f'the model starts from {source}: {error}; {way_out} trains from random weights, which takes more '
+                f'images and time'
+            ) from None
+
+
 def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
     """Names of the tensors that hold infinity or no number."""
     return [k for k, v in weights.items() if v.is_floating_point() and not v.is_meta and not v.isfinite().all()]

@@ -18,13 +18,15 @@ from mmseg_volo.checkpoint_files import RECORD, read_checkpoint, save_safetensor
 from mmseg_volo.config import load_config
 from mmseg_volo.download import cached_path, find
 from mmseg_volo.errors import UsageError
+from mmseg_volo.normalisation import PIXELS, expected_by
 from mmseg_volo.records import meta_of, published
-from mmseg_volo.weights import SHOWN, locate, pick, read_source, read_state_dict, strict_load, url_of
+from mmseg_volo.weights import SHOWN, locate, pick, read_source, read_state_dict, starts, strict_load, url_of
 from mmseg_volo.zoo import ARCHS, available
 
 
 def list_weights(args: argparse.Namespace) -> None:
-    """Prints a line per published file: megabytes if it is here, image size, backbone, name for `init_cfg`.
+    """Prints a line per published file: megabytes if it is here, image size, backbone, how its images were normalised
+    (by ImageNet's mean and standard deviation, or MEAN/STD of values from 0 to 255), licence, name for `init_cfg`.
 
     Raises:
         UsageError: none matches the pattern.
@@ -35,11 +37,16 @@ def list_weights(args: argparse.Namespace) -> None:
     rows = [w for w in available() if any(fnmatch(t.lower(), pattern) for t in (w.checkpoint, f'{w.family} {w.arch}'))]
     if not rows:
         raise UsageError(f'no published weights match {args.pattern!r}: without a pattern, `list` shows all')
-    print(f'{"MB here":>7}  {"pixels":>6}  {"type":14}  {"arch":12}  checkpoint')
+    print(f'{"MB here":>7}  {"pixels":>6}  {"type":14}  {"arch":12}  {"normalised":11}  {"licence":18}  checkpoint')
     for row in rows:
         path = find(url_of(row.checkpoint))
         here = f'{path.stat().st_size / 1e6:.1f}' if path else '-'
-        print(f'{here:>7}  {row.pixels:>6}  {row.family:14}  {row.arch:12}  {row.checkpoint}')
+        means = '/'.join(f'{value:g}' for value in (row.mean[0], row.std[0]))
+        normalised = means if len({*row.mean}) == 1 else 'ImageNet'
+        print(
+            f'{here:>7}  {row.pixels:>6}  {row.family:14}  {row.arch:12}  {normalised:11}  {row.licence:18}  '
+            f'{row.checkpoint}'
+        )
 
 
 def fetch_weights(args: argparse.Namespace) -> None:
@@ -66,11 +73,7 @@ def _sources(name: str) -> list[str]:
 
     if timm.is_model(name.split('.')[0]) or ('.' in Path(name).name and not name.endswith('.py')):
         return [f'timm://{name}']
-    model = load_config(name).model
-    parts = [model, *(part for part in model.values() if isinstance(part, Mapping))]
-    starts = [part['init_cfg'] for part in parts if isinstance(part.get('init_cfg'), Mapping)]
-    found = [start['checkpoint'] for start in starts if 'checkpoint' in start]
-    if not found:
+    if not (found := starts(load_config(name).model)):
         raise UsageError(f'{name} starts from random weights: there is nothing to fetch')
     return found
 
@@ -78,7 +81,8 @@ def _sources(name: str) -> list[str]:
 def convert(args: argparse.Namespace) -> None:
     """Writes weights as .safetensors: under the keys that they have, or under those of a backbone that they fit.
 
-    A whole checkpoint of ours becomes a file that knows its model, as `mmseg_volo.load` takes it.
+    A whole checkpoint of ours becomes a file that knows its model, as `mmseg_volo.load` takes it; a backbone's one that
+    says how the images were normalised that it was trained on, where that is known.
 
     Raises:
         FileNotFoundError, UsageError: the source cannot be read or does not fit, or the target is in the way.
@@ -97,9 +101,10 @@ def convert(args: argparse.Namespace) -> None:
     if wanted:
         weights = _own_keys(wanted, weights, args.source)
         metadata |= {'type': wanted['type'], 'arch': str(wanted['arch'])}
-    meta = {} if wanted or args.prefix else published(content)
-    save_safetensors(weights, target, metadata, meta)
-    print(f'{target}: {_size(weights)}{", and the model that they are for" if meta else ""}')
+    whole = {} if wanted or args.prefix else published(content)
+    expected = None if whole else expected_by(args.source, content)
+    save_safetensors(weights, target, metadata, {PIXELS: expected._asdict()} if expected else whole)
+    print(f'{target}: {_size(weights)}{", and the model that they are for" if whole else ""}')
 
 
 def _read_trusted(source: str) -> dict[str, Any]:

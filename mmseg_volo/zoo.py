@@ -1,8 +1,9 @@
-"""What is published about each backbone, and the table of all of them for the README."""
+"""What is published about each backbone and its weights, and the table of all of them for the README."""
 
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from mmengine.registry import MODELS
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_volo.backbones import coatnet, metaformer, t2t_vit, volo
+from mmseg_volo.weights import url_of
 
 ARCHS = {'VOLO': volo.ARCHS, **metaformer.ARCHS, 'T2TViT': t2t_vit.ARCHS, 'CoAtNet': coatnet.ARCHS}
 
@@ -91,29 +93,132 @@ PUBLISHED = {
 START, END = '<!-- backbones: tools/backbone_table.py writes this -->', '<!-- /backbones -->'
 
 
+# the names that sail-sg/metaformer gives to what timm calls so
+SAIL_TAGS = {
+    'sail_in1k': '',
+    'sail_in1k_384': '_384',
+    'sail_in22k': '_in21k',
+    'sail_in22k_ft_in1k': '_in21ft1k',
+    'sail_in22k_ft_in1k_384': '_384_in21ft1k',
+}
+T2T_MORE = {('14', 384): '83.3_T2T_ViT_14', ('24', 224): '84.2_T2T_ViT_24'}  # at 384 pixels; with token labelling
+HUB_FILES = ('model.safetensors', 'pytorch_model.bin')  # of a repository of the Hugging Face hub
+OWN_NAME = re.compile(r'\d\d\.\d|-[0-9a-f]{8}\.')  # a score or a checksum: no other file is called so
+
+
 class Weights(NamedTuple):
-    """Published ImageNet weights, as `init_cfg` takes them."""
+    """Published ImageNet weights, and what they expect of images: the one place where these facts stand.
+
+    Those of timm's weights are read from its `pretrained_cfg`. Official files were trained with ImageNet's mean and
+    standard deviation and bicubic resizing: `_cfg` in models/t2t_vit.py of yitu-opensource/T2T-ViT, in
+    metaformer_baselines.py of sail-sg/metaformer and in models/volo.py of sail-sg/volo.
+    """
 
     family: str
     arch: str
     pixels: int  # side of the images that they were trained on last: `pretrain_img_size`
-    checkpoint: str
+    checkpoint: str  # as `init_cfg` takes it
+    mean: tuple[float, ...]  # of RGB values from 0 to 255
+    std: tuple[float, ...]
+    interpolation: str  # of resized images, in the evaluation on ImageNet
+    licence: str
+    top1: str = ''  # '' where it is not noted here
+    source: str = ''  # of top-1, in Markdown
+    twins: tuple[str, ...] = ()  # other addresses of the same weights
 
 
 def available() -> list[Weights]:
     """Those of the table, and what else timm has for the same variants: other sizes, ImageNet-12k and -22k."""
+    return [*_available()]
+
+
+@cache
+def _available() -> tuple[Weights, ...]:
     import timm
 
     rows = []
     for family, archs in PUBLISHED.items():
         for arch, published in archs.items():
-            rows += [Weights(family, arch, 224, published.weights)] * published.weights.startswith('https')
+            if published.weights.startswith('https'):
+                rows.append(_official(family, arch, 224, published.weights, published.top1))
             for name in timm.list_pretrained(f'{family.lower()}_{arch}*'):
                 # `volo_d1_384.sail_in1k`: what follows the variant is a size at most
                 if re.fullmatch(rf'{family.lower()}_{arch}(_\d{{3}})?\..+', name):
-                    size = timm.get_pretrained_cfg(name).input_size[-1]
-                    rows.append(Weights(family, arch, size, f'timm://{name}'))
-    return rows
+                    rows.append(_timm(family, arch, name))
+    return tuple(rows)
+
+
+def _official(family: str, arch: str, pixels: int, url: str, top1: str) -> Weights:
+    from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+    licence, source = ('bsd-3-clause-clear', T2T) if family == 'T2TViT' else ('apache-2.0', META)
+    normal = _as_bytes(IMAGENET_DEFAULT_MEAN), _as_bytes(IMAGENET_DEFAULT_STD)
+    return Weights(family, arch, pixels, url, *normal, 'bicubic', licence, top1, source)
+
+
+def _timm(family: str, arch: str, name: str) -> Weights:
+    import timm
+
+    cfg, main = timm.get_pretrained_cfg(name), PUBLISHED[family][arch]
+    top1 = main.top1 if main.weights == f'timm://{name}' else ''
+    twins = [cfg.url] if cfg.url else []
+    if family in metaformer.ARCHS:
+        twins.append(f'{SAIL}/{family.lower()}/{family.lower()}_{arch}{SAIL_TAGS[name.partition(".")[2]]}.pth')
+    return Weights(
+        family,
+        arch,
+        cfg.input_size[-1],
+        f'timm://{name}',
+        _as_bytes(cfg.mean),
+        _as_bytes(cfg.std),
+        cfg.interpolation,
+        cfg.license,
+        top1,
+        main.source,
+        tuple(twins),
+    )
+
+
+def _as_bytes(values: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(round(255 * value, 4) for value in values)
+
+
+def record_of(source: str | Path) -> Weights | None:
+    """What is known of weights, by the name of their source.
+
+    Args:
+        source: as `init_cfg` takes it: `timm://NAME`, `https://...`, or a local file. A local file is known where it
+            lies in a cache or under timm's full name, or has an official name that holds a score or a checksum
+            (`d1_224_84.2.pth.tar`): others may be anybody's.
+
+    Returns:
+        None of weights that are not known.
+
+    Raises:
+        UsageError: timm has no weights of that name.
+    """
+    text = str(source)
+    text = url_of(text) or Path(text).absolute().as_posix()
+    more = [_official('T2TViT', *key, f'{YITU}/{name}.pth.tar', name[:4]) for key, name in T2T_MORE.items()]
+    return next((row for row in [*available(), *more] if _is(row, text)), None)
+
+
+def _is(row: Weights, text: str) -> bool:
+    *folders, file = text.split('/')
+    local = '://' not in text
+    for address in (row.checkpoint, *row.twins):
+        name = address.split('/')[-1]
+        if address.startswith('timm://'):
+            hub = folders[-3:-1] == [name, 'resolve'] or folders[-3:-1] == [f'models--timm--{name}', 'snapshots']
+            if file in HUB_FILES and (hub or (local and folders[-1] == name)):
+                return True
+            if local and file.removesuffix(Path(file).suffix) == name and '.' in name:
+                return True
+        elif text == address or text.endswith(f'/{address}') or text.endswith(address.removeprefix('https:/')):
+            return True
+        elif local and file == name and OWN_NAME.search(name):
+            return True
+    return False
 
 
 def size(family: str, arch: str) -> tuple[int, float]:

@@ -100,7 +100,8 @@ class Backbone(BaseModule):
         """Features of an image.
 
         Args:
-            x: (B, in_channels, H, W), normalised, H and W at least 32, any parity and aspect.
+            x: (B, in_channels, H, W), RGB, normalised as the weights expect (`zoo.record_of`: CoAtNet's mostly by
+                127.5 and 127.5, the others by ImageNet's statistics), H and W at least 32, any parity and aspect.
 
         Returns:
             One map (B, out_channels[i], ceil(H / out_strides[i]), ceil(W / out_strides[i])) per entry of `out_indices`.

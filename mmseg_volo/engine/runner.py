@@ -37,6 +37,7 @@ from mmseg_volo.engine.optim import precision_of
 from mmseg_volo.engine.processes import join_on_cpu
 from mmseg_volo.engine.stop import keep_answering
 from mmseg_volo.errors import UsageError
+from mmseg_volo.normalisation import expected_by, given_to, mismatch, mismatches, steps_of
 from mmseg_volo.records import meta_of
 from mmseg_volo.weights import read_source, strict_load, unwrap
 
@@ -116,6 +117,15 @@ class SegRunner(Runner):
     def _init_model_weights(self) -> None:
         if not self._sharded:  # `wrap_model` has done it
             super()._init_model_weights()
+        if is_main_process():
+            for sentence in mismatches(self._segmentor(), steps_of(self.cfg)):
+                self.logger.warning(sentence)
+
+    def _segmentor(self) -> nn.Module:
+        model = self.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
+        return model
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
         """mmengine's; where the model is sharded the states are too."""
@@ -258,10 +268,10 @@ class SegRunner(Runner):
                 f'is another part of the schedule: resume it with the same, not with {self.batch.accumulated}'
             )
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
-        model = self.model
-        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            model = model.module
+        model = self._segmentor()
         strict_load(model, checkpoint['state_dict'], filename)
+        if sentence := mismatch(filename, expected_by(filename, checkpoint), given_to(model, steps_of(self.cfg))):
+            self.logger.warning(sentence)
         for name, parameter in model.named_parameters():
             if self._resume and name in checkpoint.get(GRADIENTS, ()):
                 parameter.grad = checkpoint[GRADIENTS][name].to(parameter.device)

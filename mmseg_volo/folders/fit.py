@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from mmseg_volo.config import READ_KEYS
 from mmseg_volo.folders.classes import Labels
@@ -61,6 +65,8 @@ def fit(
     """
     ignored = ignore_index(len(labels.classes))
     variables = _variables(cfg, labels, weights, data_root, ignored)
+    if images.mean is not None:
+        images = as_weights_expect(images, cfg['model'])
     _fit_model(cfg['model'], images, weights, ignored, len(labels.classes))
     model = {key: cfg['model'][key] for key in (*ORDER, *cfg['model']) if key in cfg['model']}
     pipelines = {
@@ -87,6 +93,28 @@ def fit(
         randomness=dict(seed=seed),
     )
     return {**own, **{key: value for key, value in cfg.items() if key not in own and key in READ_KEYS}}
+
+
+def as_weights_expect(images: Images, model: Mapping[str, Any]) -> Images:
+    """Images of other channels than RGB, with a mean and standard deviation that makes of each channel what its weights
+    were trained on.
+
+    That is mean 0 and deviation 1 where ImageNet's own statistics normalised it. Normalised by others (CoAtNet's: 127.5
+    and 127.5), ImageNet has a mean of -0.10 and a deviation of 0.45, and so will each channel.
+
+    Args:
+        images: with the statistics of their channels.
+        model: config of a model, whose `data_preprocessor` holds what the weights expect of RGB images.
+    """
+    before = model['data_preprocessor']
+    if not model['backbone'].get('init_cfg') or not before.get('mean') or not before.get('std'):
+        return images
+    shift = np.mean((np.array(IMAGENET_DEFAULT_MEAN) * 255 - before['mean']) / before['std'])
+    spread = np.mean(np.array(IMAGENET_DEFAULT_STD) * 255 / before['std'])
+    std = np.array(images.std) / spread
+    mean = np.array(images.mean) - shift * std
+    normal = (tuple(float(f'{value:.5g}') for value in values) for values in (mean, std))
+    return replace(images, **dict(zip(('mean', 'std'), normal, strict=True)))
 
 
 def _variables(

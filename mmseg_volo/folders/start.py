@@ -27,6 +27,7 @@ from mmseg_volo.folders.look import WAY, Facts, look_at_all
 from mmseg_volo.folders.memory import check_disk, fitting_batch
 from mmseg_volo.folders.split import choose
 from mmseg_volo.folders.table import class_table
+from mmseg_volo.folders.weights import pixel_words, starting_point, weight_words
 from mmseg_volo.folders.write import config_text, write_recipe
 
 COMMON = (
@@ -95,13 +96,12 @@ def prepare_training(wishes: Wishes) -> Path:
         FileNotFoundError, UsageError: something is wrong with the data or the wishes; nothing was written.
     """
     _check(wishes)
+    start = starting_point(wishes.model, wishes.weights)
     found = understand_folder(wishes)
     report, sets = _report(found)
     complain(report, WAY)
-    train = found.splits['train']
-    pixels = _pixels(train, found)
-    weights = plan.class_weights(pixels)
-    cfg, lines = _plan(wishes, found, weights)
+    weights = plan.class_weights(_pixels(found.splits['train'], found))
+    cfg, lines = _plan(wishes, start, found, weights)
     text = config_text(cfg, _card(wishes, found, lines))
     root = found.layout.root.absolute()
     lists = {
@@ -133,8 +133,8 @@ def _check(wishes: Wishes) -> None:
         raise UsageError(f'--batch must be at least 1, got {wishes.batch}')
     plan.crop_of(plan.Images(64, 64, False), wishes.size)
     plan.length_of(1, 1, wishes.epochs, False)
-    if plan.is_shipped(wishes.model) and wishes.weights:
-        raise UsageError(f'--weights is for a backbone: {wishes.model} is a config, which names its own')
+    if not Path(wishes.data).expanduser().exists():
+        find_layout(Path(wishes.data).expanduser())  # says so, before weights are fetched
 
 
 def understand_folder(wishes: Wishes) -> Found:
@@ -226,15 +226,18 @@ def _pixels(pairs: Sequence[Pair], found: Found) -> list[int]:
     return [total[i] for i in range(len(found.labels.classes))]
 
 
-def _plan(wishes: Wishes, found: Found, weights: list[float] | None) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+def _plan(
+    wishes: Wishes, start: plan.Start | None, found: Found, weights: list[float] | None
+) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """The config, and lines of the table."""
-    count, own = len(found.splits['train']), plan.is_shipped(wishes.model)
+    count, own = len(found.splits['train']), start is None
     root, splits = plan.absolute(found.layout.root), [*found.splits]
-    start = None if own else plan.starting_weights(wishes.model, wishes.weights)
 
     def build(batch: int | None) -> dict[str, Any]:
         if start is None:
             base = plan.shipped(wishes.model, wishes.size, batch)
+            if wishes.weights == 'none':
+                base['model']['backbone'].pop('init_cfg', None)
             if wishes.epochs is not None:
                 batch = base['train_dataloader']['batch_size']
                 plan.set_length(base, plan.length_of(count, batch, wishes.epochs, False))
@@ -256,7 +259,8 @@ def _plan(wishes: Wishes, found: Found, weights: list[float] | None) -> tuple[di
     images, iters = cfg['train_dataloader']['batch_size'], cfg['train_cfg']['max_iters']
     lines = [
         ('model', f'{plan.model_words(cfg)}, {parameters / 1e6:.1f} M parameters'),
-        ('weights', start.note if start else f'as {wishes.model} says'),
+        ('weights', weight_words(wishes.model, start, cfg)),
+        ('pixels', pixel_words(cfg)),
         ('crops', '{}x{} (height x width)'.format(*cfg['crop_size'])),
         (
             'length',

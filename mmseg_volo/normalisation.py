@@ -1,0 +1,152 @@
+"""How images are normalised before a network sees them: what its weights were trained with, and what it is given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from mmseg_volo.checkpoint_files import RECORD
+from mmseg_volo.records import meta_of
+from mmseg_volo.weights import read_source
+from mmseg_volo.zoo import record_of
+
+PIXELS = 'pixels'  # meta[PIXELS] of converted weights that are no whole model: a Normalisation as a dict
+OWN = 'file'  # order of channels that are no colours
+
+
+class Normalisation(NamedTuple):
+    """(value - mean) / std, by channel in the network's order."""
+
+    mean: tuple[float, ...]  # in the units of the file, of colours 0 to 255; empty if nothing is done
+    std: tuple[float, ...]
+    order: str = 'RGB'  # or 'BGR', or OWN
+
+    def __str__(self) -> str:
+        if not self.mean:
+            return f'{self.order} values from 0 to 255'
+        mean, std = (', '.join(f'{value:g}' for value in values) for values in (self.mean, self.std))
+        return f'{self.order} of mean {mean} and std {std}'
+
+    def like(self, other: Normalisation) -> bool:
+        """Whether the same pixels come out, but for rounding."""
+        pairs = [(self.mean, other.mean), (self.std, other.std)]
+        return self.order == other.order and all(
+            len(a) == len(b) and all(math.isclose(x, y, rel_tol=1e-3, abs_tol=1e-6) for x, y in zip(a, b, strict=True))
+            for a, b in pairs
+        )
+
+
+def expected_by(source: str | Path, content: Mapping[str, Any] | None = None) -> Normalisation | None:
+    """What weights were trained with: by their name (`zoo.record_of`), or as their file says, which comes first if it
+    has been read.
+
+    Args:
+        source: as `init_cfg` takes it.
+        content: of the file, from `read_source`; it is read if need be.
+
+    Returns:
+        None where nobody says.
+
+    Raises:
+        FileNotFoundError, UsageError: see `read_source`.
+    """
+    if content is None:
+        known = record_of(source)
+        return Normalisation(known.mean, known.std) if known else _of_meta(meta_of(read_source(source)))
+    if (own := _of_meta(meta_of(content))) is not None:
+        return own
+    known = record_of(source)
+    return Normalisation(known.mean, known.std) if known else None
+
+
+def given_to(model: nn.Module, steps: Sequence[Mapping[str, Any]]) -> Normalisation:
+    """What a segmentor is given.
+
+    Args:
+        model: with mmseg's or mmengine's `data_preprocessor`.
+        steps: of its pipeline: `LoadBands` and mmcv's `Normalize` count; images are loaded as BGR else.
+    """
+    if (own := _of_steps(steps)) is not None:
+        return own
+    before = getattr(model, 'data_preprocessor', None)
+    turned = getattr(before, 'channel_conversion', getattr(before, '_channel_conversion', False))
+    values = (getattr(before, name, None) for name in ('mean', 'std'))
+    numbers = (() if v is None else tuple(round(float(x), 4) for x in v.flatten()) for v in values)
+    return Normalisation(*numbers, 'RGB' if turned else 'BGR')
+
+
+def steps_of(cfg: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The steps by which a config loads images: of its training, else of its validation or test."""
+    for role in ('train', 'val', 'test'):
+        dataset = (cfg.get(f'{role}_dataloader') or {}).get('dataset')
+        while isinstance(dataset, Mapping):
+            if dataset.get('pipeline'):
+                return dataset['pipeline']
+            dataset = dataset.get('dataset')
+    return cfg.get('test_pipeline') or []
+
+
+def mismatch(source: str | Path, expected: Normalisation | None, given: Normalisation) -> str | None:
+    """One sentence on weights that see other pixels than they were trained on, which names both; None if they do not.
+
+    Colours against other channels are left alone: their statistics are those of the data.
+    """
+    if expected is None or expected.like(given) or (given.order == OWN) != (expected.order == OWN):
+        return None
+    return (
+        f'{source} was trained on {expected}, and this model gives it {given}: its features will be off; set mean, std '
+        f'and bgr_to_rgb of model.data_preprocessor to what the weights were trained on'
+    )
+
+
+def mismatches(model: nn.Module, steps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The sentences of `mismatch` on what a segmentor and its backbone start from, by `init_cfg`.
+
+    Raises:
+        FileNotFoundError, UsageError: see `read_source`.
+    """
+    given = given_to(model, steps)
+    for part in (model, getattr(model, 'backbone', None)):
+        start = getattr(part, 'init_cfg', None)
+        source = start.get('checkpoint') if isinstance(start, Mapping) else None
+        if isinstance(source, str) and getattr(part, 'in_channels', 3) == 3:
+            source = source.removeprefix('mmseg_volo://')
+            if (said := mismatch(source, expected_by(source), given)) is not None:
+                yield said
+
+
+def _of_meta(meta: Mapping[str, Any]) -> Normalisation | None:
+    record = meta.get(RECORD)
+    try:
+        if PIXELS in meta:
+            return Normalisation(**{key: _plain(value) for key, value in meta[PIXELS].items()})
+        if record is None:
+            return None
+        if (own := _of_steps(record.get('test_pipeline', []))) is not None:
+            return own
+        model = record['model'].get('module', record['model'])  # of `tta_model`
+        before = model['data_preprocessor']
+        turned = before.get('bgr_to_rgb') or before.get('rgb_to_bgr')
+        values = (_plain(before.get(key) or ()) for key in ('mean', 'std'))
+        return Normalisation(*values, 'RGB' if turned else 'BGR')
+    except (AttributeError, KeyError, TypeError, ValueError):  # what others may have written there
+        return None
+
+
+def _of_steps(steps: Sequence[Mapping[str, Any]]) -> Normalisation | None:
+    for step in steps:
+        if step.get('type') == 'LoadBands':
+            return Normalisation(_plain(step['mean']), _plain(step['std']), OWN)
+        if step.get('type') == 'Normalize':
+            return Normalisation(
+                _plain(step['mean']), _plain(step['std']), 'RGB' if step.get('to_rgb', True) else 'BGR'
+            )
+    return None
+
+
+def _plain(values: Any) -> Any:
+    return values if isinstance(values, str) else tuple(float(value) for value in values)
