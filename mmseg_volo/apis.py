@@ -153,6 +153,8 @@ def as_batch(model: nn.Module, image: Source) -> dict[str, list]:
     """What a segmentor's `test_step` takes, by the steps of its test pipeline."""
     from mmengine.dataset import Compose
 
+    import mmseg_volo.parts  # noqa: F401
+
     with DefaultScope.overwrite_default_scope('mmseg'):
         steps = [copy.deepcopy(t) for t in model.cfg.test_pipeline if t['type'] not in LABEL_STEPS]
         if steps[0]['type'] == 'LoadBands':  # of a model for other images than RGB: these as they are
