@@ -84,16 +84,19 @@ def coatnet(folder: Path) -> Path:
 KINDS = {'a shipped config': lambda folder: find_config('volo_demo'), 'a recipe': recipe, 'CoAtNet': coatnet}
 
 
-@pytest.mark.parametrize('kind', KINDS)
-def test_every_door_gives_our_mask(kind: str, image: Path, tmp_path: Path) -> None:
-    config = KINDS[kind](tmp_path)
-    weights, mask = save(load_config(config), tmp_path, image)
-    snippets = {
-        'init_model': READ + INIT_MODEL.format(config='CONFIG', weights="'mmseg_volo://' + WEIGHTS"),
-        'MMSegInferencer': READ + INFERENCER.format(config='CONFIG', weights='WEIGHTS', scope=''),
-    }
-    given = dict(CONFIG=config, WEIGHTS=weights, MASK=mask, IMAGE=image)
-    assert not fresh.failures(snippets, tmp_path, fresh.MMSEG, **given)
+def test_every_door_gives_our_mask(image: Path, tmp_path: Path) -> None:
+    snippets = {}
+    for kind, config_of in KINDS.items():
+        folder = tmp_path / kind
+        folder.mkdir()
+        config = config_of(folder)
+        weights, mask = save(load_config(config), folder, image)
+        given = f'CONFIG, WEIGHTS, MASK = {str(config)!r}, {str(weights)!r}, {str(mask)!r}' + READ
+        safe = dict(config='CONFIG', weights="'mmseg_volo://' + WEIGHTS")
+        snippets[f'init_model, {kind}'] = given + INIT_MODEL.format(**safe)
+        snippets[f'MMSegInferencer, {kind}'] = given + INFERENCER.format(**safe, scope='')
+        snippets[f'a plain path, {kind}'] = given + INIT_MODEL.format(config='CONFIG', weights='WEIGHTS')
+    assert not fresh.failures(snippets, tmp_path, fresh.MMSEG, IMAGE=image)
 
 
 def test_names_of_shipped_configs(image: Path, tmp_path: Path) -> None:
