@@ -1,6 +1,6 @@
 """Draws a data set in the layout that most people have: images and masks in two folders, names alike.
 
-    python examples/shapes.py data/shapes
+python examples/shapes.py data/shapes
 
 FOLDER/images/{train,val}/0001.jpg are shapes on noise, FOLDER/masks/{train,val}/0001.png hold class indices: 0 is the
 background, 1 the first kind of shape, and so on.
@@ -8,7 +8,7 @@ background, 1 the first kind of shape, and so on.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,4 +49,6 @@ def write(folder: Path, kinds: Sequence[str] = ('disc', 'square')) -> Path:
 
 
 if __name__ == '__main__':
-    print(f'images and masks are in {write(Path(sys.argv[1]))}')
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('folder', type=Path, help='made if need be')
+    print(f'images and masks are in {write(parser.parse_args().folder)}')

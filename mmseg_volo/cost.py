@@ -33,6 +33,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
+import mmseg_volo.parts  # noqa: F401, registers what models are made of
 from mmseg_volo.cards import write_estimate
 from mmseg_volo.config import find_config, load_config, shipped_configs
 

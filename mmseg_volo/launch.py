@@ -30,6 +30,9 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit status: 0, 2 when what the user gave cannot work, else that of the process that failed first.
     """
+    if argv[:1] in (['-h'], ['--help']):
+        print(f'usage: python -m mmseg_volo.launch GPUS train|test ...\n\n{__doc__}')
+        return 0
     try:
         options = torchrun_options(argv[0] if argv else '', os.environ)
     except UsageError as error:

@@ -147,7 +147,7 @@ def _line(m: Model) -> str:
 def metafile(models: Sequence[Model]) -> str:
     """`configs/metafile.yml` in OpenMMLab's format.
 
-    `Results` holds what we trained ourselves only, and no model names `Weights`, as we offer none; what others have
+    `Results` holds what we trained ourselves only, and `Weights` are empty, as we offer none; what others have
     published stands in the metadata, as a quotation of the card.
     """
     families = [family for family in PAPERS if any(m.family == family for m in models)]
@@ -188,6 +188,7 @@ def _entry(m: Model) -> dict[str, Any]:
         'Name': m.name,
         'In Collection': m.family,
         'Config': f'configs/{m.name}.py',
+        'Weights': None,  # MMEngine asks for the key also where it is given a file
         'Metadata': metadata,
         'Results': _results(m),
     }

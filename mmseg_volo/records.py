@@ -40,6 +40,8 @@ def config_of(checkpoint: Mapping[str, Any], source: str) -> Config:
     Raises:
         UsageError: it does not say, or names a part that no checkpoint may ask for.
     """
+    import mmseg_volo.parts  # noqa: F401, registers what a checkpoint may ask for
+
     record = meta_of(checkpoint).get(RECORD)
     if not isinstance(record, Mapping) or not isinstance(record.get('model'), Mapping):
         raise UsageError(f'{source} does not say which model it is for: give its config too, load(CONFIG, {source!r})')

@@ -14,6 +14,8 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import nn
 
+import mmseg_volo.parts  # noqa: F401, registers what the model is made of
+
 SIZE, CLASSES = 64, 3  # pixels a side
 DIMS = [16, 32, 32, 32]
 

@@ -1,8 +1,10 @@
 """Writes the README's table of backbones anew, from the variant tables in the code."""
 
+import argparse
 from pathlib import Path
 
 from mmseg_volo.zoo import write_table
 
 if __name__ == '__main__':
+    argparse.ArgumentParser(description=__doc__).parse_args()
     write_table(Path(__file__).parents[1] / 'README.md')

@@ -1,6 +1,10 @@
 """Draws a data set, trains a small VOLO on it, evaluates it and writes a page of results: what `make demo` runs."""
 
+import argparse
+
 from mmseg_volo.demo import demo
 
 if __name__ == '__main__':
+    description = f'{__doc__} The scenes are kept in data/demo, results in work_dirs/demo, which is replaced.'
+    argparse.ArgumentParser(description=description).parse_args()
     demo()

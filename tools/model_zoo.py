@@ -1,8 +1,10 @@
 """Writes docs/model_zoo.md and configs/metafile.yml anew, from the configs and their recipe cards."""
 
+import argparse
 from pathlib import Path
 
 from mmseg_volo.model_zoo import write
 
 if __name__ == '__main__':
+    argparse.ArgumentParser(description=__doc__).parse_args()
     write(Path(__file__).parents[1])

@@ -2,7 +2,9 @@
 # Trains under Slurm: GPUS=16 tools/slurm_train.sh PARTITION JOB_NAME CONFIG [arguments of tools/train.py]
 # GPUS_PER_NODE (8), CPUS_PER_TASK (5) and SRUN_ARGS are handed on to srun; MASTER_PORT is one of this script's own.
 set -eu
-[ $# -ge 3 ] || { echo "usage: $0 PARTITION JOB_NAME CONFIG [arguments of tools/train.py]" >&2; exit 2; }
+usage="usage: $0 PARTITION JOB_NAME CONFIG [arguments of tools/train.py]"
+case "${1:-}" in -h | --help) echo "$usage"; exit 0 ;; esac
+[ $# -ge 3 ] || { echo "$usage" >&2; exit 2; }
 partition=$1 job=$2 config=$3
 shift 3
 gpus=${GPUS:-8}

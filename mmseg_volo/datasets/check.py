@@ -82,6 +82,8 @@ def files_of(dataset: ConfigDict, what: str) -> list[Files]:
         FileNotFoundError: there is no such folder, or no image in it.
         UsageError: it cannot be built.
     """
+    import mmseg_volo.parts  # noqa: F401, registers data sets
+
     if parts := dataset.get('datasets') or ([dataset['dataset']] if 'dataset' in dataset else []):
         return [found for part in parts for found in files_of(part, what)]
     try:

@@ -58,7 +58,10 @@ class SegRunner(Runner):
     """
 
     def setup_env(self, env_cfg: dict) -> None:
-        """mmengine's; without a GPU the processes talk through gloo, where mmengine's would ask for CUDA."""
+        """mmengine's, before anything is built; without a GPU the processes talk through gloo, where it would ask for
+        CUDA. What a config may name is registered, also where it was not read from a file with `custom_imports`."""
+        import mmseg_volo.parts  # noqa: F401
+
         if self._launcher != 'none' and get_device() == 'cpu' and not is_distributed():
             join_on_cpu(self._launcher, env_cfg.get('dist_cfg', {}).get('timeout'))
         super().setup_env(env_cfg)

@@ -112,6 +112,8 @@ def format_only(cfg: Config, out: str | None) -> None:
     Raises:
         UsageError: no folder is given, it cannot be made, or two images have the same name.
     """
+    import mmseg_volo.parts  # noqa: F401, registers data sets
+
     if not out:
         raise UsageError('--format-only writes masks and nothing else: say where with --out FOLDER')
     try:

@@ -130,9 +130,14 @@ class LoadMask(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Adds `gt_seg_map`, uint8 (H, W), uint16 beyond 255 classes.
 
+        An image that is no data set's item, which MMSegmentation's `inference_model` and `MMSegInferencer` hand in,
+        has no mask and stays as it is.
+
         Raises:
             BadFile: it cannot be read, or holds what is no class; names the file.
         """
+        if results.keys().isdisjoint(('read_label', 'seg_map_path')):
+            return results
         results['gt_seg_map'] = results['read_label'](results['seg_map_path'])
         results['seg_fields'].append('gt_seg_map')
         return results

@@ -13,6 +13,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
+import mmseg_volo.parts  # noqa: F401, registers what models are made of
 from mmseg_volo.cost import STATES, build_on_meta
 from mmseg_volo.engine.optim import gpu_has_bfloat16
 from mmseg_volo.errors import UsageError

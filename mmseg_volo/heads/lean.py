@@ -15,6 +15,7 @@ from mmseg.models.decode_heads import SegformerHead, UPerHead
 from mmseg.models.utils import resize
 from torch import Tensor
 
+import mmseg_volo.losses  # noqa: F401, registers what `loss_decode` may name
 from mmseg_volo.ops.folding import fold, folds
 from mmseg_volo.ops.resized_conv import conv_of_resized
 from mmseg_volo.ops.winograd import FASTER, WinogradConv2d, winograd_conv2d

@@ -56,6 +56,8 @@ class BandedEncoderDecoder(EncoderDecoder):
         pretrained: str | None = None,
         init_cfg: dict | list[dict] | None = None,
     ):
+        import mmseg_volo.parts  # noqa: F401, registers what heads and necks are named by
+
         parts = backbone, decode_head, neck, auxiliary_head, train_cfg, test_cfg
         super().__init__(*parts, data_preprocessor, pretrained, init_cfg)
         self.masks_only = False
