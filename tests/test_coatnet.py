@@ -150,20 +150,56 @@ def test_lead_has_its_own_width() -> None:
 
 
 @pytest.mark.parametrize('size', [(96, 96), (32, 64), (160, 64)])
-@pytest.mark.parametrize('name', ['0', '0_rw', 'rmlp_1_rw', 'rmlp_2_rw'])
-def test_same_features_as_timm_made_for_that_size(tmp_path: Path, name: str, size: tuple[int, int]) -> None:
-    """timm runs at the size it was built for: a 'rmlp' as it is, a table once it is given ours, resized."""
+@pytest.mark.parametrize('name', [name for name in REFERENCED if 'rw' in name])
+def test_timms_shapes_have_its_features_at_every_size(tmp_path: Path, name: str, size: tuple[int, int]) -> None:
+    """timm runs at the size it was built for, and resizes tables when it loads weights of another."""
     trained = timm_twin(name)
-    ours = loaded(trained, fields(name, **SMALL), tmp_path)
     theirs = timm_twin(name, size)
+    theirs.load_state_dict(checkpoint_filter_fn(trained.state_dict(), theirs))
+    assert_same_features(loaded(trained, fields(name, **SMALL), tmp_path), theirs, torch.randn(2, 3, *size))
+
+
+def test_weights_of_224_at_other_sizes_have_timms_features(tmp_path: Path) -> None:
+    """The grids of 14 and 7 tokens that published weights have; 768 pixels are beyond the bounds of BEiT's spacing."""
+    trained = timm_twin('0_rw', 224)
+    ours = loaded(trained, fields('0_rw', **SMALL), tmp_path, pretrain_img_size=224)
+    for size in ((256, 256), (320, 320), (288, 352), (224, 256), (768, 64)):
+        theirs = timm_twin('0_rw', size)
+        theirs.load_state_dict(checkpoint_filter_fn(trained.state_dict(), theirs))
+        assert_same_features(ours, theirs, torch.randn(1, 3, *size))
+
+
+def test_a_published_file_at_another_size(tmp_path: Path) -> None:
+    """Through timm's own way of loading a file, at full size."""
+    trained = randomise(timm.create_model('coatnet_nano_rw_224'))
+    torch.save(trained.state_dict(), tmp_path / 'file.pth')
+    file = dict(file=str(tmp_path / 'file.pth'))
+    theirs = timm.create_model('coatnet_nano_rw_224', pretrained=True, pretrained_cfg_overlay=file, img_size=(256, 320))
+    ours = loaded(trained, 'nano_rw', tmp_path, pretrain_img_size=224)
+    assert_same_features(ours, theirs.eval(), torch.randn(1, 3, 256, 320))
+
+
+@pytest.mark.parametrize('size', [(96, 96), (32, 64)])
+def test_the_papers_shapes_resize_bilinearly(tmp_path: Path, size: tuple[int, int]) -> None:
+    """timm once it is given our tables, which `test_rel_attention` holds to the paper's rule."""
+    trained = timm_twin('0')
+    ours = loaded(trained, fields('0', **SMALL), tmp_path)
+    theirs = timm_twin('0', size)
     state_dict = dict(trained.state_dict())
-    for key in state_dict:
+    for key, table in state_dict.items():
         if key.endswith('relative_position_bias_table'):
-            table = ours.get_submodule(key.rpartition('.')[0])
             stride = coatnet.STRIDES[int(key.split('.')[1])]
-            state_dict[key] = table(size[0] // stride, size[1] // stride).flatten(1).T
+            side = [2 * n // stride - 1 for n in (64, 64, *size)]
+            square = table.T.unflatten(1, side[:2])[None]
+            state_dict[key] = nn.functional.interpolate(square, size=side[2:], mode='bilinear')[0].flatten(1).T
     theirs.load_state_dict(state_dict)
     assert_same_features(ours, theirs, torch.randn(2, 3, *size))
+
+
+def test_every_shape_says_how_its_biases_are_resized() -> None:
+    assert {name: a.rel_pos_resize for name, a in ARCHS.items()} == {
+        name: 'geometric' if 'rw' in name else 'bilinear' for name in ARCHS
+    }
 
 
 @pytest.mark.parametrize('name', ['0', '0_rw', 'bn_0_rw', '3_rw'])
@@ -217,9 +253,10 @@ def test_gmacs_of_6_at_512_as_published() -> None:
     assert gmacs('6', 512) == pytest.approx(1521, rel=0.01)
 
 
-def test_pieces_in_the_whole_model(monkeypatch) -> None:
+@pytest.mark.parametrize('name', ['0', '0_rw'])
+def test_pieces_in_the_whole_model(monkeypatch, name: str) -> None:
     """Under autocast, compiled without a graph break, nested in the recomputation of blocks, and all of it backward."""
-    model = CoAtNet(fields('0', **{**SMALL, 'depths': (1, 1, 1, 1)}), pretrain_img_size=64).eval()
+    model = CoAtNet(fields(name, **{**SMALL, 'depths': (1, 1, 1, 1)}), pretrain_img_size=64).eval()
     image = torch.randn(1, 3, 64, 96)
 
     def gradients(forward) -> list[Tensor]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from timm.layers import resize_rel_pos_bias_table
+from torch import Tensor, nn
 
 from mmseg_volo.backbones import rel_attention
 from mmseg_volo.backbones.rel_attention import RelPosBias, RelPosMlp, relative_attention
@@ -76,6 +77,40 @@ def test_table_is_resized_bilinearly_about_its_centre() -> None:
     assert torch.equal(ours[9], torch.zeros(11))
     expected = (torch.arange(-9.0, 10) * 7 / 19).clamp(-3, 3)  # distances in units of the trained map
     torch.testing.assert_close(ours, expected.view(19, 1).expand(19, 11))
+
+
+@pytest.mark.parametrize('size', [(7, 7), (3, 5), (7, 12), (24, 9), (1, 40)])
+@pytest.mark.parametrize('grid', [1, 2, 7])
+def test_table_is_resized_geometrically_as_by_timm(grid: int, size: tuple[int, int]) -> None:
+    table = RelPosBias(grid, 2, 'geometric')
+    nn.init.normal_(table.relative_position_bias_table)
+    height, width = (2 * n - 1 for n in size)
+    expected = resize_rel_pos_bias_table(table.relative_position_bias_table.detach(), size, (height * width, 2))
+    ours = table(*size)
+    torch.testing.assert_close(ours, expected.T.unflatten(1, (height, width)), rtol=0, atol=1e-5)
+    ours.square().sum().backward()
+    assert table.relative_position_bias_table.grad.count_nonzero() > 0
+    with torch.autocast('cpu', torch.bfloat16), torch.no_grad():
+        assert torch.equal(table(*size), ours)
+
+
+def test_neighbours_keep_their_biases() -> None:
+    table = RelPosBias(7, 1, 'geometric')
+    nn.init.normal_(table.relative_position_bias_table)
+    local = table(7, 7)[0, 5:8, 5:8]
+    torch.testing.assert_close(table(16, 16)[0, 14:17, 14:17], local)
+    table.resize = 'bilinear'
+    assert (table(16, 16)[0, 14:17, 14:17] - local).abs().max() > 0.1
+
+
+def test_compiled_at_several_sizes() -> None:
+    table = RelPosBias(7, 2, 'geometric')
+    compiled = torch.compile(table, backend='aot_eager', fullgraph=True)
+    for size in ((9, 9), (12, 9), (5, 16), (20, 21)):
+        ours, expected = compiled(*size), table(*size)
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
+        gradients = [torch.autograd.grad(t.square().sum(), table.parameters()) for t in (ours, expected)]
+        torch.testing.assert_close(*gradients)
 
 
 def test_mlp_extrapolates_by_the_offset_in_tokens() -> None:

@@ -40,11 +40,13 @@ class Arch:
     init_values: float | None = None  # of a learned scale per channel of each residual branch
     rel_pos_type: str = 'bias'  # a table, or 'mlp'
     rel_pos_dim: int = 512  # hidden width of the 'mlp'
+    rel_pos_resize: str = 'bilinear'  # of the table to another size, as the paper; or timm's 'geometric'
     # both
     pool_type: str = 'avg2'  # of the shortcuts: mean over 2x2, or 'max' over 3x3
 
 
-_LATE = dict(expand_output=False, expand_first=False, act_layer='silu')  # all of timm's own shapes
+# all of timm's own shapes
+_LATE = dict(expand_output=False, expand_first=False, act_layer='silu', rel_pos_resize='geometric')
 _RW = dict(_LATE, pre_norm_act=True, output_bias=False, attn_act_layer='relu')
 _RW01 = dict(_RW, attn_early=True, shortcut_bias=False)
 _RW2 = dict(_RW, attn_act_layer='silu')
@@ -81,6 +83,7 @@ CHOICES = {
     'pool_type': ('avg2', 'max'),
     'norm_layer': ('layernorm2d', 'batchnorm2d'),
     'rel_pos_type': ('bias', 'mlp'),
+    'rel_pos_resize': ('bilinear', 'geometric'),
 }
 
 
@@ -120,8 +123,11 @@ class CoAtNet(Backbone):
     table 12 prints a last stage of width 2048, which makes 1.35B parameters and 1480 GMACs at 512x512; with 3072, as
     here, it has the published 1.47B, and 1510 of the published 1521. 7 is as printed (2.44B; 2561 of 2586).
 
-    Deviations from timm: 5 has heads of 64 channels, as the paper, not 32; inputs need not have the trained size, see
-    `RelPosBias` and `RelPosMlp`. They are padded to multiples of 32; attention, squeeze and excitation see the padding.
+    Inputs need not have the trained size. 0 to 7 resize their biases bilinearly, as the paper; timm's shapes do as timm
+    for a model of another `img_size`, so that the features are its own at every size: see `RelPosBias`, `RelPosMlp`.
+    Images are padded to multiples of 32; attention, squeeze and excitation see the padding.
+
+    Deviation from timm: 5 has heads of 64 channels, as the paper, not 32.
 
     Args:
         arch: '0' to '7', timm's 'nano_rw', '0_rw' and so on, or a dict with the fields of `Arch`.

@@ -123,8 +123,10 @@ class RelativeAttention(nn.Module):
             raise ValueError(f'CoAtNet: an attention of width {width} does not divide into heads of {a.dim_head}')
         self.dim_head, self.num_heads = a.dim_head, width // a.dim_head
         self.qkv = nn.Linear(dim, 3 * width)
-        mlp = a.rel_pos_type == 'mlp'
-        self.rel_pos = RelPosMlp(a.rel_pos_dim, self.num_heads) if mlp else RelPosBias(grid, self.num_heads)
+        if a.rel_pos_type == 'mlp':
+            self.rel_pos: nn.Module = RelPosMlp(a.rel_pos_dim, self.num_heads)
+        else:
+            self.rel_pos = RelPosBias(grid, self.num_heads, a.rel_pos_resize)
         self.proj = nn.Linear(width, out_dim)
 
     def forward(self, x: Tensor) -> Tensor:

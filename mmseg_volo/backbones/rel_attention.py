@@ -15,6 +15,8 @@ not.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -67,33 +69,78 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, window: Tensor) -> Tensor:
     return out.unflatten(2, (rows, columns))
 
 
-class RelPosBias(nn.Module):
-    """A trained table of biases, resized bilinearly to the input (appendix A.1 of the paper).
+def ratio(old: int, new: int) -> float:
+    """Of the geometric spacing that spreads `old` entries of a table, from its centre outwards, over `new` distances.
 
-    Deviation: the paper does this once, before finetuning at a larger size; we do it in every forward, at any size.
-    timm does it once as well, when it loads a checkpoint, and on a grid whose spacing grows geometrically from the
-    centre (BEiT's rule). At the trained size all agree.
+    BEiT's bisection (microsoft/unilm, beit/run_class_finetuning.py) as in timm, its bounds of 1.01 and 1.5 included:
+    far beyond the trained size the table ends before the map does, and for a smaller map it is cut rather than shrunk.
+    """
+    low, high, middle = 1.01, 1.5, 1.01
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        if (1 - middle**old) / (1 - middle) > new:
+            high = middle
+        else:
+            low = middle
+    return middle
+
+
+def geometric_weights(old: int, new: int, like: Tensor) -> Tensor:
+    """What a table of 2 old + 1 distances gives each of the 2 new + 1 distances: (2 new + 1, 2 old + 1).
+
+    Entry k from the centre stands at distance 1 + q + ... + q^(k - 1); between two entries the weights are linear, and
+    beyond the last one it holds. Of `like` are the device and the type, float32 at least.
+    """
+    q = ratio(old, new)
+    kind = dict(device=like.device, dtype=torch.promote_types(like.dtype, torch.float32))
+    distance = torch.arange(-new, new + 1, **kind)
+    far = distance.abs()
+    log_q = math.log(q)
+    entry = (far * (q - 1)).log1p().div(log_q).floor()  # the last one that is no further
+    rest = far - (entry * log_q).expm1() / (q - 1)
+    place = (entry + rest * (entry * -log_q).exp()).clamp(max=old) * distance.sign()
+    return (1 - (place[:, None] - torch.arange(-old, old + 1, **kind)).abs()).relu()
+
+
+class RelPosBias(nn.Module):
+    """A trained table of biases, resized to the input in every forward.
+
+    At the trained size all rules agree. Paper and timm resize once, before finetuning at a larger size.
+
+    Args:
+        grid: side in tokens of the map that it was trained on.
+        resize: 'bilinear' (appendix A.1 of the paper), or 'geometric' as timm resizes its weights (BEiT's rule, linear
+            as in `resize_rel_pos_bias_table` of timm/layers/pos_embed_rel.py without scipy): neighbours keep their
+            biases, and the further two tokens are apart, the more the table is stretched.
     """
 
-    def __init__(self, grid: int, num_heads: int):
+    def __init__(self, grid: int, num_heads: int, resize: str = 'bilinear'):
         super().__init__()
         self.side = 2 * grid - 1
+        self.resize = resize
         self.relative_position_bias_table = nn.Parameter(torch.empty(self.side**2, num_heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
     def forward(self, height: int, width: int) -> Tensor:
+        """(heads, 2 height - 1, 2 width - 1)."""
         table = self.relative_position_bias_table.T.unflatten(1, (self.side, self.side))
         size = (2 * height - 1, 2 * width - 1)
         if size == (self.side, self.side):
             return table
-        return F.interpolate(table[None], size=size, mode='bilinear', align_corners=False)[0]
+        if self.resize == 'bilinear':
+            return F.interpolate(table[None], size=size, mode='bilinear', align_corners=False)[0]
+        # autocast would round the table, and meta knows none
+        with torch.autocast('cpu' if table.is_meta else table.device.type, enabled=False):
+            rows, columns = (geometric_weights(self.side // 2, int(n) - 1, table) for n in (height, width))
+            return (rows @ table.to(rows.dtype) @ columns.T).to(table.dtype)
 
 
 class RelPosMlp(nn.Module):
     """Biases as a function of the offset (timm's `RelPosMlp`, mode 'cr', after Swin V2, arXiv 2111.09883).
 
     Offsets are in tokens, on a logarithmic scale, and not divided by the size of the map: at another size than the
-    trained one the function is evaluated further out. The dropout is timm's.
+    trained one the function is evaluated further out, as in timm, whose 'cr' ignores `pretrained_window_size`. The
+    dropout is timm's.
     """
 
     def __init__(self, hidden_dim: int, num_heads: int):

@@ -33,7 +33,8 @@ class BandedEncoderDecoder(EncoderDecoder):
 
     mmseg pads the logits of every window to the full size to add them, and makes whole maps of means and of resized
     means. Here windows stay at the head's resolution and are enlarged, averaged, resized to the image's size and turned
-    into classes a band of rows at a time. Images are normalised window by window.
+    into classes a band of rows at a time. Images are normalised window by window. What the data preprocessor's
+    `test_cfg` pads is padded after windows are cut, where mmseg pads before: see `_to_be_seen`.
 
     More keys of `test_cfg`: see `PredictionOptions`. Predictions carry no gradients.
 
@@ -199,9 +200,11 @@ class BandedEncoderDecoder(EncoderDecoder):
 def _to_be_seen(size: Sequence[int], padded: Sequence[int], options: PredictionOptions) -> tuple[int, int]:
     """How much of an image that a data preprocessor pads the network is to see, (height, width).
 
-    An image that is seen whole is padded as its preprocessor says. Sliding windows are cut from the image's own
-    pixels, as in mmseg's protocol, whose preprocessors do not pad: padding is for a window that the image does not
-    fill, and goes no further than the window.
+    An image that is seen whole is padded as its preprocessor says. Backbones do without, but heads resize maps of
+    rounded sizes to one another: of 683 columns each would stand for another stretch of the image, and the logits be
+    two to five times as far from those of a wider image. Sliding windows are cut from the image's own pixels, as in
+    mmseg's protocol, whose preprocessors do not pad: padding is for a window that the image does not fill, and goes no
+    further than the window.
     """
     if options.mode == 'whole':
         return tuple(int(n) for n in padded)

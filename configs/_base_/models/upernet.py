@@ -10,7 +10,7 @@ model = dict(
         bgr_to_rgb=True,
         pad_val=0,
         seg_pad_val=255,
-        test_cfg=dict(size_divisor=32),
+        test_cfg=dict(size_divisor=32),  # the largest stride, so that maps align; windows are cut before
     ),
     decode_head=dict(
         type='LeanUPerHead',
