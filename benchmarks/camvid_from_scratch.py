@@ -6,8 +6,8 @@ The same for all: UPerNet of 512 channels and an auxiliary head, AdamW at 5e-4 w
 biases and position tables), linear warm-up and decay, gradients clipped at 1, drop path 0.1 where a backbone has it,
 whole frames scaled by 0.5 to 2 and cropped, flips, photometric distortion, one seed. The recipe is ours and tuned for
 none of them. Scores are those of the last iteration on the 233 test frames, one whole 480x360 frame at a time. VOLO and
-T2T-ViT have the neck of their shipped configs. ConvNeXt is mmpretrain's, as in MMSegmentation's own configs, or timm's
-where that is not installed.
+T2T-ViT have a neck of one convolution per map behind norms, where their shipped configs have LV-ViT's. ConvNeXt is
+mmpretrain's, as in MMSegmentation's own configs, or timm's where that is not installed.
 
 A model that is finished is not trained again, one that was stopped goes on: both by what lies in `--work-dir`.
 `--iters 2 --crop 64 64 --batch 2 --images 2 --workers 0` tries everything on a CPU.
@@ -98,6 +98,8 @@ def recipe(name: str, entry: Entry, args: argparse.Namespace) -> Any:
         model.neck = dict(type='StridePyramid', in_channels=entry.dims, in_strides=entry.strides)
     model.decode_head.update(in_channels=entry.dims, num_classes=CLASSES)
     model.auxiliary_head.update(in_channels=entry.dims[2], num_classes=CLASSES)
+    for head in (model.decode_head, model.auxiliary_head):
+        head.loss_decode.avg_non_ignore = True
     cfg.train_dataloader.dataset.pipeline, cfg.val_dataloader.dataset.pipeline = pipelines(args.crop)
     cfg.train_dataloader.batch_size = cfg.auto_scale_lr.base_batch_size = args.batch
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
@@ -109,7 +111,7 @@ def recipe(name: str, entry: Entry, args: argparse.Namespace) -> Any:
     cfg.optim_wrapper.optimizer.update(lr=5e-4, weight_decay=0.05)
     cfg.optim_wrapper.clip_grad = dict(max_norm=1.0)
     warmup = min(1500, args.iters // 10)
-    cfg.param_scheduler[0].update(end=warmup)
+    cfg.param_scheduler[0].update(end=warmup, start_factor=1 / 60)
     cfg.param_scheduler[1].update(begin=warmup, end=args.iters, eta_min=0.0)
     cfg.param_scheduler = cfg.param_scheduler[warmup == 0 :]
     cfg.train_cfg.update(max_iters=args.iters, val_interval=args.iters)

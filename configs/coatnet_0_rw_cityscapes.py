@@ -1,8 +1,9 @@
 """CoAtNet-0-rw + UPerNet on Cityscapes.
 
-Recipe: nothing is published for CoAtNet on Cityscapes, so ours: that of Swin + UPerNet [read], AdamW 6e-5, weight
-decay 0.01, warm-up of 1500, linear decay; with total batch 8, 1024x1024 crops, 80k iterations, decay to 5e-6, drop
-path 0.2, slide stride (768, 768), auxiliary head 0.4, timm's weights at 224.
+Recipe: nothing is published for CoAtNet on Cityscapes, so ours: that of Swin + UPerNet on ADE20K [read in
+mmsegmentation]: AdamW 6e-5, weight decay 0.01, warm-up of 1500 from 1e-6 of the rate, linear decay to 0, auxiliary head
+0.4; with total batch 8, 1024x1024 crops, 80k iterations, drop path 0.2, slide stride (768, 768) (SegFormer's), timm's
+weights at 224.
 Command: torchrun --nproc_per_node 4 tools/train.py configs/coatnet_0_rw_cityscapes.py --launcher pytorch
          (4 GPUs x 2 images)
 Test:    tools/test.py configs/coatnet_0_rw_cityscapes.py CHECKPOINT --tta

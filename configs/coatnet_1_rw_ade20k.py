@@ -1,8 +1,8 @@
 """CoAtNet-1-rw + UPerNet on ADE20K.
 
-Recipe: nothing is published for CoAtNet on ADE20K, so ours: that of Swin + UPerNet [read], AdamW 6e-5, weight decay
-0.01, warm-up of 1500, linear decay; with total batch 16, 512x512 crops, 160k iterations, decay to 5e-6, drop path 0.3,
-slide stride (341, 341), auxiliary head 0.4, timm's weights at 224.
+Recipe: nothing is published for CoAtNet on ADE20K, so ours: that of Swin + UPerNet [read in mmsegmentation]: AdamW
+6e-5, weight decay 0.01, warm-up of 1500 from 1e-6 of the rate, linear decay to 0, auxiliary head 0.4, total batch 16,
+512x512 crops, 160k iterations; with drop path 0.3, slide stride (341, 341), timm's weights at 224.
 Command: torchrun --nproc_per_node 8 tools/train.py configs/coatnet_1_rw_ade20k.py --launcher pytorch
          (8 GPUs x 2 images)
 Test:    tools/test.py configs/coatnet_1_rw_ade20k.py CHECKPOINT --tta

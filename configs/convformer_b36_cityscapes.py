@@ -1,8 +1,8 @@
 """ConvFormer-B36 + UPerNet on Cityscapes.
 
-Recipe: AdamW 1e-4, weight decay 0.05, drop path 0.3, warm-up of 1500, UPerNet, as for ADE20K, see there. Nothing is
-published for Cityscapes, so ours: total batch 8, 80k iterations, 1024x1024 crops, slide stride (768, 768), auxiliary
-head 0.4, ImageNet-1k weights at 224.
+Recipe: AdamW 1e-4, weight decay 0.05, drop path 0.3, warm-up of 1500 from 1e-6 of the rate, linear decay to 0, layer
+decay 0.9 stage-wise, UPerNet, as for ADE20K, see there. Nothing is published for Cityscapes, so ours: total batch 8,
+80k iterations, 1024x1024 crops, slide stride (768, 768) (SegFormer's), auxiliary head 0.4, ImageNet-1k weights at 224.
 Command: torchrun --nproc_per_node 4 tools/train.py configs/convformer_b36_cityscapes.py --launcher pytorch
          (4 GPUs x 2 images)
 Test:    tools/test.py configs/convformer_b36_cityscapes.py CHECKPOINT --tta
@@ -29,4 +29,7 @@ model = dict(
     auxiliary_head=dict(in_channels=dims[2], num_classes=_base_.num_classes),
     test_cfg=dict(mode='slide', crop_size=_base_.crop_size, stride=(768, 768)),
 )
-optim_wrapper = dict(optimizer=dict(lr=1e-4, weight_decay=0.05))
+optim_wrapper = dict(
+    optimizer=dict(lr=1e-4, weight_decay=0.05),
+    paramwise_cfg=dict(layer_decay_rate=0.9, decay_type='stage_wise'),
+)

@@ -1,9 +1,11 @@
 """T2T-ViT-24 + UPerNet on Cityscapes.
 
-Recipe: nothing is published for T2T-ViT on Cityscapes, so ours: that of LV-ViT, as isotropic and of stride 16 as this
-one [read in zihangJiang/TokenLabeling]: AdamW 6e-5, weight decay 0.01, warm-up of 1500, linear decay, UPerNet,
-auxiliary head 0.4, side layers; with total batch 8, 1024x1024 crops, 80k iterations, decay to 5e-6, drop path 0.3,
-slide stride (768, 768), ImageNet-1k weights at 224.
+Recipe: nothing is published for T2T-ViT on Cityscapes, so ours: that of LV-ViT on ADE20K, as isotropic and of stride 16
+as this one [read in zihangJiang/TokenLabeling]: AdamW 6e-5, weight decay 0.01, warm-up of 1500 from 1e-6 of the rate,
+linear decay to 0, UPerNet, auxiliary head 0.4, the neck on raw taps (no transposed convolutions are needed at strides 4
+and 8); with total batch 8, 1024x1024 crops, 80k iterations, drop path 0.3, slide stride (768, 768) (SegFormer's),
+ImageNet-1k weights at 224, widths of the heads (Swin's), the neck's last map (3x3 to stride 32, where LV-ViT has 1x1 to
+2048 channels at 16).
 Command: torchrun --nproc_per_node 4 tools/train.py configs/t2t_vit_24_cityscapes.py --launcher pytorch
          (4 GPUs x 2 images)
 Test:    tools/test.py configs/t2t_vit_24_cityscapes.py CHECKPOINT --tta
@@ -24,12 +26,13 @@ model = dict(
         type='T2TViT',
         arch='24',
         drop_path_rate=0.3,
+        out_norm=False,
         init_cfg=dict(
             type='Pretrained',
             checkpoint='https://github.com/yitu-opensource/T2T-ViT/releases/download/main/82.3_T2T_ViT_24.pth.tar',
         ),
     ),
-    neck=dict(type='StridePyramid', in_channels=dims, in_strides=[4, 8, 16, 16]),
+    neck=dict(type='StridePyramid', in_channels=dims, in_strides=[4, 8, 16, 16], refine=True),
     decode_head=dict(in_channels=dims, num_classes=_base_.num_classes),
     auxiliary_head=dict(in_channels=dims[2], num_classes=_base_.num_classes),
     test_cfg=dict(mode='slide', crop_size=_base_.crop_size, stride=(768, 768)),

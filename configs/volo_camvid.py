@@ -2,7 +2,7 @@
 
 Recipe: ours, made to fit two CPU cores: stages half as wide as D1's, no ImageNet weights, nearly whole frames at about
 2/3 of their size with their contrast evened out, batch 4, Muon, class weights (the square root of ENet's, arXiv
-1606.02147).
+1606.02147), the loss averaged over the labelled pixels.
 Command: tools/train.py configs/volo_camvid.py --cfg-options data_root=PATH_TO_CAMVID
 Cost: 15.9 minutes on two CPU cores, test included.
 Published: no VOLO; others in the README. Ours: 49.9 mIoU on the 233 test frames
@@ -25,5 +25,10 @@ model = dict(
         num_classes=_base_.num_classes,
         loss_decode=dict(type='WeightedCrossEntropy', class_weight=_base_.class_weight),
     ),
-    auxiliary_head=dict(in_channels=dims[2], channels=64, num_classes=_base_.num_classes),
+    auxiliary_head=dict(
+        in_channels=dims[2],
+        channels=64,
+        num_classes=_base_.num_classes,
+        loss_decode=dict(avg_non_ignore=True),
+    ),
 )

@@ -1,7 +1,8 @@
 """VOLO-D1 + SegFormer head on ADE20K, the four maps as they are (strides 8, 16, 16, 16; no pyramid).
 
-Recipe: SegFormer's own (arXiv 2105.15203): AdamW 6e-5, weight decay 0.01, learning rate x10 for the head, total batch
-16, 160k iterations [read]. Ours: the pairing, drop path 0.1, slide stride (341, 341), ImageNet weights at 384.
+Recipe: SegFormer's own (arXiv 2105.15203): AdamW 6e-5, weight decay 0.01, learning rate x10 for the head, warm-up of
+1500 from 1e-6 of the rate, linear decay to 0, total batch 16, 160k iterations, 512x512 crops for all but B5 [read in
+NVlabs/SegFormer]. Ours: the pairing, drop path 0.1, slide stride (341, 341), ImageNet weights at 384.
 Command: torchrun --nproc_per_node 8 tools/train.py configs/volo_d1_ade20k_segformer.py --launcher pytorch
          (8 GPUs x 2 images)
 Test:    tools/test.py configs/volo_d1_ade20k_segformer.py CHECKPOINT --tta

@@ -1,9 +1,12 @@
 """VOLO-D3 + UPerNet on ADE20K.
 
-Recipe: AdamW 6e-5, weight decay 0.01, linear decay to 5e-6 [recalled], 512x512 crops [recalled], total batch 16
-[recalled], UPerNet with sliding-window test [author, sail-sg/volo issue 4]; iterations, warm-up and the four maps as
-in LV-ViT of the same group [read in zihangJiang/TokenLabeling]. Not published, so ours: drop path 0.3, slide stride
-(341, 341), ImageNet weights at 448, auxiliary head 0.4 (LV-ViT's).
+Recipe: AdamW 6e-5, weight decay 0.01, linear decay to 5e-6 [recalled], 512x512 crops, total batch 16 [recalled],
+UPerNet with sliding-window test [author, sail-sg/volo issue 4]. Not published, so as in LV-ViT of the same group [read
+in zihangJiang/TokenLabeling]: 160k iterations, warm-up of 1500 from 1e-6 of the rate, slide stride (341, 341),
+auxiliary head 0.4, the neck (raw taps; 1x1 convolutions behind the transposed ones). Ours: drop path 0.5, that of
+pretraining [read in sail-sg/volo] (LV-ViT-L's config says 0.5 too [read], but its code makes that the dropout of the
+MLPs), ImageNet weights at 448, widths of the heads (Swin's), the neck's last map (3x3 to stride 32, where LV-ViT has
+1x1 to 2048 channels at 16).
 Command: torchrun --nproc_per_node 8 tools/train.py configs/volo_d3_ade20k.py --launcher pytorch
          (8 GPUs x 2 images)
 Test:    tools/test.py configs/volo_d3_ade20k.py CHECKPOINT --tta
@@ -24,12 +27,14 @@ model = dict(
     backbone=dict(
         type='VOLO',
         arch='d3',
-        drop_path_rate=0.3,
+        drop_path_rate=0.5,
+        out_norm=False,
         pretrain_img_size=448,
         init_cfg=dict(type='Pretrained', checkpoint='timm://volo_d3_448.sail_in1k'),
     ),
-    neck=dict(type='StridePyramid', in_channels=dims, in_strides=[8, 16, 16, 16]),
+    neck=dict(type='StridePyramid', in_channels=dims, in_strides=[8, 16, 16, 16], refine=True),
     decode_head=dict(in_channels=dims, num_classes=_base_.num_classes),
     auxiliary_head=dict(in_channels=dims[2], num_classes=_base_.num_classes),
     test_cfg=dict(mode='slide', crop_size=_base_.crop_size, stride=(341, 341)),
 )
+param_scheduler = [_base_.param_scheduler[0], {**_base_.param_scheduler[1], 'eta_min': 5e-6}]  # [recalled]

@@ -10,6 +10,7 @@ import warnings
 # mmseg's heads calling a function of mmseg that mmseg deprecates
 warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
 warnings.filterwarnings('ignore', message='``build_pixel_sampler`` would be deprecated')
+warnings.filterwarnings('ignore', message='Default ``avg_non_ignore`` is False')  # which the recipes mean
 # of several processes: what mmengine itself passes on to DDP; two names for one layout, where a depthwise convolution's
 # weight has an axis of length 1
 warnings.filterwarnings('ignore', message='`broadcast_buffers` is deprecated')

@@ -31,6 +31,7 @@ model = dict(
 )
 # a large eps: without it Adam turns the rounding errors of tiny gradients into whole steps
 optim_wrapper = dict(optimizer=dict(lr=0.3, eps=0.01))
+param_scheduler = [dict(type='LinearLR', start_factor=1 / 60, begin=0, end=1500, by_epoch=False)]  # few iterations
 train_cfg = dict(max_iters=2, val_interval=2)
 custom_hooks = [*_base_.custom_hooks, dict(type='EMAHook', momentum=0.25, begin_iter=1)]
 default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=-1, save_best=None))

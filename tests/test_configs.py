@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ from conftest import ROOT
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmseg.registry import DATASETS, MODELS
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_volo import zoo
@@ -26,14 +28,21 @@ NAMES = [p.stem for p in EXPERIMENTS]
 every = pytest.mark.parametrize('path', EXPERIMENTS, ids=NAMES)
 
 
-@every
-def test_builds_and_agrees(path: Path) -> None:
+@functools.cache
+def on_meta(path: Path) -> nn.Module:
+    """The model of a config without numbers; built once, as it takes a second."""
     cfg = load_config(path)
     for part in cfg.model.values():
         if isinstance(part, dict):
             part.pop('init_cfg', None)
     with torch.device('meta'), DefaultScope.overwrite_default_scope('mmseg'):
-        model = MODELS.build(cfg.model)
+        return MODELS.build(cfg.model)
+
+
+@every
+def test_builds_and_agrees(path: Path) -> None:
+    cfg, model = load_config(path), on_meta(path)
+    with torch.device('meta'), DefaultScope.overwrite_default_scope('mmseg'):
         crop = cfg.crop_size
         maps = model.backbone(torch.empty(2, 3, *crop))
         assert tuple(m.shape[1] for m in maps) == model.backbone.out_channels
@@ -164,6 +173,9 @@ def test_leaves_have_no_bases_and_are_used(path: Path) -> None:
 
 def test_the_config_of_the_published_number_is_where_it_was_promised() -> None:
     assert (ROOT / 'configs/volo_d4_cityscapes.py').is_file()
+    short, long = load_config('volo_d4_cityscapes'), load_config('volo_d4_cityscapes_160k')
+    assert (short.train_cfg.max_iters, long.train_cfg.max_iters) == (80_000, 160_000)  # iter_80000.pth in the README
+    assert short.model == long.model
 
 
 def test_found_by_name_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

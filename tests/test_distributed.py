@@ -41,6 +41,7 @@ model = dict(
 optim_wrapper = dict(
     optimizer=dict(lr=0.5, eps=0.01), clip_grad=dict(max_norm=0.5), paramwise_cfg=dict(layer_decay_rate=0.9)
 )
+param_scheduler = [dict(type='LinearLR', start_factor=1 / 60, begin=0, end=1500, by_epoch=False)]  # few iterations
 fixed = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),

@@ -20,7 +20,7 @@ from small import write_config
 
 import mmseg_volo
 from mmseg_volo import weights as weights_of_models
-from mmseg_volo.config import load_config
+from mmseg_volo.config import load_config, shipped_configs
 from mmseg_volo.cost import build_on_meta
 from mmseg_volo.datasets import check
 from mmseg_volo.folders import memory, plan, start
@@ -281,6 +281,43 @@ def test_every_family_has_a_recipe(name: str, classes: int, channels: int, tmp_p
         maps = model.extract_feat(torch.empty(1, channels, *cfg['crop_size']))
         assert model.decode_head(maps).shape == (1, classes, 128, 128)
     assert model.decode_head.ignore_index == (255 if classes < 256 else 65535)
+
+
+@pytest.mark.parametrize('name', [n for n in shipped_configs() if n.endswith('_ade20k')])
+def test_a_backbone_trains_as_its_shipped_config(name: str) -> None:
+    """At the recipes' batch: learning rates with their ends, weight and layer decay, drop path, norms and neck."""
+    theirs, images = load_config(name).to_dict(), plan.Images(512, 512, True)
+    cfg = plan.recipe(name.removesuffix('_ade20k'), plan.Start('x.pth', 224, ''), images, (512, 512), 16, 40_000, 300)
+    for key in ('lr', 'weight_decay'):
+        assert cfg['optim_wrapper']['optimizer'][key] == theirs['optim_wrapper']['optimizer'][key]
+    assert cfg['optim_wrapper'].get('paramwise_cfg') == theirs['optim_wrapper'].get('paramwise_cfg')
+    theirs['param_scheduler'][1]['end'] = 40_000
+    assert cfg['param_scheduler'] == theirs['param_scheduler']
+    for key in ('drop_path_rate', 'out_norm'):
+        assert cfg['model']['backbone'].get(key) == theirs['model']['backbone'].get(key), key
+    assert cfg['model'].get('neck') == theirs['model'].get('neck')
+    assert cfg['model']['test_cfg'].keys() >= {'mode'}
+
+
+def test_from_scratch_no_layer_is_held_back() -> None:
+    for name in ('caformer_s18', 'volo_d5'):
+        cfg = plan.recipe(name, plan.Start(None, 224, ''), plan.Images(512, 512, True), (512, 512), 4, 100, 30)
+        assert cfg['optim_wrapper']['optimizer'] == dict(type='AdamW', lr=2.5e-4, weight_decay=0.05)
+        assert 'paramwise_cfg' not in cfg['optim_wrapper'] and cfg['param_scheduler'][1]['eta_min'] == 0
+        assert cfg['model']['backbone']['drop_path_rate'] == 0.1
+
+
+@pytest.mark.parametrize('model', ['volo_d1', 'caformer_s18_ade20k_segformer', 'volo_camvid'])
+def test_own_data_is_averaged_over_labelled_pixels(model: str) -> None:
+    """Where the shipped configs for Cityscapes and ADE20K count all, as few are unlabelled there."""
+    images = plan.Images(512, 512, True)
+    base = plan.shipped(model, None, None) if plan.is_shipped(model) else None
+    base = base or plan.recipe(model, plan.Start('x.pth', 224, ''), images, (512, 512), 4, 100, 30)
+    labels = Labels(MaskRule('values', [0, 1, 2]), ('a', 'b', 'c'), None)
+    for weights in (None, [0.5, 1.0, 1.5]):
+        fitted = fit(base, labels, images, weights, 4, ('train', 'val'), '/data', 0)['model']
+        losses = [fitted[k]['loss_decode'] for k in ('decode_head', 'auxiliary_head') if k in fitted]
+        assert all(loss['type'] == 'WeightedCrossEntropy' or loss['avg_non_ignore'] for loss in losses)
 
 
 def test_a_gpu_takes_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:

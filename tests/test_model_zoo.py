@@ -52,6 +52,7 @@ def test_published_numbers_are_those_of_the_papers() -> None:
     known = {
         'volo_d1_cityscapes': '– / 83.1',
         'volo_d4_cityscapes': '– / 84.3',
+        'volo_d4_cityscapes_160k': '– / 84.3',
         'volo_d1_ade20k': '– / 50.5',
         'volo_d3_ade20k': '– / 52.9',
         'volo_d5_ade20k': '– / 54.3',
@@ -78,7 +79,7 @@ def test_nothing_is_claimed_that_was_not_trained(models: list[model_zoo.Model]) 
 
 def test_mmengine_lists_our_models() -> None:
     assert MMSegInferencer.list_models('mmseg_volo') == shipped_configs()
-    assert MMSegInferencer.list_models('mmseg_volo', 'volo_d4') == ['volo_d4_cityscapes']
+    assert MMSegInferencer.list_models('mmseg_volo', 'volo_d4') == ['volo_d4_cityscapes', 'volo_d4_cityscapes_160k']
     assert len(MMSegInferencer.list_models('mmseg')) > 500  # theirs are there as before
 
 

@@ -86,6 +86,53 @@ def test_no_decay_on_norms_biases_tables_and_scales(name: str, overrides: dict, 
     assert decayed and all(k.endswith('weight') and not re.search(r'norm|rel_pos', k) for k in decayed)
 
 
+class ConvNeXtNames(nn.Module):
+    """The parameters of a ConvNeXt by their names, one per layer, for mmseg's constructor."""
+
+    def __init__(self, depths: tuple[int, ...]):
+        super().__init__()
+        self.downsample_layers = nn.ModuleList(nn.Linear(1, 1, bias=False) for _ in depths)
+        self.stages = nn.ModuleList(nn.ModuleList(nn.Linear(1, 1, bias=False) for _ in range(n)) for n in depths)
+        self.norm3 = nn.LayerNorm(1)
+
+
+@pytest.mark.parametrize(('blocks', 'layers'), [(9, 6), (27, 12), (18, 9)])
+def test_stage_wise_it_decays_as_convnexts_recipe(blocks: int, layers: int) -> None:
+    """ConvNeXt's recipes say 6 layers for 9 blocks in the third stage (T) and 12 for 27 (S, B, L, XL)."""
+    depths = (3, 3, blocks, 3)
+    theirs = Segmentor(ConvNeXtNames(depths))
+    rules = dict(decay_rate=0.9, decay_type='stage_wise', num_layers=layers)
+    wanted = settings(theirs, wrapper(theirs, 'mmseg.LearningRateDecayOptimizerConstructor', **rules))
+    with torch.device('meta'):
+        ours = Segmentor(mmseg_volo.backbones.CAFormer(dict(depths=depths, dims=(32, 32, 32, 32))))
+    found = settings(ours, wrapper(ours, layer_decay_rate=0.9, decay_type='stage_wise'))
+    assert found == settings(ours, wrapper(ours, layer_decay_rate=0.9, decay_type='stage_wise', num_layers=layers))
+    same = {'backbone.stem.': 'downsample_layers.0.weight', 'backbone.out_norms.3.': 'norm3.weight'}
+    for stage, count in enumerate(depths):
+        same |= {f'backbone.stages.{stage}.blocks.{i}.': f'stages.{stage}.{i}.weight' for i in range(count)}
+        same |= {f'backbone.stages.{stage}.downsample.': f'downsample_layers.{stage}.weight'} if stage else {}
+    for start, key in same.items():
+        rates = {lr for name, (lr, _) in found.items() if name.startswith(start)}
+        assert [*rates] == [pytest.approx(wanted[f'backbone.{key}'][0])], start
+    assert found['decode_head.0.weight'][0] == wanted['decode_head.0.weight'][0] == LR
+    assert found['backbone.stages.0.blocks.0.mlp.fc1.weight'][0] == pytest.approx(LR * 0.9**layers)
+    assert found['backbone.stem.conv.weight'][0] == pytest.approx(LR * 0.9 ** (layers + 1))
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+def test_every_parameter_has_a_stage(name: str) -> None:
+    backbone = build(name)
+    ids, blocks = backbone.stage_ids(), backbone.block_list()
+    assert ids.keys() == {k for k, _ in backbone.named_parameters() if not k.startswith('out_norms.')}
+    assert sum(backbone.block_counts()) == len(blocks) and len(backbone.block_counts()) == 4
+    by_id = {id(p): ids[k] for k, p in backbone.named_parameters() if k in ids}
+    stages = [{by_id[id(p)] for p in block.parameters()} for block in blocks]
+    assert [*map(len, stages)] == [1] * len(blocks)
+    flat = [i for stage in stages for i in stage]
+    assert flat == [i + 1 for i, count in enumerate(backbone.block_counts()) for _ in range(count)]
+    assert ids[backbone.stem_key] == 0
+
+
 def test_custom_keys_come_on_top() -> None:
     model = Segmentor(build('VOLO', frozen_stages=0))
     keys = {
@@ -128,7 +175,14 @@ def test_without_settings_it_trains_as_mmengines_does() -> None:
 @pytest.mark.parametrize(
     ('message', 'paramwise_cfg'),
     [
-        ("knows layer_decay_rate and custom_keys, got also \\['layer_decay'\\]", dict(layer_decay=0.9)),
+        ('decay_type must be one of', dict(layer_decay_rate=0.9, decay_type='per_stage')),
+        ('num_layers goes with', dict(layer_decay_rate=0.9, num_layers=12)),
+        ('num_layers must be a whole number of at least 4', dict(decay_type='stage_wise', num_layers=2)),
+        ('ResNetLike does not say how deep', dict(layer_decay_rate=0.9, decay_type='stage_wise')),
+        (
+            "knows layer_decay_rate, decay_type, num_layers, custom_keys, got also \\['layer_decay'\\]",
+            dict(layer_decay=0.9),
+        ),
         ('layer_decay_rate must lie in \\(0, 1\\], got 1.5', dict(layer_decay_rate=1.5)),
         ("layer_decay_rate must lie in \\(0, 1\\], got '0.9'", dict(layer_decay_rate='0.9')),
         ("no parameter has \\['decode_haed'\\]", dict(custom_keys=dict(decode_haed=dict(lr_mult=10.0)))),
@@ -142,7 +196,8 @@ def test_typos_are_named(message: str, paramwise_cfg: dict) -> None:
         wrapper(Segmentor(other if 'ResNet' in message else build('VOLO')), **paramwise_cfg)
 
 
-def test_the_schedule_keeps_the_proportions() -> None:
+def test_the_schedule_keeps_the_proportions_below_its_end() -> None:
+    """Slower layers end slower in proportion; a tenfold head ends where the others do."""
     model = Segmentor(build('VOLO'))
     rates = {}
     for kind in (ProportionalPolyLR, PolyLR):
@@ -156,7 +211,10 @@ def test_the_schedule_keeps_the_proportions() -> None:
             schedule.step()
         assert optim_wrapper.get_lr()['base_lr'] == [pytest.approx(5e-6)]
     ours, theirs = torch.stack(rates[ProportionalPolyLR]), torch.stack(rates[PolyLR])
-    torch.testing.assert_close(ours, ours[:, :1].expand_as(ours))
+    slow = first < 1.01 * LR
+    assert slow.any() and not slow.all()
+    torch.testing.assert_close(ours[:, slow], ours[:, slow][:, :1].expand_as(ours[:, slow]))
+    torch.testing.assert_close(ours[-1] * first, (5e-6 * first / LR).clamp(max=5e-6))
     assert theirs[-1].max() > 1  # mmengine's makes the stem faster than it began
 
 
@@ -204,6 +262,7 @@ model = dict(
     decode_head=dict(in_channels=[8, 16, 32, 32], channels=16, num_classes=_base_.num_classes),
 )
 optim_wrapper = dict(optimizer=dict(lr=0.3), clip_grad=dict(max_norm=0.01), paramwise_cfg=dict(layer_decay_rate=0.9))
+param_scheduler = [dict(type='LinearLR', start_factor=1 / 60, begin=0, end=1500, by_epoch=False)]  # few iterations
 train_cfg = dict(max_iters=2)
 custom_hooks = [*_base_.custom_hooks, dict(type='EMAHook', momentum=0.25)]
 default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=-1, save_best=None), logger=dict(interval=1))

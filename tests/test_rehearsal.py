@@ -31,7 +31,7 @@ def chosen() -> list[str]:
     if os.environ.get('REHEARSE') == 'all':
         return names
     smallest_last = [*reversed(names), *(name for name in names if '_s18_' in name)]
-    kinds = {re.sub(r'_(d\d|[smb]\d\d|(t_)?\d\d|(rmlp_)?\d_rw)(?=_)', '', name): name for name in smallest_last}
+    kinds = {re.sub(r'_(d\d|[smb]\d\d|(t_)?\d\d|(rmlp_)?\d_rw)(?=_)|_160k$', '', name): name for name in smallest_last}
     return sorted(kinds.values())
 
 

@@ -128,11 +128,11 @@ class Backbone(BaseModule):
         tables and tokens belong to the block that follows them, `out_norms` to the last one. Where the stem has no
         weights (T2T-ViT), the first layer that has some is 0.
         """
-        stem, *stages = self._parts()
+        stem, *stages = self._open_parts()
         layers = [stem]
         for parts in stages:
             waiting: list[nn.Module | nn.Parameter] = []
-            for part in chain.from_iterable(p.values() if isinstance(p, nn.ModuleDict) else [p] for p in parts):
+            for part in parts:
                 if not isinstance(part, nn.Sequential):  # which holds the blocks
                     waiting.append(part)
                     continue
@@ -143,16 +143,41 @@ class Backbone(BaseModule):
         found: dict[int, int] = {}
         depth = 0
         for layer in layers:
-            own = [p for part in layer for p in (part.parameters() if isinstance(part, nn.Module) else [part])]
+            own = [p for part in layer for p in _parameters(part)]
             found |= dict.fromkeys(map(id, own), depth)
             depth += bool(own)
         return {name: found.get(id(p), depth - 1) for name, p in self.named_parameters()}
 
+    def stage_ids(self) -> dict[str, int]:
+        """The stage of each parameter, by its name, as ConvNeXt's stage-wise learning rates count stages.
+
+        The blocks of stage i (from 0) are i + 1; all else is 0: stem, downsampling, position tables and tokens, and
+        T2T-ViT's tokens-to-token layers. `out_norms` are left out: they are new, as heads are.
+        """
+        found: dict[int, int] = {}
+        for i, parts in enumerate(self._open_parts()):
+            for part in parts:
+                stage = i if isinstance(part, nn.Sequential) else 0
+                found |= dict.fromkeys((id(p) for p in _parameters(part)), stage)
+        return {name: found[id(p)] for name, p in self.named_parameters() if id(p) in found}
+
+    def block_counts(self) -> tuple[int, ...]:
+        """How many blocks each stage that is built has."""
+        return tuple(
+            sum(len(part) for part in parts if isinstance(part, nn.Sequential)) for parts in self._open_parts()[1:]
+        )
+
     def block_list(self) -> list[nn.Module]:
         """The blocks of all stages, in order: what FSDP splits one by one."""
-        parts = chain.from_iterable(self._parts()[1:])
-        flat = chain.from_iterable(p.values() if isinstance(p, nn.ModuleDict) else [p] for p in parts)
-        return [block for part in flat if isinstance(part, nn.Sequential) for block in part]
+        parts = chain.from_iterable(self._open_parts()[1:])
+        return [block for part in parts if isinstance(part, nn.Sequential) for block in part]
+
+    def _open_parts(self) -> list[list[nn.Module | nn.Parameter]]:
+        """`_parts()` with what an `nn.ModuleDict` holds instead of it."""
+        return [
+            [*chain.from_iterable(p.values() if isinstance(p, nn.ModuleDict) else [p] for p in parts)]
+            for parts in self._parts()
+        ]
 
     def _run(self, blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
         for block in blocks:
@@ -200,6 +225,10 @@ class Backbone(BaseModule):
         if not any(k.startswith('out_norms.') for k in weights):  # a classifier has none: ours start at identity
             weights |= {k: v for k, v in own.items() if k.startswith('out_norms.')}
         strict_load(self, weights, source)
+
+
+def _parameters(part: nn.Module | nn.Parameter) -> Iterable[nn.Parameter]:
+    return part.parameters() if isinstance(part, nn.Module) else [part]
 
 
 def adapt_stem(weight: Tensor, in_channels: int) -> Tensor:

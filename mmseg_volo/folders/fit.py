@@ -148,14 +148,18 @@ def _fit_model(model: dict[str, Any], images: Images, weights: list[float] | Non
             if ignored != 255:
                 head['ignore_index'] = Name('ignore_index')
             loss = head.get('loss_decode')
-            if key == 'decode_head' and isinstance(loss, dict):
-                head['loss_decode'] = _loss(loss, weights)
+            if isinstance(loss, dict):
+                head['loss_decode'] = _loss(loss, weights if key == 'decode_head' else None)
     if isinstance(model.get('test_cfg', {}).get('crop_size'), (tuple, list)):
         model['test_cfg']['crop_size'] = Name('crop_size')
 
 
 def _loss(loss: Mapping[str, Any], weights: list[float] | None) -> dict[str, Any]:
-    """A cross-entropy with these class weights, or without; another loss as it is."""
+    """A cross-entropy with these class weights, or without; another loss as it is.
+
+    Averaged over labelled pixels unless the config says otherwise, where the recipes for Cityscapes and ADE20K divide
+    by all pixels: there few are unlabelled, here it may be most of an image, and the loss would vanish with them.
+    """
     if loss['type'] not in ('CrossEntropyLoss', 'WeightedCrossEntropy'):
         return dict(loss)
     kept = {key: value for key, value in loss.items() if key not in ('type', 'class_weight')}

@@ -14,9 +14,9 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 
 from mmseg_volo import zoo
-from mmseg_volo.backbones.metaformer import ARCHS as METAFORMERS
 from mmseg_volo.config import CONFIGS, find_config, load_config, nearest, shipped_configs
 from mmseg_volo.errors import UsageError
+from mmseg_volo.folders.rates import drop_path_rate, optimiser
 from mmseg_volo.normalisation import expected_by
 from mmseg_volo.weights import locate
 
@@ -26,7 +26,6 @@ MODELS_BY_NAME = {
     for arch in archs
 }
 CROP = 512  # pixels per side at most, ADE20K's recipes
-BATCH = 16  # images per update that the learning rates below are made for, ADE20K's recipes
 CPU_BATCH = 4
 EPOCHS = 150
 SAMPLES = (4_000, 640_000)  # that a training sees at least and at most: 250 and 40,000 updates of 16
@@ -163,29 +162,15 @@ def recipe(
 ) -> dict[str, Any]:
     """A config for a backbone: UPerNet, crops, AdamW, with data sets that lack their files and classes.
 
-    Learning rates and weight decay are those of the family's shipped configs; from scratch 5e-4 and 0.05, as in
-    `benchmarks/camvid_from_scratch.py`; by the square root of the batch, where it is not theirs. `count` images are
-    trained on; validations are an epoch apart at least.
+    Learning rates, weight decay and stochastic depth: see `folders/rates.py`. `count` images are trained on;
+    validations are an epoch apart at least.
     """
     cfg = {}
     for leaf in ('models/upernet', 'default_runtime'):
         cfg.update(Config.fromfile(CONFIGS / '_base_' / f'{leaf}.py').to_dict())
     cfg['crop_size'] = crop
     cfg['model'].update(_model(model, start, cfg['model'], crop, images))
-    family = MODELS_BY_NAME[model][0]
-    lr, decay = (1e-4, 0.05) if family in METAFORMERS else (6e-5, 0.01)
-    lr, decay = (lr, decay) if start.checkpoint else (5e-4, 0.05)
-    cfg['optim_wrapper'] = dict(
-        type='OptimWrapper',
-        optimizer=dict(type='AdamW', lr=float(f'{lr * (batch / BATCH) ** 0.5:.2g}'), weight_decay=decay),
-        constructor='SegOptimWrapperConstructor',
-        clip_grad=dict(max_norm=1.0),
-    )
-    warm = min(1500, max(1, iters // 10))
-    cfg['param_scheduler'] = [
-        dict(type='LinearLR', start_factor=0.01, begin=0, end=warm, by_epoch=False),
-        dict(type='ProportionalPolyLR', eta_min=5e-6, power=1.0, begin=warm, end=max(iters, warm + 1), by_epoch=False),
-    ]
+    cfg.update(optimiser(MODELS_BY_NAME[model][0], start.checkpoint is not None, batch, iters))
     every = min(iters, max(math.ceil(iters / VALIDATIONS), math.ceil(count / batch)))
     cfg['train_cfg'] = dict(type='SegTrainLoop', max_iters=iters, val_interval=every)
     cfg['val_cfg'], cfg['test_cfg'] = dict(type='ValLoop'), dict(type='TestLoop')
@@ -206,8 +191,8 @@ def _model(name: str, start: Start, base: dict, crop: tuple[int, int], images: I
     with torch.device('meta'):
         built = MODELS.build(dict(type=family, arch=arch))
     millions = sum(p.numel() for p in built.parameters()) / 1e6
-    # of the shipped configs: 0.1 for VOLO-D1 and the like; larger ones need more
-    backbone = dict(type=family, arch=arch, drop_path_rate=0.1 if millions < 50 else 0.3)
+    rate = drop_path_rate(family, millions, start.checkpoint is not None)
+    backbone = dict(type=family, arch=arch, drop_path_rate=rate)
     if start.pixels != 224:
         backbone['pretrain_img_size'] = start.pixels
     if start.checkpoint:
@@ -217,7 +202,8 @@ def _model(name: str, start: Start, base: dict, crop: tuple[int, int], images: I
     if start.mean and start.std:
         found['data_preprocessor'] = {**base['data_preprocessor'], 'mean': [*start.mean], 'std': [*start.std]}
     if strides != [4, 8, 16, 32]:
-        found['neck'] = dict(type='StridePyramid', in_channels=dims, in_strides=strides)
+        backbone['out_norm'] = False  # LV-ViT's neck takes raw taps
+        found['neck'] = dict(type='StridePyramid', in_channels=dims, in_strides=strides, refine=True)
     found['decode_head'] = dict(base['decode_head'], in_channels=dims)
     found['auxiliary_head'] = dict(base['auxiliary_head'], in_channels=dims[2])
     if images.width * images.height > 4 * max(crop[0] * crop[1], CROP**2):

@@ -267,7 +267,10 @@ def _plan(
             f'{iters} iterations of {images} images = {iters * images / count:.0f} epochs; validated every '
             f'{cfg["train_cfg"]["val_interval"]}; ends early after {plan.PATIENCE} validations without a better mIoU',
         ),
-        ('loss', 'weighted by class, as their pixels differ much' if weights else 'all classes alike'),
+        (
+            'loss',
+            'weighted by class, as their pixels differ much' if weights else 'all classes alike; no ignored pixels',
+        ),
     ]
     return cfg, lines
 

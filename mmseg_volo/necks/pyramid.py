@@ -14,15 +14,20 @@ class StridePyramid(BaseModule):
     """One side layer per map: a bias-free convolution, a norm, a ReLU.
 
     Towards a finer stride the convolution is a transposed one with kernel = stride = the ratio, at the same stride
-    1x1, towards a coarser one 3x3 with the ratio as its stride. This is how the group of VOLO fed LV-ViT to UPerNet
-    (zihangJiang/TokenLabeling, `seg/`). Deviation: theirs keeps the last map at stride 16 and widens it to 2048
-    channels; VOLO's own way is not published.
+    1x1, towards a coarser one 3x3 with the ratio as its stride. With `refine`, a transposed convolution, its
+    norm and its ReLU are followed by a bias-free 1x1 convolution, a norm and a ReLU.
+
+    The group of VOLO fed LV-ViT to UPerNet this way (zihangJiang/TokenLabeling, `seg/mmseg/models/backbones/vit.py`):
+    `in_strides=(16, 16, 16, 16)`, `out_strides=(4, 8, 16, 16)`, `refine=True`, the last one of `out_channels` 2048, on
+    taps without a norm (`out_norm=False` of our backbones). VOLO's own way is not published. Ours are: a last map at
+    stride 32, by the 3x3 convolution, as wide as the tap, by default; and the kernel of 2 where a tap is at stride 8.
 
     Args:
         in_channels: channels of each map.
         in_strides: stride of each map, VOLO's are (8, 16, 16, 16).
         out_strides: wanted stride of each map; must divide or be a multiple of the map's own.
         out_channels: channels of each output; those of the input if None.
+        refine: whether transposed convolutions are followed by a 1x1 convolution, as in LV-ViT.
         norm_cfg: mmcv's norm config; SyncBN if None (BN where there is one process).
     """
 
@@ -34,6 +39,7 @@ class StridePyramid(BaseModule):
         out_channels: Sequence[int] | None = None,
         norm_cfg: dict | None = None,
         init_cfg: dict | None = None,
+        refine: bool = False,
     ):
         from mmcv.cnn import build_norm_layer  # takes longer to import than the rest of mmseg_volo
 
@@ -46,14 +52,16 @@ class StridePyramid(BaseModule):
             )
         self.out_channels = tuple(out_channels)
         self.out_strides = tuple(out_strides)
-        self.sides = nn.ModuleList(
-            nn.Sequential(
-                _change_stride(cin, cout, stride, wanted),
-                build_norm_layer(norm_cfg or dict(type='SyncBN'), cout)[1],
-                nn.ReLU(inplace=True),
-            )
-            for cin, cout, stride, wanted in zip(in_channels, out_channels, in_strides, out_strides, strict=True)
-        )
+        self.sides = nn.ModuleList()
+        for cin, cout, stride, wanted in zip(in_channels, out_channels, in_strides, out_strides, strict=True):
+            convolutions = [_change_stride(cin, cout, stride, wanted)]
+            if refine and wanted < stride:
+                convolutions.append(nn.Conv2d(cout, cout, 1, bias=False))
+            layers: list[nn.Module] = []
+            for convolution in convolutions:
+                norm = build_norm_layer(norm_cfg or dict(type='SyncBN'), cout)[1]
+                layers += [convolution, norm, nn.ReLU(inplace=True)]
+            self.sides.append(nn.Sequential(*layers))
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """(B, in_channels[i], h, w) each -> (B, out_channels[i], h * in_stride / out_stride, ...) each, rounded up."""

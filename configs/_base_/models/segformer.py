@@ -1,4 +1,7 @@
-"""SegFormer's all-MLP head (arXiv 2105.15203); width 768 as in its B5."""
+"""SegFormer's all-MLP head (arXiv 2105.15203); width 768 as in its B5 [read in NVlabs/SegFormer].
+
+As there the loss is averaged over all pixels of a crop, ignored ones included (mmseg's default, avg_non_ignore=False).
+"""
 
 model = dict(
     type='BandedEncoderDecoder',
@@ -18,7 +21,7 @@ model = dict(
         dropout_ratio=0.1,
         norm_cfg=dict(type='SyncBN', requires_grad=True),
         align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True, loss_weight=1.0),
+        loss_decode=dict(type='CrossEntropyLoss', loss_weight=1.0),
     ),
     train_cfg=dict(),
     test_cfg=dict(mode='whole'),
