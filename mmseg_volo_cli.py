@@ -83,13 +83,7 @@ def _add_predict(args: argparse.ArgumentParser) -> None:
     )
     args.add_argument('--overwrite', action='store_true', help='do anew what is done; without it, it is left alone')
     args.add_argument('--opacity', type=float, default=0.5, help='of the overlay, 0 to 1')
-    args.add_argument('--device', help="e.g. 'cpu', 'cuda:1'")
-    args.add_argument(
-        '--optimize',
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help='on CPUs: folded batch norms, faster convolutions, bfloat16 where the processor has it',
-    )
+    _add_speed(args)
     args.add_argument(
         '--windows',
         type=int,
@@ -100,6 +94,21 @@ def _add_predict(args: argparse.ArgumentParser) -> None:
     args.add_argument('--bands', type=_numbers, metavar='R,G,B', help='of GeoTIFFs, counted from 1, e.g. 4,3,2')
     args.add_argument(
         '--value-range', type=float, nargs=2, metavar=('LOW', 'HIGH'), help='of GeoTIFFs: what is black and white'
+    )
+
+
+def _add_speed(args: argparse.ArgumentParser) -> None:
+    args.add_argument('--device', help="e.g. 'cpu', 'cuda:1'")
+    args.add_argument(
+        '--optimize',
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help='on CPUs: folded batch norms, faster convolutions',
+    )
+    args.add_argument(
+        '--bf16',
+        action='store_true',
+        help='compute in bfloat16: faster where the device has units for it, and some pixels change class',
     )
 
 
@@ -198,7 +207,7 @@ def _add_weights(root: argparse.ArgumentParser) -> None:
 
 def _add_demo(args: argparse.ArgumentParser) -> None:
     args.add_argument('paths', nargs='+', metavar='MODEL', help='CHECKPOINT, or CONFIG CHECKPOINT')
-    args.add_argument('--device', help="e.g. 'cpu', 'cuda:1'")
+    _add_speed(args)
     args.add_argument('--port', type=int, help='the first free one from 7860 on if not given')
     args.add_argument('--max-mb', type=int, default=20, metavar='N', help='size of an upload; 20 if not given')
     args.add_argument('--max-megapixels', type=int, default=40, metavar='N', help='of an image; 40 if not given')

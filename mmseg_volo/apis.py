@@ -51,6 +51,8 @@ def load(
     checkpoint: Weights | None = None,
     device: str | None = None,
     optimize: bool = True,
+    *,
+    bf16: bool = False,
 ) -> nn.Module:
     """Builds a segmentor for inference and loads its weights, strictly and without executing anything in the file.
 
@@ -61,15 +63,18 @@ def load(
         device: e.g. 'cuda:0', 'cpu'; the GPU if None and there is one.
         optimize: whether the segmentor is prepared to predict faster on a CPU, see `mmseg_volo.processor.prepare`;
             masks may then differ in one pixel of a thousand.
+        bf16: whether it predicts in bfloat16 in place of float32: XXX.
+            Weights stay in float32, and some pixels change class, more of them the closer its classes are.
 
     Returns:
         The segmentor in eval mode, with `cfg` and `dataset_meta`.
 
     Raises:
-        FileNotFoundError, ValueError: a file is missing, is no config or checkpoint, or does not fit the model.
+        FileNotFoundError, ValueError: a file is missing, is no config or checkpoint, or does not fit the model; or bf16
+            is asked for on a device that is neither a CPU nor CUDA's.
     """
     from mmseg_volo.config import load_config
-    from mmseg_volo.processor import prepare
+    from mmseg_volo.processor import prepare, use_bf16
 
     given = config_or_checkpoint
     given = str((given.filename or 'the config') if isinstance(given, Config) else given)
@@ -95,6 +100,8 @@ def load(
     model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu')).eval()
     if optimize and next(model.parameters()).device.type == 'cpu':
         prepare(model)
+    if bf16:
+        use_bf16(model)
     return model
 
 
@@ -158,7 +165,7 @@ def predict(
     """Segments one image, as `mmseg-volo predict` does. Threads may share a model.
 
     Args:
-        model: from `load`.
+        model: from `load`; also as `torch.compile` made it, or in a wrapper such as `nn.DataParallel`.
         image: a path, the bytes of a file, a PIL image, an array (H, W, C) or a tensor (C, H, W), RGB or grey; see
             `mmseg_volo.images.as_rgb` for dtypes and their ranges. Georeferenced TIFF and JPEG 2000 files are read by
             windows, and where they have no data the mask is 255 (65535 beyond 255 classes).
@@ -169,15 +176,18 @@ def predict(
         tell: takes a sentence about what is odd and taken all the same; the logger `mmseg_volo` by default.
 
     Raises:
-        FileNotFoundError, ValueError: the file is missing or no picture, or the image is none of these.
+        FileNotFoundError, ValueError: the file is missing or no picture, or the image is none of these; or the model
+            cannot predict as it is, see `mmseg_volo.segmentors.given.segmentor`.
     """
     from mmseg_volo.inference.segment import mask_type, opened, segment
     from mmseg_volo.raster_reader import RasterPixels
     from mmseg_volo.segmentors.bands import collect
+    from mmseg_volo.segmentors.given import segmentor
     from mmseg_volo.segmentors.options import MAPS
 
     if isinstance(maps, str) or not set(maps) <= set(MAPS):
         raise UsageError(f'maps must be a list of some of {MAPS}, got {maps!r}')
+    model = segmentor(model)
     classes, palette = (model.dataset_meta[k] for k in ('classes', 'palette'))
     with torch.inference_mode(), opened(model, image, bands, value_range, tell) as pixels:
         raster = pixels if isinstance(pixels, RasterPixels) else None
@@ -208,12 +218,14 @@ def predict_each(
         What `predict` returns or raises, in the order of the images.
 
     Raises:
-        UsageError: one image was given instead of several.
+        UsageError: one image was given instead of several, or the model cannot predict as it is.
     """
+    from mmseg_volo.segmentors.given import segmentor
+
     one = isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image.Image)
     if one or getattr(images, 'ndim', 4) != 4:  # the rows of an array would be taken for grey images
         raise UsageError(f'expected several images, e.g. in a list, got {type(images).__name__}: predict takes one')
-    return _predict_each(model, images, maps, options)
+    return _predict_each(segmentor(model), images, maps, options)
 
 
 def _predict_each(

@@ -99,7 +99,7 @@ def predict(args: argparse.Namespace) -> None:
     options = Options(args.outputs, args.opacity, args.windows, args.bands, args.value_range, args.frames)
     try:
         predict_files(
-            load(*args.paths[:count], device=args.device, optimize=args.optimize),
+            load(*args.paths[:count], device=args.device, optimize=args.optimize, bf16=args.bf16),
             args.paths[count:],
             args.out,
             options,
@@ -139,7 +139,8 @@ def demo(args: argparse.Namespace) -> None:
         raise UsageError(f'--port must lie in 1..65535, got {args.port}')
     require_gradio()  # its absence is said before the weights are read
     limits = Limits(args.max_mb, args.max_megapixels)
-    serve(load(*args.paths, device=args.device), f'mmseg_volo: {Path(args.paths[-1]).name}', limits, args.port)
+    model = load(*args.paths, device=args.device, optimize=args.optimize, bf16=args.bf16)
+    serve(model, f'mmseg_volo: {Path(args.paths[-1]).name}', limits, args.port)
 
 
 def build(cfg: Config) -> SegRunner:

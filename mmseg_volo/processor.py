@@ -1,27 +1,32 @@
-"""Predictions on CPUs: the same segmentor, prepared to take less time. Weights stay as they are, training too."""
+"""Predictions in less time: the same segmentor, prepared for CPUs, or in bfloat16. Weights stay as they are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 
+from mmseg_volo.errors import UsageError
 from mmseg_volo.ops.folding import fold, folds
 from mmseg_volo.ops.winograd import WinogradConv2d
 
-SAME = 0.999  # of the pixels get one class in both precisions
 BF16_FLAGS = {'avx512_bf16', 'amx_bf16', 'bf16'}  # the last one is ARM's
 
 
-def has_bf16() -> bool:
-    """Whether this processor multiplies bfloat16 itself; one that does not takes many times as long as with float32."""
+def has_bf16(device: torch.device | str = 'cpu') -> bool | None:
+    """Whether a device multiplies bfloat16 itself; one that does not takes longer than with float32. None: unknown."""
+    device = torch.device(device)
+    if device.type == 'cuda':
+        return torch.version.hip is not None or torch.cuda.get_device_capability(device)[0] >= 8
     try:
         flags = Path('/proc/cpuinfo').read_text().split()
     except OSError:
-        return False
+        return None
     return not BF16_FLAGS.isdisjoint(flags)
 
 
@@ -29,8 +34,7 @@ def prepare(model: nn.Module) -> None:
     """Makes a segmentor predict faster on a CPU.
 
     Tensors are laid out channels-last; without gradients, 3x3 convolutions go by Winograd's way, and in eval mode batch
-    norms are folded into the convolutions before them. Where the processor multiplies bfloat16, the first window is
-    predicted both ways, and from then on in bfloat16 if 99.9 % of its pixels get the same class.
+    norms are folded into the convolutions before them.
 
     Modules change their class, not what they hold.
     """
@@ -42,20 +46,39 @@ def prepare(model: nn.Module) -> None:
         elif WinogradConv2d.does(module):
             module.__class__ = WinogradConv2d
     model.to(memory_format=torch.channels_last)
-    model.bf16 = None if has_bf16() else False  # None: not known yet
+    model.optimized = True
 
 
-def logits(model: nn.Module, network: Callable[[], Tensor]) -> Tensor:
-    """What `network` gives, logits (N, C, h, w), in the precision that `prepare` has foreseen for `model`."""
-    if model.bf16 is False:
-        return network()
-    with torch.autocast('cpu', torch.bfloat16):
-        fast = network().float()
-    if model.bf16:
-        return fast
-    exact = network()
-    model.bf16 = (fast.argmax(1) == exact.argmax(1)).float().mean().item() >= SAME
-    return exact
+def use_bf16(model: nn.Module) -> None:
+    """Makes a segmentor predict under bfloat16 autocast: every image, on whatever device it is.
+
+    Raises:
+        UsageError: its device is neither a CPU nor a GPU of CUDA or ROCm.
+    """
+    device = next(model.parameters()).device
+    if device.type not in ('cpu', 'cuda'):
+        raise UsageError(f'bf16 is for CPUs and CUDA devices, got device {str(device)!r}: leave it out')
+    if has_bf16(device) is False:
+        what = 'processor' if device.type == 'cpu' else 'GPU'
+        warnings.warn(
+            f'this {what} has no units for bfloat16: with bf16 predictions take longer than without', stacklevel=3
+        )
+    model.bf16 = True
+
+
+def autocast(model: nn.Module) -> AbstractContextManager:
+    """The precision in which a model from `load` predicts."""
+    if not getattr(model, 'bf16', False):
+        return nullcontext()
+    return torch.autocast(next(model.parameters()).device.type, torch.bfloat16)
+
+
+def settings(model: nn.Module) -> dict[str, Any]:
+    """What of the above was chosen for a model, as masks depend on it; one from elsewhere than `load` has nothing."""
+    return dict(
+        precision='bfloat16' if getattr(model, 'bf16', False) else 'float32',
+        optimization=getattr(model, 'optimized', False),
+    )
 
 
 def _can_fold(module: ConvModule) -> bool:

@@ -245,7 +245,7 @@ def test_precision(
     gpu: tuple[int, int] | None, amp: bool | None, given: dict, wanted: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu is not None)
-    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda: gpu)
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: gpu)
     chosen = copy.deepcopy(given)
     optim.set_precision(chosen, amp)
     assert chosen == wanted

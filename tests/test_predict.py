@@ -136,6 +136,7 @@ def test_goes_on_where_it_stopped(
     assert all(times(out)[name] != again[name] for name in again)
 
 
+@pytest.mark.filterwarnings('ignore:this processor has no units')
 def test_other_settings_are_noticed(
     checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -146,6 +147,8 @@ def test_other_settings_are_noticed(
         ([checkpoint, photos, '--opacity', '0.3'], 'another opacity'),
         ([other, photos], 'another model'),
         ([checkpoint, photos, '--windows', '64'], 'another windows'),
+        ([checkpoint, photos, '--no-optimize'], 'another optimization'),
+        ([checkpoint, photos, '--bf16'], 'another precision'),
     ):
         assert main(command(*given, '--out', out)) == 2
         error = capsys.readouterr().err
@@ -153,7 +156,14 @@ def test_other_settings_are_noticed(
         assert times(out) == before
     assert main(command(other, photos, '--out', out, '--overwrite')) == 0
     assert main(command(other, photos, '--out', out)) == 0
-    (out / 'predictions.jsonl').unlink()
+    record = out / 'predictions.jsonl'
+    first, *rest = record.read_text().splitlines()
+    settings = json.loads(first)['settings']  # as they were before these were noted
+    del settings['precision'], settings['optimization']
+    record.write_text('\n'.join([json.dumps(dict(settings=settings)), *rest]))
+    assert main(command(other, photos, '--out', out)) == 2
+    assert 'results of an older version, which did not note precision, optimization: give' in capsys.readouterr().err
+    record.unlink()
     assert main(command(other, photos, '--out', out)) == 2
     assert 'holds files, and no predictions.jsonl says what they were made of' in capsys.readouterr().err
 

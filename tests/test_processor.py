@@ -1,6 +1,8 @@
 """What predictions on CPUs are prepared to, against the same segmentor as it is."""
 
 import copy
+from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmseg_volo import load, predict, processor
+from mmseg_volo.config import load_config
 from mmseg_volo.datasets.scenes import scene
 from mmseg_volo.ops.winograd import WinogradConv2d, winograd_conv2d
 
@@ -68,7 +71,7 @@ def test_prepared_segmentors_predict_the_same_and_keep_their_weights(config):
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.register_forward_hook(lambda module, inputs, out: called.append(module))
     image = scene(0, 192, 256)[0]
-    assert (predict(model, image).mask == predict(prepared, image).mask).mean() >= processor.SAME
+    assert (predict(model, image).mask == predict(prepared, image).mask).mean() >= 0.999
     assert not called
     states = model.state_dict(), prepared.state_dict()
     assert states[0].keys() == states[1].keys() and all(torch.equal(states[0][k], states[1][k]) for k in states[0])
@@ -94,16 +97,57 @@ def test_load_prepares_on_a_cpu_unless_it_is_told_not_to():
     )
 
 
-@pytest.mark.parametrize(('same', 'chosen'), [(0.0, True), (1.1, False)])
-def test_bfloat16_where_the_processor_has_it_and_the_mask_stays(plain, monkeypatch, same, chosen):
-    monkeypatch.setattr(processor, 'has_bf16', lambda: True)
-    monkeypatch.setattr(processor, 'SAME', same)
-    model, image = copy.deepcopy(plain), scene(1, 64, 64)[0]
-    processor.prepare(model)
+@pytest.mark.parametrize('kind', ['BandedEncoderDecoder', 'EncoderDecoder'])
+@pytest.mark.parametrize('fast', [True, False])
+def test_bfloat16_where_it_is_asked_for(monkeypatch, kind, fast):
+    """On any processor, at every call; else float32, whatever the processor has."""
+    cfg, image = load_config('volo_demo'), scene(1, 64, 64)[0]
+    cfg.model.type = kind
+    monkeypatch.setattr(processor, 'has_bf16', lambda device: fast)
     dtypes = []
-    model.decode_head.conv_seg.register_forward_hook(lambda module, inputs, out: dtypes.append(out.dtype))
-    first = predict(model, image).mask
-    assert dtypes == [torch.bfloat16, torch.float32]
-    assert np.mean(first == predict(plain, image).mask) >= 0.999  # the first one is exact
-    predict(model, image)
-    assert dtypes[2:] == [torch.bfloat16 if chosen else torch.float32]
+    for bf16 in (False, True):
+        slow = pytest.warns(UserWarning, match='no units for bfloat16') if bf16 and not fast else nullcontext()
+        with slow:
+            model = load(cfg, device='cpu', bf16=bf16)
+        model.decode_head.conv_seg.register_forward_hook(lambda module, inputs, out: dtypes.append(out.dtype))
+        for _ in range(2):
+            assert predict(model, image, ['confidence']).confidence.dtype == np.float32
+        assert all(p.dtype == torch.float32 for p in model.parameters())
+    assert dtypes == [torch.float32] * 2 + [torch.bfloat16] * 2
+
+
+def test_bfloat16_is_refused_on_other_devices():
+    model = load('volo_demo', device='cpu').to('meta')
+    with pytest.raises(ValueError, match="CPUs and CUDA devices, got device 'meta'"):
+        processor.use_bf16(model)
+
+
+def test_what_a_processor_says_of_itself(monkeypatch):
+    for flags, has in (('fpu avx512f avx512_bf16', True), ('fpu avx2', False), ('fp asimd bf16', True)):
+        monkeypatch.setattr(Path, 'read_text', lambda self, flags=flags: f'flags\t: {flags}\n')
+        assert processor.has_bf16() is has
+
+    def missing(self):
+        raise FileNotFoundError(self)
+
+    monkeypatch.setattr(Path, 'read_text', missing)
+    assert processor.has_bf16() is None
+
+
+@pytest.mark.parametrize('bf16', [False, True])
+@pytest.mark.parametrize('optimize', [False, True])
+@pytest.mark.filterwarnings('ignore:this processor has no units')
+def test_one_image_gets_one_answer_whatever_came_before(optimize, bf16):
+    """To the bit, after images of other sizes too, and from a model that was loaded anew."""
+    torch.manual_seed(0)
+    cfg = load_config('volo_demo')
+    cfg.model.decode_head.channels = 128  # enough for Winograd's way
+    models = [load(cfg, device='cpu', optimize=optimize, bf16=bf16) for _ in range(2)]
+    random_statistics(models[0])
+    models[1].load_state_dict(models[0].state_dict())
+    images = [scene(i, *size)[0] for i, size in enumerate([(192, 256), (64, 64), (50, 301)])]
+    first = [predict(models[0], image, ['probability']) for image in images]
+    again = [predict(models[1], image, ['probability']) for image in images[::-1]][::-1]
+    again += [predict(models[0], image, ['probability']) for image in images]
+    for found, expected in zip(again, first * 2, strict=True):
+        assert np.array_equal(found.mask, expected.mask) and np.array_equal(found.probability, expected.probability)

@@ -12,6 +12,7 @@ from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
 from mmseg_volo.errors import UsageError
+from mmseg_volo.processor import has_bf16
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -30,9 +31,7 @@ class CpuAmpOptimWrapper(OptimWrapper):
 
 def gpu_has_bfloat16() -> bool:
     """Whether there is a GPU that computes in bfloat16: AMD's, NVIDIA's from Ampere on (older ones emulate it)."""
-    if not torch.cuda.is_available():
-        return False
-    return torch.version.hip is not None or torch.cuda.get_device_capability()[0] >= 8
+    return torch.cuda.is_available() and bool(has_bf16('cuda'))
 
 
 def amp_options() -> dict[str, str | dict]:

@@ -16,13 +16,15 @@ from mmseg_volo.errors import UsageError
 from mmseg_volo.files import write_whole
 from mmseg_volo.inference.inputs import Item
 from mmseg_volo.inference.options import OUTPUTS
+from mmseg_volo.segmentors.given import is_compiled
 
 NAME = 'predictions.jsonl'
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Tells a segmentor from another: its weights, how it looks at images, its classes and colours."""
+    """Tells a segmentor from another: its weights, how it looks at images, classes, colours, what of it is compiled."""
     told = [model.cfg.model, model.cfg.test_pipeline, model.test_cfg, model.dataset_meta]
+    told += [name for name, module in model.named_modules() if is_compiled(module)]
     digest = hashlib.blake2b(repr(told).encode(), digest_size=16)
     for key, value in model.state_dict().items():
         digest.update(key.encode())
@@ -80,9 +82,13 @@ def _same(out: Path, before: Mapping[str, Any] | None, now: Mapping[str, Any]) -
     remedy = 'give another folder to --out, or --overwrite to do them anew'
     if before is None and any(any((out / name).glob('*')) for name in OUTPUTS):
         raise UsageError(f'{out} holds files, and no {NAME} says what they were made of: {remedy}')
-    changed = [name for name in {**(before or {}), **now} if before is not None and before.get(name) != now.get(name)]
+    if before is None:
+        return
+    changed = [name for name in {**before, **now} if name in before and before[name] != now.get(name)]
     if changed:
         raise UsageError(f'{out} holds results of another {" and another ".join(changed)}: {remedy}')
+    if unknown := [name for name in now if name not in before]:
+        raise UsageError(f'{out} holds results of an older version, which did not note {", ".join(unknown)}: {remedy}')
 
 
 def _state(path: Path) -> list[Any]:

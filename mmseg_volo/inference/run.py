@@ -26,8 +26,10 @@ from mmseg_volo.inference.options import Options
 from mmseg_volo.inference.polygons import need_rasterio
 from mmseg_volo.inference.record import NAME, Record, fingerprint
 from mmseg_volo.inference.threads import Behind, ahead
+from mmseg_volo.processor import settings
 from mmseg_volo.progress import Bar
 from mmseg_volo.raster_reader import loses_georeference, open_georeferenced
+from mmseg_volo.segmentors.given import segmentor
 
 STOPS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # the next file would not fare better
 TOLD = 5  # sentences about what is odd
@@ -56,7 +58,7 @@ def predict_files(
         UsageError: there is nothing to do, or it cannot be done, said before anything is written; or some could not be
             predicted (after the others were written).
     """
-    options, out = options or Options(), Path(out).expanduser()
+    model, options, out = segmentor(model), options or Options(), Path(out).expanduser()
     items = find_inputs(inputs, out)
     if 'polygons' in options.outputs:
         need_rasterio('polygons')
@@ -70,10 +72,10 @@ def predict_files(
 class _Run:
     def __init__(self, model: nn.Module, items: Sequence[Item], out: Path, options: Options, overwrite: bool):
         self.model, self.items, self.out, self.options = model, items, out, options
-        settings = dict(model=fingerprint(model), **asdict(options))
-        del settings['outputs']  # each file knows which it has
+        depends_on = dict(model=fingerprint(model), **settings(model), **asdict(options))
+        del depends_on['outputs']  # each file knows which it has
         try:
-            self.record = Record(out, settings, items if overwrite else None)
+            self.record = Record(out, depends_on, items if overwrite else None)
         except OSError as error:
             raise UsageError(f'{out} cannot be written to ({error.strerror}): give another folder to --out') from error
         self.failed: list[str] = []

@@ -62,7 +62,6 @@ class BandedEncoderDecoder(EncoderDecoder):
         parts = backbone, decode_head, neck, auxiliary_head, train_cfg, test_cfg
         super().__init__(*parts, data_preprocessor, pretrained, init_cfg)
         self.masks_only = False
-        self.bf16: bool | None = False  # see `processor.logits`
         PredictionOptions.of(self.test_cfg)
 
     @property
@@ -75,6 +74,14 @@ class BandedEncoderDecoder(EncoderDecoder):
         """Whether results hold `seg_logits`."""
         said = self.options.keep_logits
         return not self.masks_only if said is None else said
+
+    @property
+    def predicts_as_it_computes(self) -> bool:
+        """Whether `forward`, which torch.compile compiles, gives the logits that predictions are made of."""
+        head, base = type(self.decode_head), BaseDecodeHead
+        steps = type(self).encode_decode, type(self)._forward, head.predict, head.predict_by_feat
+        mmsegs = EncoderDecoder.encode_decode, EncoderDecoder._forward, base.predict, base.predict_by_feat
+        return steps == mmsegs
 
     def test_step(self, data: Mapping[str, Any]) -> list[SegDataSample]:
         """mmengine's: predicts a collated batch. Images are normalised window by window."""
@@ -165,7 +172,7 @@ class BandedEncoderDecoder(EncoderDecoder):
     ) -> WindowMean:
         slides = options.mode == 'slide'
         return WindowMean(
-            lambda crops: processor.logits(self, lambda: self._logits(crops, meta)),
+            lambda crops: self._logits(crops, meta),
             image,
             options.crop_size if slides else image.size,
             options.stride if slides else image.size,
@@ -177,12 +184,12 @@ class BandedEncoderDecoder(EncoderDecoder):
 
     def _logits(self, crops: Tensor, meta: Mapping[str, Any]) -> Tensor:
         """Logits (N, C, h, w) of crops, of the head's own resolution where the head does nothing but enlarge them."""
-        head, base = type(self.decode_head), BaseDecodeHead
-        steps = type(self).encode_decode, head.predict, head.predict_by_feat
-        if steps == (EncoderDecoder.encode_decode, base.predict, base.predict_by_feat):
-            return self.decode_head.forward(self.extract_feat(crops))
-        metas = [{**meta, 'img_shape': crops.shape[2:]} for _ in crops]  # a torch.Size: mmseg's heads enlarge to it
-        return self.encode_decode(crops, metas)
+        with processor.autocast(self):
+            if self.predicts_as_it_computes:
+                compiled = getattr(self, '_compiled_call_impl', None)  # set by `compile`, and by `given.segmentor`
+                return self._forward(crops) if compiled is None else self(crops)
+            metas = [{**meta, 'img_shape': crops.shape[2:]} for _ in crops]  # a torch.Size: mmseg's heads enlarge to it
+            return self.encode_decode(crops, metas)
 
     def _device_for(self, image: LazyImage, geometry: Geometry, options: PredictionOptions) -> torch.device:
         """Where logits are added up and results are kept."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmseg_volo import processor
 from mmseg_volo.segmentors.banded import BandedEncoderDecoder
 from mmseg_volo.segmentors.bands import read
 from mmseg_volo.segmentors.options import PredictionOptions
@@ -37,7 +38,8 @@ def results(
         for rows, logits in parts:
             yield rows, read(logits, wanted, threshold)
         return
-    (sample,) = model.test_step(batch)
-    mask, scores = sample.pred_sem_seg.data, sample.seg_logits.data
+    with processor.autocast(model):
+        (sample,) = model.test_step(batch)
+    mask, scores = sample.pred_sem_seg.data, sample.seg_logits.data.float()
     logits = scores if len(scores) > 1 else torch.logit(scores.double())  # mmseg has made probabilities of one channel
     yield slice(0, mask.shape[1]), {**read(logits, wanted, threshold), 'pred_sem_seg': mask}
