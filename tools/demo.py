@@ -1,6 +1,13 @@
 """Draws a data set, trains a small VOLO on it, evaluates it and writes a page of results: what `make demo` runs."""
 
+import sys
+
 from mmseg_volo.demo import demo
+from mmseg_volo.errors import UsageError, say
 
 if __name__ == '__main__':
-    demo()
+    try:
+        demo()
+    except UsageError as error:
+        say(error)
+        sys.exit(2)
