@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import fields
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from mmseg_volo.engine.processes import command_line, is_first
 from mmseg_volo.engine.recorder import reporting
 from mmseg_volo.engine.runner import SegRunner
 from mmseg_volo.engine.trackers import set_trackers
+from mmseg_volo.engine.work_dir import folders_of, in_use_by_test, in_use_by_training, refuse_to_replace
 from mmseg_volo.errors import UsageError, say
 from mmseg_volo.evaluation.masks import format_only
 from mmseg_volo.folders.start import Wishes, prepare_training, say_best
@@ -36,24 +38,33 @@ from mmseg_volo.weights import fetch_starts, url_of
 
 def train(args: argparse.Namespace) -> None:
     """Trains what a config describes, or on a folder of images."""
-    wishes = _take_folder(args)
-    if args.plan_only:
-        return
-    looks = not args.no_check and is_first(args.launcher)
-    cfg = prepare(args, ['train_dataloader', 'val_dataloader'], pixels=looks)
-    cfg.resume = args.resume or cfg.get('resume', False)
-    set_precision(cfg.optim_wrapper, args.amp)
-    set_fsdp(cfg, args.fsdp)
-    set_batch(cfg, args.accumulate, args.auto_scale_lr)
-    runner = build(cfg)
-    with masks_only(runner.model), reporting(runner, command_line(args.argv)):
-        runner.train()
-    if wishes:
-        say_best(wishes)
+    wishes, first = _wishes(args), is_first(args.launcher)
+    with ExitStack() as stack:
+        if wishes:
+            stack.enter_context(in_use_by_training(wishes.place))
+            _take_folder(args, wishes)
+        if args.plan_only:
+            return
+        cfg = read_config(args)
+        cfg.resume = args.resume or cfg.get('resume', False)
+        for folder in folders_of(cfg):
+            if first:
+                stack.enter_context(in_use_by_training(folder))
+            if not cfg.resume:
+                refuse_to_replace(folder)
+        prepare(cfg, args, ['train_dataloader', 'val_dataloader'], pixels=first and not args.no_check)
+        set_precision(cfg.optim_wrapper, args.amp)
+        set_fsdp(cfg, args.fsdp)
+        set_batch(cfg, args.accumulate, args.auto_scale_lr)
+        runner = build(cfg)
+        with masks_only(runner.model), reporting(runner, command_line(args.argv)):
+            runner.train()
+        if wishes:
+            say_best(wishes)
 
 
-def _take_folder(args: argparse.Namespace) -> Wishes | None:
-    """Makes a config of `--data` and the like, if they are given."""
+def _wishes(args: argparse.Namespace) -> Wishes | None:
+    """`--data` and the like, if they are given."""
     wishes = Wishes(**{field.name: getattr(args, field.name) for field in fields(Wishes)})
     if args.config or not args.data or not args.model:
         if args.config and not (args.data or args.model or args.plan_only):
@@ -64,17 +75,27 @@ def _take_folder(args: argparse.Namespace) -> Wishes | None:
             f'several processes train a config: make it first, with --plan-only and without launcher, then '
             f'start them with {wishes.config}'
         )
+    return wishes
+
+
+def _take_folder(args: argparse.Namespace, wishes: Wishes) -> None:
+    """Makes a config of a folder."""
     if not (args.resume and wishes.config.is_file()):
         prepare_training(wishes)
     args.config, args.work_dir = str(wishes.config), str(wishes.place)
-    return wishes
 
 
 def test(args: argparse.Namespace) -> None:
     """Evaluates a checkpoint and prints the score of each class."""
     if url_of(args.checkpoint) is None and not Path(args.checkpoint).is_file():
         raise FileNotFoundError(f'no checkpoint at {Path(args.checkpoint).absolute()}: give the path of a .pth file')
-    cfg = prepare(args, ['test_dataloader'])
+    cfg = read_config(args)
+    with in_use_by_test(cfg.work_dir) if is_first(args.launcher) else nullcontext():
+        _test(args, cfg)
+
+
+def _test(args: argparse.Namespace, cfg: Config) -> None:
+    prepare(cfg, args, ['test_dataloader'])
     cfg.load_from = args.checkpoint
     cfg.fsdp = False  # each process has the whole model: nothing else of a training is there
     if args.show_dir:
@@ -151,15 +172,20 @@ def build(cfg: Config) -> SegRunner:
         raise UsageError(f'{cfg.filename} cannot be built: {" ".join(str(error).split())}') from error
 
 
-def prepare(args: argparse.Namespace, loaders: Sequence[str], pixels: bool = False) -> Config:
-    """Loads the config, applies the common arguments, and looks at the data sets that will be used (`check_data`)."""
+def read_config(args: argparse.Namespace) -> Config:
+    """The config with its work dir; for a training the weights that it starts from are there."""
     cfg = load_config(args.config, args.cfg_options)
     if args.command == 'train':
         fetch_starts(cfg.get('model') or {}, '--cfg-options model.backbone.init_cfg=None')
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
+    return cfg
+
+
+def prepare(cfg: Config, args: argparse.Namespace, loaders: Sequence[str], pixels: bool = False) -> None:
+    """Applies the common arguments, and looks at the data sets that will be used (`check_data`)."""
     cfg.launcher = args.launcher
     set_trackers(cfg, args.log, test=args.command == 'test')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
     if getattr(args, 'format_only', False) and cfg.get('test_dataloader'):
         try:
             format_only(cfg, args.out)
@@ -167,4 +193,3 @@ def prepare(args: argparse.Namespace, loaders: Sequence[str], pixels: bool = Fal
             raise UsageError(f'test_dataloader: {" ".join(str(error).split())}') from error
     if (found := check_data(cfg, loaders, pixels)) is not None:
         keep(found, Path(cfg.work_dir) / DATA)
-    return cfg

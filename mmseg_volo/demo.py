@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmseg_volo.datasets import scenes
 from mmseg_volo.engine.checkpoints import newest
+from mmseg_volo.engine.work_dir import emptied
 from mmseg_volo.report.page import NAME
 from mmseg_volo_cli import main
 
@@ -26,12 +27,18 @@ def demo(out: str | Path = 'work_dirs/demo', data: str | Path = 'data/demo') -> 
 
     Returns:
         mIoU on the held-out scenes, in per cent.
+
+    Raises:
+        UsageError: another process works in `out`, or it holds something else than an earlier run.
     """
     out, data = Path(out), Path(data)
     scenes.generate(data, NUM_TRAIN, NUM_VAL, HEIGHT, WIDTH)
     print(f'{NUM_TRAIN} training and {NUM_VAL} validation scenes are in {data}')
-    shutil.rmtree(out, ignore_errors=True)
-    options = ['--work-dir', str(out), '--cfg-options', f'data_root={data}']
+    with emptied(out, f'{CONFIG}.py'):
+        return _run(out, ['--work-dir', str(out), '--cfg-options', f'data_root={data}'])
+
+
+def _run(out: Path, options: Sequence[str]) -> float:
     start = time.monotonic()
     if main(['train', CONFIG, *options]):
         raise SystemExit('the training did not start')

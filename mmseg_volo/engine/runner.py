@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from mmseg_volo.engine.loop import DRAWS
 from mmseg_volo.engine.optim import precision_of
 from mmseg_volo.engine.processes import join_on_cpu
 from mmseg_volo.engine.stop import keep_answering
+from mmseg_volo.engine.work_dir import folders_of, in_use_by_training, own_session
 from mmseg_volo.errors import UsageError
 from mmseg_volo.normalisation import expected_by, given_to, mismatch, mismatches, steps_of
 from mmseg_volo.records import meta_of
@@ -55,7 +57,11 @@ class SegRunner(Runner):
 
     Checkpoints (`load_from`, `resume`, test: a path or https:// address) are read as plain data and must fit the model
     key by key; `init_cfg` of mmseg's and mmengine's parts is read as plain data too.
+
+    A training locks its work dir; every session has a folder of its own.
     """
+
+    _begun = False  # the training
 
     def setup_env(self, env_cfg: dict) -> None:
         """mmengine's, before anything is built; without a GPU the processes talk through gloo, where it would ask for
@@ -65,6 +71,12 @@ class SegRunner(Runner):
         if self._launcher != 'none' and get_device() == 'cpu' and not is_distributed():
             join_on_cpu(self._launcher, env_cfg.get('dist_cfg', {}).get('timeout'))
         super().setup_env(env_cfg)
+        self._timestamp = own_session(self.work_dir, self._timestamp)
+
+    def dump_config(self) -> None:
+        """mmengine's, once a training begins: a test leaves the config of the training in its work dir as it is."""
+        if self._begun:
+            super().dump_config()
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """mmengine's logger; its console handler lets only warnings through until `load_or_resume`.
@@ -174,9 +186,15 @@ class SegRunner(Runner):
 
     def train(self) -> nn.Module:
         """mmengine's; what is resumed says first from which seed and place the data are drawn."""
-        if self._resume:
-            self._take_up()
-        return super().train()
+        with ExitStack() as stack:
+            if is_main_process():
+                for folder in folders_of(self.cfg):
+                    stack.enter_context(in_use_by_training(folder))
+            self._begun = True
+            self.dump_config()
+            if self._resume:
+                self._take_up()
+            return super().train()
 
     def _take_up(self) -> None:
         if self._load_from is None:
