@@ -183,6 +183,64 @@ def test_bad_files_are_told_and_tried_again(
     assert main(command(checkpoint, photos, '--out', out)) == 0
 
 
+def test_what_a_file_cannot_hold_is_told_and_the_rest_kept(
+    checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    cv2.imwrite(str(photos / 'a_wide.png'), np.full((2, 66000, 3), 90, np.uint8))
+    out = tmp_path / 'out'
+    outputs = ['--outputs', 'overlays,masks,areas']
+    for _ in range(2):
+        assert main(command(checkpoint, photos, '--out', out, *outputs)) == 2
+        assert re.search('1 of 4 files left out: .*a_wide.jpg is left out: a .jpg .* 66000x', capsys.readouterr().err)
+        assert len(list(out.glob('**/overlays/**/*.jpg'))) == 3 and len(list(out.glob('**/masks/**/*.png'))) == 4
+        told = list(csv.DictReader((out / 'areas.csv').open()))
+        assert sum(int(line['pixels']) for line in told if line['file'] == 'a_wide.png') == 2 * 66000
+    assert main(command(checkpoint, photos, '--out', out, '--outputs', 'masks')) == 0  # that much is done
+
+
+@pytest.mark.parametrize('where', ['as_rgb', 'predict', 'write_image'])
+@pytest.mark.parametrize('error', [KeyError('x'), cv2.error('OpenCV(5) no'), SyntaxError('cut'), RuntimeError('shape')])
+def test_no_error_of_one_file_ends_a_folder(
+    where: str, error: Exception, model: torch.nn.Module, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call, calls = getattr(run, where), []
+
+    def failing(*given: object) -> object:
+        calls.append(given)
+        if len(calls) == 1:
+            raise error
+        return call(*given)
+
+    monkeypatch.setattr(run, where, failing)
+    with pytest.raises(ValueError, match=f'1 of 3 files left out: .*a.png: {type(error).__name__}: ') as told:
+        predict_files(model, [str(photos)], tmp_path / 'out', Options(['masks', 'areas']))
+    assert str(error).strip("'") in str(told.value)
+    files = [line['file'] for line in csv.DictReader((tmp_path / 'out/areas.csv').open())]
+    assert [*dict.fromkeys(files)] == ['b.png', 'deep/a.jpg']
+    lines = [json.loads(line) for line in (tmp_path / 'out/predictions.jsonl').open()]
+    assert [f'in {failing.__name__}' in line['traceback'] for line in lines if 'traceback' in line] == (
+        [] if isinstance(error, cv2.error) else [True]
+    )
+
+
+def test_a_lost_device_stops_and_keeps(
+    model: torch.nn.Module, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call, calls = run.predict, []
+
+    def lost(*given: object) -> object:
+        calls.append(given)
+        if len(calls) > 1:
+            monkeypatch.setattr(torch, 'ones', lost)
+            raise RuntimeError('CUDA error: unspecified launch failure')
+        return call(*given)
+
+    monkeypatch.setattr(run, 'predict', lost)
+    with pytest.raises(RuntimeError, match='CUDA error'):
+        predict_files(model, [str(photos)], tmp_path / 'out', Options(['masks', 'areas']))
+    assert {line['file'] for line in csv.DictReader((tmp_path / 'out/areas.csv').open())} == {'a.png'}
+
+
 def test_a_full_disk_stops_and_keeps(
     checkpoint: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

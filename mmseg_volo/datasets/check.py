@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, DefaultScope
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from mmseg_volo.datasets.examine import IGNORED, examine
 from mmseg_volo.datasets.survey import Files, complain, summary, survey
@@ -180,7 +180,7 @@ def _headers(parts: Sequence[Files], what: str) -> None:
             try:
                 with Image.open(path) as picture:
                     mode = picture.mode
-            except (UnidentifiedImageError, OSError) as error:
+            except Exception as error:  # whatever a broken file makes Pillow raise
                 size, way_out = path.stat().st_size, 'repair or remove it'
                 raise UsageError(f'{what}: {path} ({size} bytes) is not a readable picture: {way_out}') from error
             if path == label and mode not in ('L', 'P', '1'):

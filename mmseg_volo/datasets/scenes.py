@@ -12,7 +12,6 @@ import os
 import tempfile
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from mmseg_volo.datasets.scene_canvas import (
@@ -31,6 +30,7 @@ from mmseg_volo.datasets.scene_canvas import (
     oval,
     vary,
 )
+from mmseg_volo.files import encode
 from mmseg_volo.progress import Bar
 
 CLASSES: tuple[str, ...] = tuple(
@@ -207,7 +207,7 @@ def _write(job: tuple[Path, Path, int, int, int]) -> None:
     image, labels = scene(*job[2:])
     for path, pixels in ((job[0], image[..., ::-1]), (job[1], labels)):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(cv2.imencode('.png', pixels)[1].tobytes())  # imwrite would hide a full disk
+        path.write_bytes(encode('.png', pixels))  # imwrite would hide a full disk
 
 
 def _holds(root: Path, manifest: dict[str, int]) -> bool:

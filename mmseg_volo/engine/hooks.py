@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from mmengine.dist import all_reduce_dict
 from mmengine.hooks import EarlyStoppingHook, Hook
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import HistoryBuffer, MMLogger
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from mmseg.structures import SegDataSample
@@ -20,6 +19,8 @@ from torch import Tensor
 
 from mmseg_volo.checkpoint_files import RECORD
 from mmseg_volo.draw import colour, overlay, with_legend
+from mmseg_volo.errors import UsageError
+from mmseg_volo.files import encode, write_whole
 from mmseg_volo.folders.bands import as_picture
 
 PATIENCE = 'early_stopping'  # in the message hub: validations without a better score, best score
@@ -129,5 +130,18 @@ class OverlayHook(Hook):
                 pictures.insert(1, colour(sample.gt_sem_seg.data[0].cpu().numpy(), palette))
             picture = with_legend(np.concatenate(pictures, 1), mask, classes, palette)
             path = self.out_dir / os.path.relpath(sample.img_path, dataset.data_prefix['img_path'])
-            path.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(path.with_suffix('.jpg')), picture[..., ::-1])
+            _write(path.with_suffix('.jpg'), picture)
+
+
+def _write(path: Path, picture: np.ndarray) -> None:
+    """Writes a picture, RGB, or says why such a file cannot hold it: that is no reason to end a test."""
+    try:
+        content = encode(path.suffix, picture[..., ::-1])
+    except UsageError as error:
+        MMLogger.get_current_instance().warning(f'{path} is left out: {error}')
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, content)
+    except OSError as error:
+        raise UsageError(f'{path} cannot be written ({error.strerror}): make room, or name another folder') from error

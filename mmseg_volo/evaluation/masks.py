@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
@@ -17,7 +16,7 @@ from mmseg.datasets import BaseSegDataset, CityscapesDataset
 
 from mmseg_volo.config import LABEL_STEPS
 from mmseg_volo.errors import UsageError
-from mmseg_volo.files import write_whole
+from mmseg_volo.files import encode, write_whole
 
 
 @METRICS.register_module()
@@ -96,7 +95,7 @@ def write_mask(folder: Path, image: str, mask: np.ndarray) -> str:
     """
     path = folder / f'{Path(image).stem}.png'
     try:
-        write_whole(path, cv2.imencode('.png', mask)[1].tobytes())
+        write_whole(path, encode('.png', mask))
     except OSError as error:
         raise UsageError(f'{path} cannot be written ({error.strerror}): make room, or name another --out') from error
     return path.name

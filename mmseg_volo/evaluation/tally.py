@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmseg_volo.files import encode
 from mmseg_volo.pictures import read_image
 
 KEPT = 4  # best images, and as many worst ones
@@ -143,7 +144,7 @@ def iou(counts: np.ndarray) -> np.ndarray:
 def _index_png(mask: np.ndarray, num_classes: int) -> bytes:
     wide = num_classes > 255
     indices = np.where((mask >= 0) & (mask < num_classes), mask, num_classes)
-    return cv2.imencode('.png', indices.astype(np.uint16 if wide else np.uint8))[1].tobytes()
+    return encode('.png', indices.astype(np.uint16 if wide else np.uint8))
 
 
 def _with_picture(shown: Shown) -> dict[str, Any]:
@@ -151,9 +152,9 @@ def _with_picture(shown: Shown) -> dict[str, Any]:
     try:
         height, width = shown.size
         image = cv2.resize(read_image(shown.image), (width, height), interpolation=cv2.INTER_AREA)
-        picture = _text(cv2.imencode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes())
-    except (OSError, ValueError):  # gone, or of a kind that only its data set can read: the masks are shown alone
-        pass
+        picture = _text(encode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88]))
+    except (OSError, ValueError, cv2.error):
+        pass  # gone, or of a kind that only its data set can read: the masks are shown alone
     masks = dict(truth=_text(shown.truth), prediction=_text(shown.prediction))
     return dict(image=shown.image, score=shown.score, picture=picture, **masks)
 

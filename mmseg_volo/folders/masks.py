@@ -90,7 +90,7 @@ def _array(path: Path) -> np.ndarray:
         return np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise BadFile('missing', f'{path} is missing') from None
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # whatever a broken file makes NumPy raise
         raise BadFile('unreadable', f'{path} is no readable array ({error})') from error
 
 

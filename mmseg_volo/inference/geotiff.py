@@ -63,7 +63,9 @@ def predict_geotiff(
                     writer.add(rows, {name: values.cpu().numpy() for name, values in found.items()})
                     bar.update(rows.stop - rows.start)
                 writer.finish(ground)
-    except rasterio.errors.RasterioError as error:
+    except Exception as error:
+        if type(error).__module__.partition('.')[0] != 'rasterio':  # GDAL's own errors are no RasterioError
+            raise
         forget_error(raster)
         raise UsageError(f'{item.path} cannot be read or written: {error.__cause__ or error}') from error
     kept = dict(pixels=writer.counts.tolist())
@@ -159,7 +161,10 @@ class _Writer:
         if 'overlays' in self.options.outputs:
             image = np.ascontiguousarray(self.small_image.transpose(1, 2, 0))
             small = Prediction(self.small, self.classes, self.palette)
-            self.files |= write_image(self.out, self.item.stem, image, small, self.options, ['overlays'])
+            files, left_out = write_image(self.out, self.item.stem, image, small, self.options, ['overlays'])
+            if left_out:
+                raise UsageError('; '.join(left_out))
+            self.files |= files
         if 'polygons' in self.options.outputs:
             name = Path('polygons') / self.item.stem.parent / f'{self.item.stem.name}.geojson'
             place, nodata = self.out / name, self.nodata if self.masked else None

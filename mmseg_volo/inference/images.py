@@ -6,13 +6,12 @@ import io
 from collections.abc import Collection
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from mmseg_volo.apis import Prediction
 from mmseg_volo.draw import colour, overlay, with_legend
 from mmseg_volo.errors import UsageError
-from mmseg_volo.files import write_whole
+from mmseg_volo.files import encode, write_whole
 from mmseg_volo.inference.options import Options
 from mmseg_volo.inference.polygons import Ground, geojson
 
@@ -28,30 +27,37 @@ SUFFIXES = {
 
 def write_image(
     out: Path, stem: Path, image: np.ndarray, found: Prediction, options: Options, kinds: Collection[str]
-) -> dict[str, list[str]]:
+) -> tuple[dict[str, list[str]], list[str]]:
     """Writes `OUT/KIND/STEM.SUFFIX` for each kind of output, each wholly or not at all.
+
+    A kind whose files cannot hold so many pixels is left out, the others are written.
 
     Args:
         image: (H, W, 3), uint8 RGB.
         found: for it, with the maps that the kinds need.
 
     Returns:
-        The files' paths below OUT, by kind.
+        The files' paths below OUT, by kind, and a sentence for each kind that was left out.
 
     Raises:
-        UsageError, OSError: one cannot be written.
+        OSError: one cannot be written.
     """
-    written = {}
+    written, left_out = {}, []
     for kind in kinds:
         name = Path(kind) / stem.parent / f'{stem.name}{SUFFIXES[kind]}'
         place = out / name
         place.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(place, _content(kind, image, found, options, place))
-        written[kind] = [str(name)]
-    return written
+        try:
+            content = _content(kind, image, found, options)
+        except UsageError as error:
+            left_out.append(f'{place} is left out: {error}')
+        else:
+            write_whole(place, content)
+            written[kind] = [str(name)]
+    return written, left_out
 
 
-def _content(kind: str, image: np.ndarray, found: Prediction, options: Options, place: Path) -> bytes:
+def _content(kind: str, image: np.ndarray, found: Prediction, options: Options) -> bytes:
     if kind == 'polygons':
         return b''.join(geojson(found.mask, found.classes, Ground()))
     if kind == 'probabilities':
@@ -68,8 +74,4 @@ def _content(kind: str, image: np.ndarray, found: Prediction, options: Options, 
             pixels = overlay(image, found.mask, found.palette, options.opacity)
             pixels = with_legend(pixels, found.mask, found.classes, found.palette)
         pixels = pixels[..., ::-1]  # as OpenCV has it
-    try:
-        return cv2.imencode(place.suffix, pixels)[1].tobytes()
-    except cv2.error as error:
-        size = f'{pixels.shape[1]}x{pixels.shape[0]}'
-        raise UsageError(f'{place} cannot be written: {size} pixels are too many for such a file') from error
+    return encode(SUFFIXES[kind], pixels)

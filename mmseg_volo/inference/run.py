@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from mmseg_volo.apis import Prediction, predict
@@ -31,6 +33,7 @@ from mmseg_volo.progress import Bar
 from mmseg_volo.raster_reader import loses_georeference, open_georeferenced
 from mmseg_volo.segmentors.given import segmentor
 
+FILES = ('rasterio', 'av', 'cv2', 'PIL')  # packages whose errors, whatever their type, come of the file
 STOPS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # the next file would not fare better
 TOLD = 5  # sentences about what is odd
 SHOWN = 20  # failures in the message; all are in the record
@@ -41,8 +44,8 @@ def predict_files(
 ) -> list[Path]:
     """Writes `OUT/KIND/NAME.SUFFIX` for each kind of output and each image, video and GeoTIFF.
 
-    A file that cannot be read is reported and left out; the others are done all the same. What an earlier call with the
-    same model and options wrote completely is left as it is, while the input does not change.
+    A file that cannot be read, predicted or written is reported and left out; the others are done all the same. What an
+    earlier call with the same model and options wrote completely is left as it is, while the input does not change.
 
     Args:
         model: from `mmseg_volo.load`.
@@ -57,6 +60,7 @@ def predict_files(
     Raises:
         UsageError: there is nothing to do, or it cannot be done, said before anything is written; or some could not be
             predicted (after the others were written).
+        Exception: the device is lost, so that no other file could be predicted.
     """
     model, options, out = segmentor(model), options or Options(), Path(out).expanduser()
     items = find_inputs(inputs, out)
@@ -88,16 +92,10 @@ class _Run:
         if len(todo) < len(self.items):
             print(f'{len(self.items) - len(todo)} of {len(self.items)} are done already; --overwrite does them anew')
         try:
-            with (
-                Behind() as behind,
-                closing(ahead(self._read(todo))) as sources,
-                Bar(sources, 'predicting', len(todo), 'file', delay=0, disable=not todo) as bar,
-            ):
-                for item, source in bar:
-                    self._predict(item, source, behind)
-            if 'areas' in wanted:
-                entries = sorted((e for e in self.record.entries.values() if 'pixels' in e), key=lambda e: e['file'])
-                write_whole(self.out / 'areas.csv', table(entries, self.model.dataset_meta['classes']))
+            try:
+                self._predict_all(todo)
+            finally:
+                self._write_areas()
         except OSError as error:
             done = sum(self.record.is_done(item, wanted) for item in self.items)
             raise UsageError(
@@ -114,13 +112,25 @@ class _Run:
         files = (self.record.entries[str(item.name)]['outputs'] for item in done)
         return [self.out / name for kinds in files for kind in wanted for name in kinds[kind]]
 
+    def _predict_all(self, todo: Sequence[Item]) -> None:
+        with (
+            Behind() as behind,
+            closing(ahead(self._read(todo))) as sources,
+            Bar(sources, 'predicting', len(todo), 'file', delay=0, disable=not todo) as bar,
+        ):
+            for item, source in bar:
+                self._predict(item, source, behind)
+
+    def _write_areas(self) -> None:
+        if 'areas' in self.options.outputs:
+            entries = sorted((e for e in self.record.entries.values() if 'pixels' in e), key=lambda e: e['file'])
+            write_whole(self.out / 'areas.csv', table(entries, self.model.dataset_meta['classes']))
+
     def _predict(self, item: Item, source: Any, behind: Behind) -> None:
         if isinstance(source, Exception):
             self._fail(item, source)
         elif item.is_video:
-            from mmseg_volo.inference.video import predict_video  # needs PyAV
-
-            self._keep(item, lambda: predict_video(self.model, item, self.out, self.options))
+            self._keep(item, lambda: self._video(item))
         elif not isinstance(source, np.ndarray):
             with source:
                 self._keep(item, lambda: predict_geotiff(self.model, item, source, self.out, self.options, self._tell))
@@ -157,7 +167,7 @@ class _Run:
                         source = as_picture(item.path)
                     elif source is None:
                         source = as_rgb(item.path, options.bands, options.value_range, self._tell)
-            except (OSError, ValueError) as error:
+            except Exception as error:  # of any type: it is told of this file
                 source = error
             yield item, source
 
@@ -167,10 +177,18 @@ class _Run:
             print(text if len(self.told) < TOLD - 1 else f'{text}; more of this kind is not said')
         self.told[text] = None
 
+    def _video(self, item: Item) -> tuple[dict[str, list[str]], dict[str, Any]]:
+        from mmseg_volo.inference.video import predict_video  # needs PyAV
+
+        return predict_video(self.model, item, self.out, self.options)
+
     def _write(self, item: Item, image: np.ndarray, found: Prediction) -> tuple[dict[str, list[str]], dict[str, Any]]:
         kinds = [kind for kind in self.options.outputs if kind != 'areas']
-        files = write_image(self.out, item.stem, image, found, self.options, kinds)
-        return files, dict(pixels=count(found.mask, len(found.classes)).tolist())
+        files, left_out = write_image(self.out, item.stem, image, found, self.options, kinds)
+        kept = dict(pixels=count(found.mask, len(found.classes)).tolist())
+        if left_out:
+            kept['error'] = f'{item.path}: {"; ".join(left_out)}'
+        return files, kept
 
     def _keep(self, item: Item, results: Callable[[], tuple[dict[str, list[str]], dict[str, Any]]]) -> None:
         """Makes results and tells the record of them."""
@@ -181,18 +199,34 @@ class _Run:
                 raise
             self._fail(item, error)
         else:
+            if 'error' in kept:
+                self.failed.append(kept['error'])
+            for note in kept.get('notes', ()):
+                print(f'{item.path}: {note}')
             self.record.add(item, dict(outputs={'areas': [], **files}, **kept))
 
     def _fail(self, item: Item, error: Exception) -> None:
-        """Leaves a file out for an error that comes of the file.
+        """Leaves a file out, whatever the error: the next one may do.
 
         Raises:
-            Exception: the error, if it is our own.
+            Exception: the error, if the device is lost, so that no other file would do.
         """
-        text = ' '.join(sentence(error).split())
+        text, kept = ' '.join(sentence(error).split()), {}
         if isinstance(error, MemoryError | RuntimeError) and 'memory' in f'{text}{type(error).__name__}'.lower():
             text = 'not enough memory: see --windows, --device'
         elif not isinstance(error, OSError | ValueError):
-            raise error
+            text = f'{type(error).__name__}: {text}'
+            if type(error).__module__.split('.')[0] not in FILES:
+                if not self._device_works():
+                    raise error
+                kept['traceback'] = ''.join(traceback.format_exception(error))  # it may be a fault of ours
         self.failed.append(text if str(item.path) in text else f'{item.path}: {text}')
-        self.record.add(item, dict(error=self.failed[-1]))
+        self.record.add(item, dict(error=self.failed[-1], **kept))
+
+    def _device_works(self) -> bool:
+        """A GPU that is lost fails at everything that follows."""
+        try:
+            torch.ones(1, device=next(self.model.parameters()).device).sum().item()
+        except Exception:
+            return False
+        return True

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +27,7 @@ from mmseg_volo.inference.options import Options
 from mmseg_volo.inference.threads import Behind, ahead
 from mmseg_volo.progress import Bar
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)  # not the video's fault
 LEGEND = 0.75  # opacity
 
 
@@ -39,7 +40,8 @@ def predict_video(
     H.264 in .mp4. Frames are turned as the file says. Sound is left out.
 
     Returns:
-        The files' paths below OUT by kind, and what is to be kept of it: `pixels` of each class, of all frames.
+        The files' paths below OUT by kind, and what is to be kept of it: `pixels` of each class, of all frames, and as
+        `error` which kinds were left out because such a file cannot hold them.
 
     Raises:
         UsageError, OSError: it cannot be read, predicted or written.
@@ -59,12 +61,14 @@ def predict_video(
                 for image, when in bar:
                     behind.submit(writer.add, image, when, predict(model, image, options.maps))
     except av.FFmpegError as error:
-        if getattr(error, 'errno', None) in FULL:
-            raise
         raise UsageError(f'{item.path} is not a readable video, or ends too early: {error.strerror}') from error
     if not writer.number:
         raise UsageError(f'{item.path} holds no frame')
-    return writer.files, dict(pixels=writer.counts.tolist())
+    kept = dict(pixels=writer.counts.tolist())
+    left_out = {kind: video.problem for kind, video in writer.videos.items() if video.problem}
+    if left_out:
+        kept['error'] = f'{item.path}: {"; ".join(left_out.values())}'
+    return {kind: names for kind, names in writer.files.items() if kind not in left_out}, kept
 
 
 def _frames(source: Any, stream: Any) -> Iterator[tuple[np.ndarray, int]]:
@@ -80,17 +84,36 @@ def _rate(stream: Any) -> Fraction:
 
 
 class _Video:
-    """A video that grows frame by frame, whole or not at all."""
+    """A video that grows frame by frame, whole or not at all; `problem` says why its codec does not take the frames."""
 
     def __init__(self, path: Path, codec: str, pixels: str, given: str, like: Any):
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.scratch, self.like = path, scratch(path), like
         self.codec, self.pixels, self.given = codec, pixels, given
-        self.file = av.open(str(self.scratch), 'w')
-        self.stream = None
+        self.problem, self.stream = '', None
+        with self._told():
+            self.file = av.open(str(self.scratch), 'w')
+        if self.problem:
+            raise UsageError(self.problem)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Of errors while it is written, those of the disk are OSError; others are the codec's, and end this one."""
+        try:
+            yield
+        except av.FFmpegError as error:
+            if error.errno in PLACE:
+                raise OSError(error.errno, os.strerror(error.errno), str(self.path)) from error
+            size = f'{self.stream.width}x{self.stream.height} pixels by {self.codec}' if self.stream else self.codec
+            self.problem = f'{self.path} is left out: {size}: {error.strerror}'
 
     def write(self, pixels: np.ndarray, when: int) -> None:
         """One frame, (H, W) or (H, W, 3) as the format says, at a time in the source's time base."""
+        if not self.problem:
+            with self._told():
+                self._write(pixels, when)
+
+    def _write(self, pixels: np.ndarray, when: int) -> None:
         height, width = pixels.shape[:2]
         if self.stream is None:
             stream = self.file.add_stream(self.codec, rate=_rate(self.like))
@@ -114,10 +137,12 @@ class _Video:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            if kind is None and self.stream is not None:
-                self.file.mux(self.stream.encode())
-            self.file.close()
-            if kind is None:
+            with self._told():
+                if kind is None and self.stream is not None and not self.problem:
+                    self.file.mux(self.stream.encode())
+            with self._told():
+                self.file.close()
+            if kind is None and not self.problem:
                 self.scratch.replace(self.path)
         finally:
             self.scratch.unlink(missing_ok=True)
@@ -132,7 +157,7 @@ class _Writer:
         self.counts, self.number = np.zeros(len(self.classes), np.int64), 0
         self.files: dict[str, list[str]] = {}
         self._areas: list[np.ndarray] = []
-        self._videos: dict[str, _Video] = {}
+        self.videos: dict[str, _Video] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> _Writer:
@@ -147,7 +172,7 @@ class _Writer:
                 name = Path(kind) / self.item.stem.parent / f'{self.item.stem.name}{suffix}'
                 self.files[kind] = [str(name)]
                 if format_:
-                    self._videos[kind] = stack.enter_context(_Video(self.out / name, *format_, self.like))
+                    self.videos[kind] = stack.enter_context(_Video(self.out / name, *format_, self.like))
             self._stack = stack.pop_all()
         return self
 
@@ -166,10 +191,12 @@ class _Writer:
         self.counts += pixels
         if 'areas' in self.files:
             self._areas.append(pixels)
-        for kind, video in self._videos.items():
+        for kind, video in self.videos.items():
             video.write(self._picture(kind, image, found), when)
-        files = [kind for kind in self.files if kind not in self._videos and kind != 'areas']
-        write_image(self.out, self.item.stem / f'{self.number:06d}', image, found, self.options, files)
+        files = [kind for kind in self.files if kind not in self.videos and kind != 'areas']
+        stem = self.item.stem / f'{self.number:06d}'
+        if left_out := write_image(self.out, stem, image, found, self.options, files)[1]:
+            raise UsageError('; '.join(left_out))
 
     def _picture(self, kind: str, image: np.ndarray, found: Prediction) -> np.ndarray:
         if kind == 'masks':

@@ -11,7 +11,9 @@ import cv2
 import numpy as np
 
 from mmseg_volo.draw import colour
+from mmseg_volo.errors import UsageError
 from mmseg_volo.evaluation.tally import iou
+from mmseg_volo.files import encode
 from mmseg_volo.report.figures import matrix
 
 CONFUSIONS = 8  # rows of the table of the most frequent ones
@@ -139,12 +141,15 @@ def _decode(text: str, flag: int) -> np.ndarray:
 
 
 def _png(picture: np.ndarray) -> str:
-    return _uri('png', cv2.imencode('.png', picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])[1])
+    return _uri('png', encode('.png', picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9]))
 
 
 def _jpeg(picture: np.ndarray) -> str:
-    return _uri('jpeg', cv2.imencode('.jpg', picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1])
+    try:
+        return _uri('jpeg', encode('.jpg', picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85]))
+    except UsageError:  # too wide or too high for such a file
+        return _png(picture)
 
 
-def _uri(kind: str, content: np.ndarray) -> str:
-    return f'data:image/{kind};base64,{base64.b64encode(content.tobytes()).decode()}'
+def _uri(kind: str, content: bytes) -> str:
+    return f'data:image/{kind};base64,{base64.b64encode(content).decode()}'

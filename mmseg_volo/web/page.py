@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-import cv2
 from torch import nn
 
 from mmseg_volo.errors import UsageError
+from mmseg_volo.files import encode, write_whole
 from mmseg_volo.transfer import LOOPBACK
 from mmseg_volo.web.fence import Fence
 from mmseg_volo.web.view import Found, Limits, areas_table, segment, view
@@ -137,7 +137,7 @@ class Page:
         start = time.monotonic()
         try:
             found = segment(self.model, path, self.limits)
-        except (OSError, RuntimeError, ValueError) as error:  # a GPU's memory that is too small is a RuntimeError
+        except Exception as error:  # of any type, as decoders and the network raise: the page goes on
             said = str(error) if isinstance(error, UsageError) else f'It could not be segmented: {_reason(error)}'
             return None, f'<p class="problem" role="alert">{escape(said)}</p>', *self.redraw(gr, None)
         height, width = found.mask.shape
@@ -154,8 +154,10 @@ class Page:
         shown = view(found, classes or [], opacity / 100, round(least))
         place = self.folder / uuid4().hex / f'{Path(found.name).stem}_mask.png'
         place.parent.mkdir(parents=True)
-        if not cv2.imwrite(str(place), shown.mask):
-            raise gr.Error(f'the mask could not be written to {self.folder}: make room there')
+        try:
+            write_whole(place, encode('.png', shown.mask))
+        except OSError as error:
+            raise gr.Error(f'the mask could not be written to {self.folder}: make room there') from error
         table = areas_table(found, shown.areas)
         return shown.picture, table, gr.DownloadButton(value=str(place), interactive=True)
 

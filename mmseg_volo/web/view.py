@@ -102,7 +102,8 @@ def segment(model: nn.Module, path: str | Path, limits: Limits) -> Found:
     confidence = (100 * found.confidence).clip(0, 100).astype(np.uint8)
     scale = min(1.0, SHOWN_SIDE / max(image.shape[:2]))
     if scale < 1:
-        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        size = [max(1, round(n * scale)) for n in image.shape[1::-1]]
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     return Found(Path(path).name, image, found.mask, confidence, found.classes, found.palette)
 
 
