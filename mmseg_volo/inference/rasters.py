@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mmseg_volo.files import scratch
+from mmseg_volo.raster_reader import rasterio_module
 
 CACHE = 128  # MB of blocks that GDAL keeps; a row of blocks of 512 takes 31 MB of 20,000 RGB pixels
 ROWS = 1024  # a strip or block that is higher is not kept so, nor one of which a row takes more than ROW_BYTES
@@ -45,8 +45,6 @@ class RasterFile:
         names: Sequence[str] = (),
         palette: Sequence[Sequence[int]] = (),
     ):
-        import rasterio
-
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.scratch = path, scratch(path)
         profile = _layout(like, count, dtype)
@@ -54,11 +52,9 @@ class RasterFile:
         points, points_crs = like.gcps
         if points:
             where = dict(gcps=points, crs=points_crs, width=like.width, height=like.height)
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', rasterio.errors.NotGeoreferencedWarning)
-            self.file = rasterio.open(
-                self.scratch, 'w', driver='GTiff', count=count, dtype=dtype, nodata=nodata, **where, **profile
-            )
+        self.file = rasterio_module().open(
+            self.scratch, 'w', driver='GTiff', count=count, dtype=dtype, nodata=nodata, **where, **profile
+        )
         if like.rpcs:
             self.file.rpcs = like.rpcs
         if names:

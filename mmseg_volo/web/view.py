@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -69,10 +68,8 @@ def open_upload(path: str | Path, limits: Limits) -> np.ndarray:
     if (size := path.stat().st_size) > limits.megabytes * 10**6:
         raise UsageError(f'{path.name} has {size / 1e6:.1f} MB, at most {limits.megabytes} MB are taken: reduce it')
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # our own limit follows
-            with Image.open(path) as header:
-                width, height = header.size
+        with Image.open(path) as header:
+            width, height = header.size
     except Image.DecompressionBombError:
         raise UsageError(f'{path.name} has more than {limits.megapixels} million pixels: reduce it') from None
     except Exception as error:  # whatever a broken file makes Pillow raise
