@@ -51,10 +51,15 @@ def check_range(dtype: np.dtype, low: float, high: float, name: str, tell: Tell 
             tell(f'{name}: uint16 goes from 0 to 65535, here to {high} only, {levels} of 256 grey levels: {remedy}')
     elif kind == 'f':
         if not (low >= -SLACK and high <= 1 + SLACK):  # NaN too
-            ends = f'from {low!s} to {high!s}'
+            ends = f'from {_plain(low)} to {_plain(high)}'
             raise UsageError(f'{name}: floating point goes from 0 to 1, here {ends}: {remedy}')
     elif kind in 'ui' and (low < 0 or high > 255):
         raise UsageError(f'{name}: {dtype} goes from 0 to 255, here from {low} to {high}: {remedy}')
+
+
+def _plain(value: float) -> str:
+    """The shortest text that is this number of its type."""
+    return str(value).removesuffix('.0')
 
 
 def to_bytes(pixels: np.ndarray, value_range: Sequence[float] | None = None) -> np.ndarray:

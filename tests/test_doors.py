@@ -248,7 +248,7 @@ SENTENCES = {
     'a text of 5000 characters was given, expected a path': lambda _: 'A' * 5000,
     'is a folder: give one image': lambda folder: folder,
     'no image at .*none.jpg': lambda folder: folder / 'none.jpg',
-    'from 0 to 1, here from 0.0 to 1.0021': lambda _: np.array([[0, 1.0021]], np.float32),
+    'from 0 to 1, here from 0 to 1.0021': lambda _: np.array([[0, 1.0021]], np.float32),
     'a.heic is a HEIC file .*convert it': lambda folder: _file(folder, 'a.heic', b'\0\0\0\x18ftypheic' + b'\0' * 50),
     'a.vrt is a virtual raster': lambda folder: _file(folder, 'a.vrt', b'<VRTDataset/>'),
     'a.jpg is a web page': lambda folder: _file(folder, 'a.jpg', b'<!DOCTYPE html><html>'),

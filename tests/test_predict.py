@@ -205,11 +205,11 @@ def test_no_error_of_one_file_ends_a_folder(
 ) -> None:
     call, calls = getattr(run, where), []
 
-    def failing(*given: object) -> object:
+    def failing(*given: object, **how: object) -> object:
         calls.append(given)
         if len(calls) == 1:
             raise error
-        return call(*given)
+        return call(*given, **how)
 
     monkeypatch.setattr(run, where, failing)
     with pytest.raises(ValueError, match=f'1 of 3 files left out: .*a.png: {type(error).__name__}: ') as told:
@@ -228,12 +228,12 @@ def test_a_lost_device_stops_and_keeps(
 ) -> None:
     call, calls = run.predict, []
 
-    def lost(*given: object) -> object:
+    def lost(*given: object, **how: object) -> object:
         calls.append(given)
         if len(calls) > 1:
             monkeypatch.setattr(torch, 'ones', lost)
             raise RuntimeError('CUDA error: unspecified launch failure')
-        return call(*given)
+        return call(*given, **how)
 
     monkeypatch.setattr(run, 'predict', lost)
     with pytest.raises(RuntimeError, match='CUDA error'):
