@@ -64,6 +64,7 @@ def test_prepared_segmentors_predict_the_same_and_keep_their_weights(config):
     torch.manual_seed(0)
     model = load(config, device='cpu', optimize=False)
     random_statistics(model)
+    model.cfg.test_pipeline = [step for step in model.cfg.test_pipeline if step['type'] != 'Resize']  # to a megapixel
     prepared = copy.deepcopy(model)
     processor.prepare(prepared)
     called = []
@@ -78,16 +79,17 @@ def test_prepared_segmentors_predict_the_same_and_keep_their_weights(config):
 
 
 def test_prepared_segmentors_train_as_before(plain):
+    """In float64: in float32 another order of sums can turn an activation of nearly 0 on, and its gradient with it."""
     prepared = copy.deepcopy(plain)
     processor.prepare(prepared)
-    image = torch.randn(2, 3, 64, 64)
+    image = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     found = []
     for model in (copy.deepcopy(plain), prepared):
         torch.manual_seed(0)
-        out = model.train()._forward(image)
+        out = model.double().train()._forward(image)
         found.append(torch.autograd.grad(out.square().mean(), [*model.decode_head.parameters()]))
     for ours, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_load_prepares_on_a_cpu_unless_it_is_told_not_to():
