@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -15,21 +16,22 @@ from torch import nn
 
 from mmseg_volo.apis import Prediction, predict
 from mmseg_volo.errors import UsageError, sentence
-from mmseg_volo.files import write_whole
 from mmseg_volo.folders.bands import as_picture
 from mmseg_volo.images import as_rgb
-from mmseg_volo.inference.areas import count, table
+from mmseg_volo.inference.areas import count
 from mmseg_volo.inference.geotiff import predict_geotiff
 from mmseg_volo.inference.images import write_image
-from mmseg_volo.inference.inputs import TIFFS, Item, find_inputs
+from mmseg_volo.inference.inputs import Item, find_inputs
 from mmseg_volo.inference.options import Options, in_windows
 from mmseg_volo.inference.polygons import need_rasterio
 from mmseg_volo.inference.rasters import loses_georeference, open_raster
 from mmseg_volo.inference.record import NAME, Record, fingerprint
 from mmseg_volo.inference.threads import Behind, ahead
+from mmseg_volo.kinds import TIFFS, Tally
 from mmseg_volo.progress import Bar
 
 STOPS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # the next file would not fare better
+PAUSE = 0.5  # seconds between two looks at what other processes have done
 SHOWN = 20  # failures in the message; all are in the record
 
 
@@ -39,7 +41,8 @@ def predict_files(
     """Writes `OUT/KIND/NAME.SUFFIX` for each kind of output and each image, video and GeoTIFF.
 
     A file that cannot be read is reported and left out; the others are done all the same. What an earlier call with the
-    same model and options wrote completely is left as it is, while the input does not change.
+    same model and options wrote completely is left as it is, while the input does not change. Several processes may
+    fill one folder with the same model and options: they share the files that are given to more than one of them.
 
     Args:
         model: from `mmseg_volo.load`.
@@ -56,7 +59,8 @@ def predict_files(
             predicted (after the others were written).
     """
     options, out = options or Options(), Path(out).expanduser()
-    items = find_inputs(inputs, out)
+    left = Tally('left alone')
+    items = find_inputs(inputs, out, left, arrays=_sees_bands(model))
     if 'polygons' in options.outputs:
         need_rasterio('polygons')
     if importlib.util.find_spec('rasterio') is None:
@@ -64,7 +68,28 @@ def predict_files(
         if lost := next((path for path in tiffs if loses_georeference(path)), None):
             raise UsageError(f'{lost} is a GeoTIFF: keeping its georeference needs rasterio, pip install rasterio')
     with in_windows(model, options.windows):
-        return _Run(model, items, out, options, overwrite).go()
+        run = _Run(model, items, out, options, overwrite)
+        try:
+            _say_kinds(items, left)
+            return run.go()
+        finally:
+            run.record.close()
+
+
+def _say_kinds(items: Sequence[Item], left: Tally) -> None:
+    """Which kinds of files are done and which are not, where there are several."""
+    taken = Tally('taken')
+    for item in items:
+        taken.add(item.path)
+    if left or len(taken) > 1:
+        print(taken)
+    if left:
+        print(left)
+
+
+def _sees_bands(model: nn.Module) -> bool:
+    """Whether it is for other images than RGB."""
+    return model.cfg.test_pipeline[0]['type'] == 'LoadBands'
 
 
 class _Run:
@@ -73,11 +98,12 @@ class _Run:
         settings = dict(model=fingerprint(model), **asdict(options))
         del settings['outputs']  # each file knows which it has
         try:
-            self.record = Record(out, settings, items if overwrite else None)
+            self.record = Record(out, settings, items, overwrite)
         except OSError as error:
             raise UsageError(f'{out} cannot be written to ({error.strerror}): give another folder to --out') from error
-        self.failed: list[str] = []
-        self.bands = model.cfg.test_pipeline[0]['type'] == 'LoadBands'  # of other images than RGB
+        self.failed: dict[Item, str] = {}
+        self.begun: set[Item] = set()  # in this process
+        self.bands = _sees_bands(model)
 
     def go(self) -> list[Path]:
         wanted = self.options.outputs
@@ -87,14 +113,13 @@ class _Run:
         try:
             with (
                 Behind() as behind,
-                closing(ahead(_read(todo, self.bands))) as sources,
+                closing(self._sources(todo)) as sources,
                 Bar(sources, 'predicting', len(todo), 'file', delay=0, disable=not todo) as bar,
             ):
                 for item, source in bar:
                     self._predict(item, source, behind)
             if 'areas' in wanted:
-                entries = sorted((e for e in self.record.entries.values() if 'pixels' in e), key=lambda e: e['file'])
-                write_whole(self.out / 'areas.csv', table(entries, self.model.dataset_meta['classes']))
+                self.record.write_areas(self.model.dataset_meta['classes'])
         except OSError as error:
             done = sum(self.record.is_done(item, wanted) for item in self.items)
             raise UsageError(
@@ -105,11 +130,31 @@ class _Run:
         print(f'{", ".join(wanted)} of {len(done)} files in {self.out}')
         if self.failed:
             more = f'; {len(self.failed) - SHOWN} more, see {self.out / NAME}' if len(self.failed) > SHOWN else ''
-            raise UsageError(
-                f'{len(self.failed)} of {len(self.items)} files left out: {"; ".join(self.failed[:SHOWN])}{more}'
-            )
+            told = '; '.join([*self.failed.values()][:SHOWN])
+            raise UsageError(f'{len(self.failed)} of {len(self.items)} files left out: {told}{more}')
         files = (self.record.entries[str(item.name)]['outputs'] for item in done)
         return [self.out / name for kinds in files for kind in wanted for name in kinds[kind]]
+
+    def _sources(self, todo: Sequence[Item]) -> Iterator[tuple[Item, Any]]:
+        """What `_read` gives of each file that no other process does, and of those that one has not done in the end."""
+        said = False
+        while todo:
+            with closing(ahead(_read(self._claimed(todo), self.bands))) as sources:
+                yield from sources
+            self.record.refresh()
+            self.failed |= {item: why for item in todo if (why := self.record.failure(item))}
+            wanted, settled = self.options.outputs, self.begun | self.failed.keys()
+            todo = [item for item in todo if item not in settled and not self.record.is_done(item, wanted)]
+            if todo:
+                if not said:
+                    print(f'waiting for other processes, which are at {len(todo)} of the files')
+                said = True
+                time.sleep(PAUSE)
+
+    def _claimed(self, items: Sequence[Item]) -> Iterator[Item]:
+        for item in self.record.claim(items, self.options.outputs):
+            self.begun.add(item)
+            yield item
 
     def _predict(self, item: Item, source: Any, behind: Behind) -> None:
         if isinstance(source, Exception):
@@ -156,8 +201,8 @@ class _Run:
             text = 'not enough memory: see --windows, --device'
         elif not isinstance(error, OSError | ValueError):
             raise error
-        self.failed.append(text if str(item.path) in text else f'{item.path}: {text}')
-        self.record.add(item, dict(error=self.failed[-1]))
+        self.failed[item] = text if str(item.path) in text else f'{item.path}: {text}'
+        self.record.add(item, dict(error=self.failed[item]))
 
 
 def _read(items: Sequence[Item], bands: bool) -> Iterator[tuple[Item, Any]]:
