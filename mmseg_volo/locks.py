@@ -39,10 +39,11 @@ class Lock:
 
     Args:
         path: of the file.
+        keep: leave it and its folders, as one that is taken again and again.
     """
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
+    def __init__(self, path: str | Path, keep: bool = False):
+        self.path, self.keep = Path(path), keep
         self._file: int | None = None
         self._since = ''
         self._made: list[Path] = []
@@ -60,7 +61,7 @@ class Lock:
             try:
                 self._make_folder()
                 file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-            except FileNotFoundError:  # removed meanwhile by the process that had it
+            except (FileNotFoundError, FileExistsError):  # its folder was removed meanwhile by who had it
                 if tried > TRIES:
                     raise
                 continue
@@ -95,8 +96,10 @@ class Lock:
         for close in (os.name != 'posix', os.name == 'posix'):  # Windows removes no open file
             if close:
                 os.close(file)
-            else:
+            elif not self.keep:
                 _try(self.path.unlink)
+        if self.keep:
+            return
         for folder in reversed(self._made):
             _try(folder.rmdir)  # unless there is something in it
         self._made = []

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from mmengine.logging import MessageHub
 from small import train, write_config
 
 from mmseg_volo.datasets import scenes
@@ -174,6 +175,8 @@ def test_sessions_of_one_second(tmp_path: Path) -> None:
     names = [own_session(tmp_path, '20250131_235958') for _ in range(3)]
     assert names == ['20250131_235958', '20250131_235959', '20250201_000000']
     assert sorted(path.name for path in tmp_path.iterdir()) == names
+    MessageHub.get_instance('small_20250131_235958')  # of a session of this process, in another work dir
+    assert own_session(tmp_path / 'other', '20250131_235958', 'small') == '20250131_235959'
 
 
 def test_a_folder_in_use_is_not_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ class SegRunner(Runner):
         if self._launcher != 'none' and get_device() == 'cpu' and not is_distributed():
             join_on_cpu(self._launcher, env_cfg.get('dist_cfg', {}).get('timeout'))
         super().setup_env(env_cfg)
-        self._timestamp = own_session(self.work_dir, self._timestamp)
+        self._timestamp = own_session(self.work_dir, self._timestamp, Path(self.cfg.filename or '').stem)
 
     def dump_config(self) -> None:
         """mmengine's, once a training begins: a test leaves the config of the training in its work dir as it is."""

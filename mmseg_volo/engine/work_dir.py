@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.dist import broadcast, is_main_process
+from mmengine.logging import MessageHub
 
 from mmseg_volo.errors import UsageError
 from mmseg_volo.locks import Lock, in_words, others_in, take_one_of, told
@@ -93,7 +94,7 @@ def emptied(work_dir: str | Path, ours: str) -> Iterator[None]:
 def folders_of(cfg: Config) -> list[Path]:
     """Where a training writes checkpoints: its work dir, and what `default_hooks.checkpoint.out_dir` makes of it."""
     work_dir = Path(cfg.work_dir)
-    elsewhere = (cfg.get('default_hooks') or {}).get('checkpoint', {}).get('out_dir')
+    elsewhere = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('out_dir')
     return [work_dir, *([Path(elsewhere) / work_dir.absolute().name] if elsewhere else [])]
 
 
@@ -110,7 +111,7 @@ def refuse_to_replace(work_dir: str | Path) -> None:
         )
 
 
-def own_session(work_dir: str | Path, timestamp: str) -> str:
+def own_session(work_dir: str | Path, timestamp: str, experiment: str = '') -> str:
     """The name of a new session's folder, which is made: a time, or the next second in which no other one has begun.
 
     Called in all processes of a job.
@@ -118,15 +119,18 @@ def own_session(work_dir: str | Path, timestamp: str) -> str:
     Args:
         work_dir: of the job.
         timestamp: now, as mmengine writes it.
+        experiment: name by which, with the time, mmengine keeps what belongs to a session of this process.
     """
     when = torch.tensor(time.mktime(time.strptime(timestamp, STAMP)), dtype=torch.float64)
     name = lambda: time.strftime(STAMP, time.localtime(when.item()))  # noqa: E731
     while is_main_process():
         try:
-            Path(work_dir, name()).mkdir(parents=True)
-            break
+            if not MessageHub.check_instance_created(f'{experiment}_{name()}'):
+                Path(work_dir, name()).mkdir(parents=True)
+                break
         except FileExistsError:
-            when += 1
+            pass
+        when += 1
     broadcast(when)
     return name()
 

@@ -7,7 +7,6 @@ for image and mask, and by lists (`train.txt`, `ImageSets/Segmentation/val.txt`)
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,13 +15,16 @@ from pathlib import Path
 
 from mmseg_volo.errors import UsageError
 from mmseg_volo.folders.lists import read_csv, read_lists, split_of
+from mmseg_volo.kinds import ARRAYS, PICTURES, TO_CONVERT, VIDEOS, Tally, folders
+from mmseg_volo.kinds import IMAGES as PICTURE_SUFFIXES
 
 IMAGES = ('images', 'image', 'img', 'imgs', 'photos', 'rgb', 'sat', 'x', 'jpegimages', 'leftimg', 'leftimgbit')
 MASKS = ('masks', 'mask', 'labels', 'label', 'annotations', 'annotation', 'ann', 'anns', 'gt', 'groundtruth', 'y')
 MASKS += ('segmentation', 'segmentations', 'seg', 'targets', 'target', 'segmentationclass', 'gtfine', 'lbl')
 FILLERS = ('dir', 'dirs', 'data', 'dataset', 'set', 'png', 'jpg', 'folder', 'files', 'semantic', 'bit')
 MASK_ENDS = (*MASKS, 'l', 'labelids', 'labeltrainids')  # of file names
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.npy', '.pgm', '.ppm')
+SUFFIXES = PICTURE_SUFFIXES + ARRAYS
+PHOTOS = tuple(s for kind in ('JPEG', 'TIFF', 'BMP', 'AVIF', 'JPEG 2000') for s in PICTURES[kind])  # no masks beside
 SHOWN = 5
 
 
@@ -72,11 +74,13 @@ def find_layout(root: Path, images: str | None = None, masks: str | None = None,
         return Layout(root if root.is_dir() else root.parent, pairs, f'{path.name}')
     if not root.is_dir():
         raise UsageError(f'--data {root} is no folder, and no CSV file with the columns image and mask')
-    files = _files(root)
+    left = Tally()
+    files = _files(root, left)
     roles = _by_option(root, files, images, masks) if images or masks else _by_name(root, files)
     layout = _paired(root, roles, skip_unpaired)
     if layout.splits.keys() == {None}:
         layout = _listed(layout)
+    layout.notes += [str(left)] * bool(left)
     return layout
 
 
@@ -88,15 +92,22 @@ class _File:
     key: str  # what an image and its mask share
 
 
-def _files(root: Path) -> list[Path]:
+def _files(root: Path, left: Tally) -> list[Path]:
     found = []
-    for folder, below, names in os.walk(root, followlinks=True):
-        below[:] = sorted(n for n in below if not n.startswith(('.', '__')) and n != 'mmseg_volo_cache')
-        found += [Path(folder, n) for n in sorted(names) if Path(n).suffix.lower() in SUFFIXES and n[0] != '.']
+    for _, _, files in folders(root, left, _is_no_data):
+        for file in files:
+            if file.suffix.lower() in SUFFIXES and not file.name.startswith('.'):
+                found.append(file)
+            elif file.suffix.lower() in TO_CONVERT + VIDEOS or file.name.startswith('.'):
+                left.add(file)
     if not found:
         here = sorted(p.name for p in root.iterdir())[:SHOWN]
         raise UsageError(f'--data {root}: no picture ({", ".join(SUFFIXES)}) below it; it holds {here or "nothing"}')
-    return found
+    return sorted(found)
+
+
+def _is_no_data(folder: Path, real: str) -> bool:
+    return folder.name.startswith('__') or folder.name == 'mmseg_volo_cache'
 
 
 def _words(name: str) -> tuple[str | None, str | None] | None:
@@ -138,7 +149,7 @@ def _by_file_name(rows: Sequence[tuple[Path, str | None, str]]) -> list[_File]:
     if any(f.role == 'mask' for f in found):
         return found
     suffixes = {path.suffix.lower() for path, _, _ in rows}
-    photos = suffixes & {'.jpg', '.jpeg', '.tif', '.tiff', '.bmp'}
+    photos = suffixes & {*PHOTOS}
     if photos and suffixes - photos and len({k for _, _, k in rows}) < len(rows):
         return [_File(p, 'image' if p.suffix.lower() in photos else 'mask', s, k) for p, s, k in rows]
     raise UsageError(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -17,17 +18,17 @@ from torch import nn
 
 from mmseg_volo.apis import Prediction, predict
 from mmseg_volo.errors import UsageError, sentence
-from mmseg_volo.files import write_whole
 from mmseg_volo.folders.bands import as_picture
 from mmseg_volo.images import as_rgb
-from mmseg_volo.inference.areas import count, table
+from mmseg_volo.inference.areas import count
 from mmseg_volo.inference.geotiff import predict_geotiff
 from mmseg_volo.inference.images import write_image
-from mmseg_volo.inference.inputs import TIFFS, Item, find_inputs
+from mmseg_volo.inference.inputs import Item, find_inputs
 from mmseg_volo.inference.options import Options
 from mmseg_volo.inference.polygons import need_rasterio
 from mmseg_volo.inference.record import NAME, Record, fingerprint
 from mmseg_volo.inference.threads import Behind, ahead
+from mmseg_volo.kinds import TIFFS, Tally
 from mmseg_volo.processor import settings
 from mmseg_volo.progress import Bar
 from mmseg_volo.raster_reader import loses_georeference, open_georeferenced
@@ -35,7 +36,8 @@ from mmseg_volo.segmentors.given import segmentor
 
 FILES = ('rasterio', 'av', 'cv2', 'PIL')  # packages whose errors, whatever their type, come of the file
 STOPS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # the next file would not fare better
-TOLD = 5  # sentences about what is odd
+PAUSE = 0.5  # seconds between two looks at what other processes have done
+NOTES = 5  # sentences about what is odd
 SHOWN = 20  # failures in the message; all are in the record
 
 
@@ -46,6 +48,8 @@ def predict_files(
 
     A file that cannot be read, predicted or written is reported and left out; the others are done all the same. What an
     earlier call with the same model and options wrote completely is left as it is, while the input does not change.
+    Several processes may fill one folder with the same model and options: they share the files that are given to more
+    than one of them.
 
     Args:
         model: from `mmseg_volo.load`.
@@ -63,14 +67,36 @@ def predict_files(
         Exception: the device is lost, so that no other file could be predicted.
     """
     model, options, out = segmentor(model), options or Options(), Path(out).expanduser()
-    items = find_inputs(inputs, out)
+    left = Tally('left alone')
+    items = find_inputs(inputs, out, left, arrays=_sees_bands(model))
     if 'polygons' in options.outputs:
         need_rasterio('polygons')
     if importlib.util.find_spec('rasterio') is None:
         tiffs = (item.path for item in items if item.path.suffix.lower() in TIFFS)
         if lost := next((path for path in tiffs if loses_georeference(path)), None):
             raise UsageError(f'{lost} is a GeoTIFF: keeping its georeference needs rasterio, pip install rasterio')
-    return _Run(model, items, out, options, overwrite).go()
+    run = _Run(model, items, out, options, overwrite)
+    try:
+        _say_kinds(items, left)
+        return run.go()
+    finally:
+        run.record.close()
+
+
+def _say_kinds(items: Sequence[Item], left: Tally) -> None:
+    """Which kinds of files are done and which are not, where there are several."""
+    taken = Tally('taken')
+    for item in items:
+        taken.add(item.path)
+    if left or len(taken) > 1:
+        print(taken)
+    if left:
+        print(left)
+
+
+def _sees_bands(model: nn.Module) -> bool:
+    """Whether it is for other images than RGB."""
+    return model.cfg.test_pipeline[0]['type'] == 'LoadBands'
 
 
 class _Run:
@@ -79,23 +105,28 @@ class _Run:
         depends_on = dict(model=fingerprint(model), **settings(model), **asdict(options))
         del depends_on['outputs']  # each file knows which it has
         try:
-            self.record = Record(out, depends_on, items if overwrite else None)
+            self.record = Record(out, depends_on, items, overwrite)
         except OSError as error:
             raise UsageError(f'{out} cannot be written to ({error.strerror}): give another folder to --out') from error
-        self.failed: list[str] = []
-        self.told: dict[str, None] = {}
-        self.bands = model.cfg.test_pipeline[0]['type'] == 'LoadBands'  # of other images than RGB
+        self.failed: dict[Item, str] = {}
+        self.begun: set[Item] = set()  # in this process
+        self.noted: dict[str, None] = {}
+        self.bands = _sees_bands(model)
 
     def go(self) -> list[Path]:
         wanted = self.options.outputs
         todo = [item for item in self.items if not self.record.is_done(item, wanted)]
+        for item in self.items:
+            if item not in todo:
+                self._fail_partly(item, self.record.entries[str(item.name)])
         if len(todo) < len(self.items):
             print(f'{len(self.items) - len(todo)} of {len(self.items)} are done already; --overwrite does them anew')
         try:
             try:
                 self._predict_all(todo)
             finally:
-                self._write_areas()
+                if 'areas' in wanted:
+                    self.record.write_areas(self.model.dataset_meta['classes'])
         except OSError as error:
             done = sum(self.record.is_done(item, wanted) for item in self.items)
             raise UsageError(
@@ -107,7 +138,8 @@ class _Run:
         if self.failed:
             more = f'; {len(self.failed) - SHOWN} more, see {self.out / NAME}' if len(self.failed) > SHOWN else ''
             raise UsageError(
-                f'{len(self.failed)} of {len(self.items)} files left out: {"; ".join(self.failed[:SHOWN])}{more}'
+                f'{len(self.failed)} of {len(self.items)} files left out: '
+                f'{"; ".join([*self.failed.values()][:SHOWN])}{more}'
             )
         files = (self.record.entries[str(item.name)]['outputs'] for item in done)
         return [self.out / name for kinds in files for kind in wanted for name in kinds[kind]]
@@ -115,16 +147,54 @@ class _Run:
     def _predict_all(self, todo: Sequence[Item]) -> None:
         with (
             Behind() as behind,
-            closing(ahead(self._read(todo))) as sources,
+            closing(self._sources(todo)) as sources,
             Bar(sources, 'predicting', len(todo), 'file', delay=0, disable=not todo) as bar,
         ):
             for item, source in bar:
                 self._predict(item, source, behind)
 
-    def _write_areas(self) -> None:
-        if 'areas' in self.options.outputs:
-            entries = sorted((e for e in self.record.entries.values() if 'pixels' in e), key=lambda e: e['file'])
-            write_whole(self.out / 'areas.csv', table(entries, self.model.dataset_meta['classes']))
+    def _sources(self, todo: Sequence[Item]) -> Iterator[tuple[Item, Any]]:
+        """What `_read` gives of each file that no other process does, and of those that one has not done in the end."""
+        said = False
+        while todo:
+            with closing(ahead(self._read(self._claimed(todo)))) as sources:
+                yield from sources
+            self.record.refresh()
+            self.failed |= {item: why for item in todo if (why := self.record.failure(item))}
+            wanted, settled = self.options.outputs, self.begun | self.failed.keys()
+            todo = [item for item in todo if item not in settled and not self.record.is_done(item, wanted)]
+            if todo:
+                if not said:
+                    print(f'waiting for other processes, which are at {len(todo)} of the files')
+                said = True
+                time.sleep(PAUSE)
+
+    def _claimed(self, items: Sequence[Item]) -> Iterator[Item]:
+        for item in self.record.claim(items, self.options.outputs):
+            self.begun.add(item)
+            yield item
+
+    def _read(self, items: Iterator[Item]) -> Iterator[tuple[Item, Any]]:
+        """Each with its pixels (of other than RGB to look at only), an open raster, none of a video, or its error."""
+        options = self.options
+        for item in items:
+            source = None
+            try:
+                if not item.is_video:
+                    source = open_georeferenced(item.path)
+                    if source is None and self.bands:
+                        source = as_picture(item.path)
+                    elif source is None:
+                        source = as_rgb(item.path, options.bands, options.value_range, self._note)
+            except Exception as error:  # of any type: it is told of this file
+                source = error
+            yield item, source
+
+    def _note(self, text: str) -> None:
+        """Says what is odd, once, and of many the first."""
+        if text not in self.noted and len(self.noted) < NOTES:
+            print(text if len(self.noted) < NOTES - 1 else f'{text}; more of this kind is not said')
+        self.noted[text] = None
 
     def _predict(self, item: Item, source: Any, behind: Behind) -> None:
         if isinstance(source, Exception):
@@ -133,7 +203,7 @@ class _Run:
             self._keep(item, lambda: self._video(item))
         elif not isinstance(source, np.ndarray):
             with source:
-                self._keep(item, lambda: predict_geotiff(self.model, item, source, self.out, self.options, self._tell))
+                self._keep(item, lambda: predict_geotiff(self.model, item, source, self.out, self.options, self._note))
         else:
             try:
                 found = self._found(item, source)
@@ -145,37 +215,8 @@ class _Run:
     def _found(self, item: Item, image: np.ndarray) -> Prediction:
         options = self.options
         pixels, own = (item.path, options) if self.bands else (image, Options())
-        return predict(
-            self.model,
-            pixels,
-            options.maps,
-            bands=own.bands,
-            value_range=own.value_range,
-            windows=options.windows,
-            tell=self._tell,
-        )
-
-    def _read(self, items: Sequence[Item]) -> Iterator[tuple[Item, Any]]:
-        """Each with its pixels (of other than RGB to look at only), an open raster, none of a video, or its error."""
-        options = self.options
-        for item in items:
-            source = None
-            try:
-                if not item.is_video:
-                    source = open_georeferenced(item.path)
-                    if source is None and self.bands:
-                        source = as_picture(item.path)
-                    elif source is None:
-                        source = as_rgb(item.path, options.bands, options.value_range, self._tell)
-            except Exception as error:  # of any type: it is told of this file
-                source = error
-            yield item, source
-
-    def _tell(self, text: str) -> None:
-        """Says what is odd, once, and of many the first."""
-        if text not in self.told and len(self.told) < TOLD:
-            print(text if len(self.told) < TOLD - 1 else f'{text}; more of this kind is not said')
-        self.told[text] = None
+        values = dict(bands=own.bands, value_range=own.value_range)
+        return predict(self.model, pixels, options.maps, **values, windows=options.windows, tell=self._note)
 
     def _video(self, item: Item) -> tuple[dict[str, list[str]], dict[str, Any]]:
         from mmseg_volo.inference.video import predict_video  # needs PyAV
@@ -185,10 +226,7 @@ class _Run:
     def _write(self, item: Item, image: np.ndarray, found: Prediction) -> tuple[dict[str, list[str]], dict[str, Any]]:
         kinds = [kind for kind in self.options.outputs if kind != 'areas']
         files, left_out = write_image(self.out, item.stem, image, found, self.options, kinds)
-        kept = dict(pixels=count(found.mask, len(found.classes)).tolist())
-        if left_out:
-            kept['error'] = f'{item.path}: {"; ".join(left_out)}'
-        return files, kept
+        return files, dict(pixels=count(found.mask, len(found.classes)).tolist(), left_out=left_out)
 
     def _keep(self, item: Item, results: Callable[[], tuple[dict[str, list[str]], dict[str, Any]]]) -> None:
         """Makes results and tells the record of them."""
@@ -199,11 +237,16 @@ class _Run:
                 raise
             self._fail(item, error)
         else:
-            if 'error' in kept:
-                self.failed.append(kept['error'])
-            for note in kept.get('notes', ()):
+            if note := kept.pop('note', None):
                 print(f'{item.path}: {note}')
             self.record.add(item, dict(outputs={'areas': [], **files}, **kept))
+            self._fail_partly(item, kept)
+
+    def _fail_partly(self, item: Item, entry: Mapping[str, Any]) -> None:
+        """What is missing of the results of a file."""
+        left_out = [why for kind, why in entry.get('left_out', {}).items() if kind in self.options.outputs]
+        if left_out:
+            self.failed[item] = f'{item.path}: {"; ".join(left_out)}'
 
     def _fail(self, item: Item, error: Exception) -> None:
         """Leaves a file out, whatever the error: the next one may do.
@@ -220,8 +263,8 @@ class _Run:
                 if not self._device_works():
                     raise error
                 kept['traceback'] = ''.join(traceback.format_exception(error))  # it may be a fault of ours
-        self.failed.append(text if str(item.path) in text else f'{item.path}: {text}')
-        self.record.add(item, dict(error=self.failed[-1], **kept))
+        self.failed[item] = text if str(item.path) in text else f'{item.path}: {text}'
+        self.record.add(item, dict(error=self.failed[item], **kept))
 
     def _device_works(self) -> bool:
         """A GPU that is lost fails at everything that follows."""

@@ -16,6 +16,7 @@ from mmseg_volo.apis import predict
 from mmseg_volo.draw import overlay
 from mmseg_volo.errors import UsageError
 from mmseg_volo.images import as_rgb
+from mmseg_volo.kinds import PICTURES
 
 SHOWN_SIDE = 1600  # pixels: larger pictures are shown smaller; areas and masks are of the whole image
 
@@ -73,7 +74,8 @@ def open_upload(path: str | Path, limits: Limits) -> np.ndarray:
     except Image.DecompressionBombError:
         raise UsageError(f'{path.name} has more than {limits.megapixels} million pixels: reduce it') from None
     except Exception as error:  # whatever a broken file makes Pillow raise
-        raise UsageError(f'{path.name} is not a readable picture: take a PNG, JPEG, TIFF, WebP or BMP file') from error
+        kinds = f'{", ".join([*PICTURES][:-1])} or {[*PICTURES][-1]}'
+        raise UsageError(f'{path.name} is not a readable picture: take a {kinds} file') from error
     if width * height > limits.megapixels * 10**6:
         raise UsageError(
             f'{path.name} has {width}x{height} pixels, at most {limits.megapixels} million are taken: reduce it, '
