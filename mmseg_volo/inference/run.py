@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import importlib.util
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -86,6 +86,9 @@ class _Run:
     def go(self) -> list[Path]:
         wanted = self.options.outputs
         todo = [item for item in self.items if not self.record.is_done(item, wanted)]
+        for item in self.items:
+            if item not in todo:
+                self._tell(item, self.record.entries[str(item.name)])
         if len(todo) < len(self.items):
             print(f'{len(self.items) - len(todo)} of {len(self.items)} are done already; --overwrite does them anew')
         try:
@@ -147,10 +150,7 @@ class _Run:
     def _write(self, item: Item, image: np.ndarray, found: Prediction) -> tuple[dict[str, list[str]], dict[str, Any]]:
         kinds = [kind for kind in self.options.outputs if kind != 'areas']
         files, left_out = write_image(self.out, item.stem, image, found, self.options, kinds)
-        kept = dict(pixels=count(found.mask, len(found.classes)).tolist())
-        if left_out:
-            kept['error'] = f'{item.path}: {"; ".join(left_out)}'
-        return files, kept
+        return files, dict(pixels=count(found.mask, len(found.classes)).tolist(), left_out=left_out)
 
     def _keep(self, item: Item, results: Callable[[], tuple[dict[str, list[str]], dict[str, Any]]]) -> None:
         """Makes results and tells the record of them."""
@@ -161,11 +161,16 @@ class _Run:
                 raise
             self._fail(item, error)
         else:
-            if 'error' in kept:
-                self.failed.append(kept['error'])
-            for note in kept.get('notes', ()):
+            if note := kept.pop('note', None):
                 print(f'{item.path}: {note}')
             self.record.add(item, dict(outputs={'areas': [], **files}, **kept))
+            self._tell(item, kept)
+
+    def _tell(self, item: Item, entry: Mapping[str, Any]) -> None:
+        """What is missing of the results of a file."""
+        left_out = [why for kind, why in entry.get('left_out', {}).items() if kind in self.options.outputs]
+        if left_out:
+            self.failed.append(f'{item.path}: {"; ".join(left_out)}')
 
     def _fail(self, item: Item, error: Exception) -> None:
         """Leaves a file out, whatever the error: the next one may do.
