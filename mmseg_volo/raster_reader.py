@@ -195,7 +195,7 @@ class RasterPixels:
         self.raster, self.value_range, self.normal = raster, value_range, None
         self.name, self.tell = str(name or raster.name), tell
         self.device = torch.device(device)
-        self.is_cuda = self.device.type == 'cuda'
+        self.is_cuda, self._checked = self.device.type == 'cuda', False
         channels, dtype = 3, raster.dtypes[0]
         palette = bands is None and colours_of(raster) is not None
         if loading is not None and loading['type'] == 'LoadBands':
@@ -260,7 +260,8 @@ class RasterPixels:
             UsageError: see `check_range`.
         """
         dtype = np.dtype(self.raster.dtypes[0])
-        if self.normal is not None or self.value_range is not None or dtype == np.uint8 or self.bands is None:
+        known, self._checked = self._checked, True
+        if known or self.normal is not None or self.value_range is not None or dtype == np.uint8 or self.bands is None:
             return
         if dtype.kind not in 'uif':
             check_range(dtype, 0, 0, self.name)

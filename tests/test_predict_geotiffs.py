@@ -89,7 +89,8 @@ def test_the_same_as_the_whole_in_memory(layout: str, model: torch.nn.Module, tm
                 assert names == tuple(scenes.CLASSES)
     rows = [*csv.DictReader((tmp_path / 'out/areas.csv').open())]
     assert [int(r['pixels']) for r in rows] == np.bincount(whole.mask.ravel(), minlength=10).tolist()
-    assert all(float(r['square_metres']) == 4 * int(r['pixels']) for r in rows)
+    # at the central meridian of UTM a metre of the map is 1 / 0.9996 metres
+    assert all(float(r['square_metres']) == pytest.approx(4 / 0.9996**2 * int(r['pixels']), 1e-6) for r in rows)
     assert not [*tmp_path.rglob('.*')]
 
 
@@ -122,9 +123,9 @@ def test_polygons_lie_where_the_mask_does(where: str, model: torch.nn.Module, tm
     drawn = rasterize([(g, p['index']) for g, p in shapes], mask.shape, 255, transform=transform, dtype='uint8')
     assert np.array_equal(drawn, mask)
     assert sum(p['pixels'] for _, p in shapes) == mask.size
-    assert ('square_metres' in shapes[0][1]) == (where == 'utm')
+    assert ('square_metres' in shapes[0][1]) == (where in ('utm', 'lonlat'))
     if where == 'utm':
-        assert sum(p['square_metres'] for _, p in shapes) == pytest.approx(4 * mask.size)
+        assert sum(p['square_metres'] for _, p in shapes) == pytest.approx(4 / 0.9996**2 * mask.size, 1e-6)
 
 
 def test_nodata_stays_nodata(model: torch.nn.Module, tmp_path: Path) -> None:

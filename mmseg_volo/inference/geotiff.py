@@ -14,11 +14,12 @@ from mmseg_volo.apis import Prediction
 from mmseg_volo.draw import colour
 from mmseg_volo.errors import UsageError
 from mmseg_volo.files import scratch
-from mmseg_volo.inference.areas import count
+from mmseg_volo.inference.areas import PixelAreas, count
+from mmseg_volo.inference.ground import Ground
 from mmseg_volo.inference.images import write_image
 from mmseg_volo.inference.inputs import Item
 from mmseg_volo.inference.options import MAPS, Options
-from mmseg_volo.inference.polygons import Ground, geojson
+from mmseg_volo.inference.polygons import geojson
 from mmseg_volo.inference.rasters import CACHE, RasterFile
 from mmseg_volo.inference.segment import device_of, loading_of, mask_type, segment
 from mmseg_volo.progress import Bar
@@ -41,7 +42,8 @@ def predict_geotiff(
         tell: takes a sentence about what is odd and taken all the same.
 
     Returns:
-        The files' paths below OUT by kind, and what is to be kept of it: `pixels` of each class and `square_metres`.
+        The files' paths below OUT by kind, and what is to be kept of it: `pixels` and `square_metres` of each
+        class, in `left_out` what is missing of a kind, and a `note` for the user.
 
     Raises:
         UsageError, OSError: it cannot be read, predicted or written.
@@ -54,7 +56,7 @@ def predict_geotiff(
             values = options.bands, options.value_range
             pixels = RasterPixels(raster, loading_of(model), *values, device_of(model), item.path, tell)
             pixels.check()
-            writer = _Writer(model, item, pixels, out, options)
+            writer = _Writer(model, item, pixels, out, options, ground)
             with (
                 writer,
                 Bar(None, f'predicting {item.path.name}', raster.height, 'row', leave=False) as bar,
@@ -62,16 +64,13 @@ def predict_geotiff(
                 for rows, found in segment(model, pixels, options.maps, options.windows, tell):
                     writer.add(rows, {name: values.cpu().numpy() for name, values in found.items()})
                     bar.update(rows.stop - rows.start)
-                writer.finish(ground)
+                writer.finish()
     except Exception as error:
         if type(error).__module__.partition('.')[0] != 'rasterio':  # GDAL's own errors are no RasterioError
             raise
         forget_error(raster)
         raise UsageError(f'{item.path} cannot be read or written: {error.__cause__ or error}') from error
-    kept = dict(pixels=writer.counts.tolist())
-    if ground.square_metres is not None:
-        kept['square_metres'] = ground.square_metres
-    return writer.files, kept
+    return writer.files, writer.kept()
 
 
 def _has_transform(raster: Any) -> bool:
@@ -83,13 +82,16 @@ def _has_transform(raster: Any) -> bool:
 class _Writer:
     """The files of one raster."""
 
-    def __init__(self, model: nn.Module, item: Item, pixels: RasterPixels, out: Path, options: Options):
-        self.item, self.pixels, self.out, self.options = item, pixels, out, options
+    def __init__(self, model: nn.Module, item: Item, pixels: RasterPixels, out: Path, options: Options, ground: Ground):
+        self.item, self.pixels, self.out, self.options, self.ground = item, pixels, out, options, ground
         self.raster = raster = pixels.raster
         self.classes, self.palette = (model.dataset_meta[name] for name in ('classes', 'palette'))
         channels = getattr(model, 'out_channels', len(self.classes))
         self.names = self.classes if channels == len(self.classes) else self.classes[-1:]
         self.counts = np.zeros(len(self.classes), np.int64)
+        self.areas = PixelAreas(ground, raster.height, raster.width) if ground.ellipsoid else None
+        self.square_metres = np.zeros(len(self.classes))
+        self.left_out: dict[str, str] = {}
         self.files: dict[str, list[str]] = {}
         self.masked = pixels.masked
         self.dtype, self.nodata = mask_type(len(self.classes), self.masked)
@@ -136,6 +138,8 @@ class _Writer:
             valid = self.pixels.valid(window)[None]
             mask[~valid] = self.nodata
         self.counts += count(mask, len(self.classes))
+        if self.areas:
+            self.square_metres += self.areas.sums(mask[0], rows.start, len(self.classes))
         for kind, file in self._open.items():
             if kind == 'masks':
                 file.write(mask)
@@ -154,7 +158,7 @@ class _Writer:
                 self.small[(y - top) // self.step] = mask[0, i, left :: self.step]
                 self.small_image[:, (y - top) // self.step] = row[:, 0, left :: self.step]
 
-    def finish(self, ground: Ground) -> None:
+    def finish(self) -> None:
         """What is made of the whole mask."""
         import rasterio
 
@@ -162,21 +166,33 @@ class _Writer:
             image = np.ascontiguousarray(self.small_image.transpose(1, 2, 0))
             small = Prediction(self.small, self.classes, self.palette)
             files, left_out = write_image(self.out, self.item.stem, image, small, self.options, ['overlays'])
-            if left_out:
-                raise UsageError('; '.join(left_out))
+            self.left_out |= left_out
             self.files |= files
         if 'polygons' in self.options.outputs:
             name = Path('polygons') / self.item.stem.parent / f'{self.item.stem.name}.geojson'
             place, nodata = self.out / name, self.nodata if self.masked else None
             place.parent.mkdir(parents=True, exist_ok=True)
-            temporary = scratch(place)
+            temporary, lost = scratch(place), []
             try:
                 with rasterio.open(self.shapes.finish()) as mask, temporary.open('wb') as file:
-                    file.writelines(geojson(rasterio.band(mask, 1), self.classes, ground, nodata))
+                    file.writelines(geojson(rasterio.band(mask, 1), self.classes, self.ground, nodata, lost))
                 temporary.replace(place)
             finally:
                 temporary.unlink(missing_ok=True)
             self.files['polygons'] = [str(name)]
+            if lost:
+                self.left_out['polygons'] = lost[0]
+
+    def kept(self) -> dict[str, Any]:
+        """What the record is to say."""
+        kept, note = dict(pixels=self.counts.tolist(), left_out=self.left_out), ''
+        if self.areas:
+            kept['square_metres'] = self.square_metres.tolist()
+            if self.areas.missing:
+                note = f'{self.areas.missing} pixels lie off the ground and count as 0 square metres'
+        else:
+            note = 'square metres are left out, as no transform and CRS say where on the ground its pixels lie'
+        return {**kept, 'note': note} if note and 'areas' in self.options.outputs else kept
 
 
 class _Passing(RasterFile):

@@ -12,8 +12,9 @@ from mmseg_volo.apis import Prediction
 from mmseg_volo.draw import colour, overlay, with_legend
 from mmseg_volo.errors import UsageError
 from mmseg_volo.files import encode, write_whole
+from mmseg_volo.inference.ground import Ground
 from mmseg_volo.inference.options import Options
-from mmseg_volo.inference.polygons import Ground, geojson
+from mmseg_volo.inference.polygons import geojson
 
 SUFFIXES = {
     'masks': '.png',
@@ -27,7 +28,7 @@ SUFFIXES = {
 
 def write_image(
     out: Path, stem: Path, image: np.ndarray, found: Prediction, options: Options, kinds: Collection[str]
-) -> tuple[dict[str, list[str]], list[str]]:
+) -> tuple[dict[str, list[str]], dict[str, str]]:
     """Writes `OUT/KIND/STEM.SUFFIX` for each kind of output, each wholly or not at all.
 
     A kind whose files cannot hold so many pixels is left out, the others are written.
@@ -37,12 +38,12 @@ def write_image(
         found: for it, with the maps that the kinds need.
 
     Returns:
-        The files' paths below OUT, by kind, and a sentence for each kind that was left out.
+        The files' paths below OUT, by kind, and of each kind that was left out a sentence that says why.
 
     Raises:
         OSError: one cannot be written.
     """
-    written, left_out = {}, []
+    written, left_out = {}, {}
     for kind in kinds:
         name = Path(kind) / stem.parent / f'{stem.name}{SUFFIXES[kind]}'
         place = out / name
@@ -50,7 +51,7 @@ def write_image(
         try:
             content = _content(kind, image, found, options)
         except UsageError as error:
-            left_out.append(f'{place} is left out: {error}')
+            left_out[kind] = f'{place} is left out: {error}'
         else:
             write_whole(place, content)
             written[kind] = [str(name)]

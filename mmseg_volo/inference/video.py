@@ -40,8 +40,8 @@ def predict_video(
     H.264 in .mp4. Frames are turned as the file says. Sound is left out.
 
     Returns:
-        The files' paths below OUT by kind, and what is to be kept of it: `pixels` of each class, of all frames, and as
-        `error` which kinds were left out because such a file cannot hold them.
+        The files' paths below OUT by kind, and what is to be kept of it: `pixels` of each class, of all frames, and
+        in `left_out` why some kinds were left out, where such a file cannot hold them.
 
     Raises:
         UsageError, OSError: it cannot be read, predicted or written.
@@ -64,11 +64,9 @@ def predict_video(
         raise UsageError(f'{item.path} is not a readable video, or ends too early: {error.strerror}') from error
     if not writer.number:
         raise UsageError(f'{item.path} holds no frame')
-    kept = dict(pixels=writer.counts.tolist())
     left_out = {kind: video.problem for kind, video in writer.videos.items() if video.problem}
-    if left_out:
-        kept['error'] = f'{item.path}: {"; ".join(left_out.values())}'
-    return {kind: names for kind, names in writer.files.items() if kind not in left_out}, kept
+    files = {kind: names for kind, names in writer.files.items() if kind not in left_out}
+    return files, dict(pixels=writer.counts.tolist(), left_out=left_out)
 
 
 def _frames(source: Any, stream: Any) -> Iterator[tuple[np.ndarray, int]]:
@@ -196,7 +194,7 @@ class _Writer:
         files = [kind for kind in self.files if kind not in self.videos and kind != 'areas']
         stem = self.item.stem / f'{self.number:06d}'
         if left_out := write_image(self.out, stem, image, found, self.options, files)[1]:
-            raise UsageError('; '.join(left_out))
+            raise UsageError('; '.join(left_out.values()))
 
     def _picture(self, kind: str, image: np.ndarray, found: Prediction) -> np.ndarray:
         if kind == 'masks':
