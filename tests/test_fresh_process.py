@@ -1,0 +1,91 @@
+"""Every public function as the first act of a process, from an empty folder: results depend on arguments alone."""
+
+from __future__ import annotations
+
+import ast
+import re
+from importlib import import_module
+from pathlib import Path
+
+import cv2
+import folder_data
+import fresh
+import pytest
+import small
+from conftest import ROOT
+from fresh_expressions import EXPRESSIONS, NOT_RUN
+
+from mmseg_volo.datasets import scenes
+from mmseg_volo_cli import main
+
+PACKAGE = ROOT / 'mmseg_volo'
+# modules whose functions are public; of packages what `__all__` names is, too
+MODULES = {path.stem for path in PACKAGE.glob('*.py')} - {'__init__', 'cli', 'parts', 'registry'}
+MODULES |= {'datasets.check', 'datasets.prepare', 'datasets.scenes', 'datasets.survey', 'evaluation.masks'}
+MODULES |= {'folders.bands', 'folders.dataset', 'folders.memory', 'folders.plan', 'folders.start', 'inference.inputs'}
+MODULES |= {'engine.loading'}
+BARE = ('load', 'datasets.check.files_of', 'cost.build_on_meta')  # before mmseg is imported, which takes each seconds
+
+
+@pytest.fixture(scope='module')
+def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Files that snippets are about, by the name that they have there."""
+    folder = tmp_path_factory.mktemp('given')
+    data = scenes.generate(folder / 'scenes', 2, 2, 64, 128)
+    shapes = folder_data.write(folder / 'shapes', 8, folder_data.as_colours)
+    image, label = (next(data.glob(f'{kind}/val/*/*.png')) for kind in ('leftImg8bit', 'gtFine'))
+    checkpoint, config = small.predictor(folder), folder / 'small.py'
+    plan = ['train', '--data', str(shapes), '--model', str(config), '--plan-only', '--work-dir', str(folder / 'plan')]
+    assert main(plan) == 0
+    (recipe,) = (folder / 'plan/recipe').glob('*.py')
+    bands = folder / 'bands.npy'
+    folder_data.five_channels(bands, cv2.imread(str(image)))
+    found = dict(CHECKPOINT=checkpoint, CONFIG=config, DATA=data, SHAPES=shapes, IMAGE=image, LABEL=label)
+    return found | dict(RECIPE=recipe, BANDS=bands, ROOT=ROOT)
+
+
+def snippet(name: str) -> str:
+    """Imports what a name of `EXPRESSIONS` stands for, alone, and evaluates its expression."""
+    module, _, function = name.rpartition('.')
+    return f'from mmseg_volo{"." * bool(module)}{module} import {function}\n{EXPRESSIONS[name]}\n'
+
+
+def test_every_public_function_is_here() -> None:
+    public = {name for name in import_module('mmseg_volo').__all__ if name not in ('backbones', 'necks')}
+    for path in PACKAGE.glob('*/__init__.py'):
+        package = path.parent.name
+        public |= {f'{package}.{name}' for name in getattr(import_module(f'mmseg_volo.{package}'), '__all__', ())}
+    for module in MODULES:
+        tree = ast.parse((PACKAGE / f'{module.replace(".", "/")}.py').read_text())
+        functions = (node.name for node in tree.body if isinstance(node, ast.FunctionDef))
+        public |= {f'{module}.{name}' for name in functions if not name.startswith('_')}
+    public -= {f'apis.{name}' for name in ('load', 'predict', 'predict_each')}  # `mmseg_volo.load`
+    known = EXPRESSIONS.keys() | NOT_RUN.keys()
+    missing = sorted(public - known)
+    assert not missing, 'add these to tests/fresh_expressions.py, each with an expression that calls it'
+    assert sorted(known - public) == [], 'there are no such public functions'
+
+
+def test_first_acts(given: dict[str, Path], tmp_path: Path) -> None:
+    snippets = {name: snippet(name) for name in EXPRESSIONS if name not in BARE}
+    assert not fresh.failures(snippets, tmp_path, fresh.MMSEG, **given)
+
+
+def test_first_acts_before_mmseg_is_imported(given: dict[str, Path], tmp_path: Path) -> None:
+    assert not fresh.failures({name: snippet(name) for name in BARE}, tmp_path, **given)
+
+
+REGISTRY = re.compile(r'\b(?:MODELS|DATASETS|TRANSFORMS|METRICS|HOOKS|TASK_UTILS)\.(?:build|get)\(|\bmodule_dict\b')
+ONLY_OURS = {  # ask for backbones, which `import mmseg_volo` registers
+    'folders/plan.py',
+    'weights_tool.py',
+    'zoo.py',
+}
+BY_RUNNER = {'engine/loop.py'}  # is there only once a SegRunner is, which has imported them
+
+
+def test_who_asks_a_registry_imports_what_registers() -> None:
+    asking = {p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob('*.py') if REGISTRY.search(p.read_text())}
+    assert {'records.py', 'apis.py', 'engine/runner.py'} < asking and asking > ONLY_OURS | BY_RUNNER
+    importing = {name for name in asking if 'import mmseg_volo.parts' in (PACKAGE / name).read_text()}
+    assert asking - importing == ONLY_OURS | BY_RUNNER
