@@ -190,7 +190,8 @@ class BandedEncoderDecoder(EncoderDecoder):
         steps = type(self).encode_decode, head.predict, head.predict_by_feat
         if steps == (EncoderDecoder.encode_decode, base.predict, base.predict_by_feat):
             return self.decode_head.forward(self.extract_feat(crops))
-        metas = [{**meta, 'img_shape': crops.shape[2:]} for _ in crops]  # a torch.Size: mmseg's heads enlarge to it
+        size = crops.shape[2:]  # a torch.Size: mmseg's heads enlarge to one of the two
+        metas = [{**meta, 'img_shape': size, 'pad_shape': size} for _ in crops]
         return self.encode_decode(crops, metas)
 
     def _device_for(self, image: LazyImage, geometry: Geometry) -> torch.device:
