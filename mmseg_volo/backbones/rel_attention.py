@@ -76,6 +76,7 @@ def ratio(old: int, new: int) -> float:
     far beyond the trained size the table ends before the map does, and for a smaller map it is cut rather than shrunk.
     """
     low, high, middle = 1.01, 1.5, 1.01
+    new = len([0] * new)  # for torch.compile a plain number: bisecting with a symbolic one makes hundreds of guards
     while high - low > 1e-6:
         middle = (low + high) / 2
         if (1 - middle**old) / (1 - middle) > new:
@@ -131,7 +132,7 @@ class RelPosBias(nn.Module):
             return F.interpolate(table[None], size=size, mode='bilinear', align_corners=False)[0]
         # autocast would round the table, and meta knows none
         with torch.autocast('cpu' if table.is_meta else table.device.type, enabled=False):
-            rows, columns = (geometric_weights(self.side // 2, int(n) - 1, table) for n in (height, width))
+            rows, columns = (geometric_weights(self.side // 2, n - 1, table) for n in (height, width))
             return (rows @ table.to(rows.dtype) @ columns.T).to(table.dtype)
 
 

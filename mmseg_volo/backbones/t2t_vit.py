@@ -159,8 +159,8 @@ class T2TViT(Backbone):
     network's final norm. The class token stays in the sequence and is left out of the maps. Stochastic depth acts on
     the blocks only, as in the official code. The soft splits have no weights: `frozen_stages=0` freezes nothing.
 
-    Deviation: the grid of the fixed position table is resized (bicubic) to the input in every forward; at the trained
-    size the features are the official ones.
+    Deviation: the grid of the fixed position table is resized to the input in every forward, by the rule by which the
+    official code resizes it once, when it loads weights of another size (bicubic, not made anew).
 
     Weights: the official files, or mmpretrain's (with `prefix='backbone.'`). For another `in_channels` the weights of
     the first norm are averaged (one channel) or repeated, those of the first projection adapted like a convolution.

@@ -99,8 +99,8 @@ class VOLO(Backbone):
     """VOLO D1 to D5 as a backbone of four maps, at strides 8, 16, 16, 16.
 
     Stochastic depth acts on the transformer stages only, its rate growing with the block's index in the whole network,
-    as in sail-sg/volo and timm. Deviation: the position grid is resized (bicubic) to the input in every forward, where
-    they keep the trained size; at the trained size the features are theirs.
+    as in sail-sg/volo and timm. Deviation: the position grid is resized to the input in every forward, by the rule by
+    which sail-sg/volo resizes it once, when it loads weights of another size (bicubic; timm does not resize it).
 
     Args:
         arch: 'd1' to 'd5', or a dict with the fields of `Arch`.

@@ -188,7 +188,8 @@ class BandedEncoderDecoder(EncoderDecoder):
             if self.predicts_as_it_computes:
                 compiled = getattr(self, '_compiled_call_impl', None)  # set by `compile`, and by `given.segmentor`
                 return self._forward(crops) if compiled is None else self(crops)
-            metas = [{**meta, 'img_shape': crops.shape[2:]} for _ in crops]  # a torch.Size: mmseg's heads enlarge to it
+            size = crops.shape[2:]  # a torch.Size: mmseg's heads enlarge to one of the two
+            metas = [{**meta, 'img_shape': size, 'pad_shape': size} for _ in crops]
             return self.encode_decode(crops, metas)
 
     def _device_for(self, image: LazyImage, geometry: Geometry, options: PredictionOptions) -> torch.device:
