@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from mmseg_volo.errors import UsageError
 from mmseg_volo.pictures import decode_image, read_image
 from mmseg_volo.value_ranges import LOGGER, Tell, to_rgb
 
-Source = str | Path | bytes | Image.Image | np.ndarray | Tensor
+Source = str | os.PathLike | bytes | Image.Image | np.ndarray | Tensor
 LONGEST = 1024  # characters: a text beyond that is no path
 
 
@@ -47,7 +48,7 @@ def as_rgb(
         FileNotFoundError: there is no such file.
         UsageError: it is none of these, or its values are not of the stated range.
     """
-    if isinstance(image, (str, Path)):
+    if isinstance(image, (str, os.PathLike)):
         return read_image(path_of(image), bands, value_range, tell)
     if isinstance(image, (bytes, bytearray, memoryview)):
         return decode_image(bytes(image), 'the image given as bytes', bands, value_range, tell)
@@ -55,14 +56,14 @@ def as_rgb(
     return to_rgb(pixels, name, bands, value_range, tell)
 
 
-def path_of(given: str | Path) -> Path:
+def path_of(given: str | os.PathLike) -> Path:
     """The file that an application names.
 
     Raises:
         FileNotFoundError: there is none.
         UsageError: it is no path.
     """
-    text = str(given)
+    text = os.fspath(given)
     if text.startswith('data:'):
         raise UsageError(f'a data URL of {len(text)} characters was given: give the bytes, base64.b64decode(...)')
     if '://' in text[:10]:

@@ -103,14 +103,26 @@ def decode_pixels(content: bytes, name: str | Path) -> np.ndarray:
     if content and not broken_png(content):
         if other := _other(content):
             raise UsageError(f'{name} is {other}')
-        if not content.startswith(b'GIF8'):  # OpenCV gives these another background
-            deep = 0 if b'ftypavi' in content[:16] else cv2.IMREAD_ANYDEPTH  # of AVIF 10 bits have no range
-            image = _decode(content, cv2.IMREAD_COLOR | deep)
+        if not _is_pillows(content):
+            image = _decode(content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
             image = None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)
         image = _by_pillow(io.BytesIO(content)) if image is None else image
     if image is None:
         raise UsageError(f'{name} ({len(content)} bytes) is not a readable picture: repair or remove it')
     return image
+
+
+def _is_pillows(content: bytes) -> bool:
+    """What OpenCV reads otherwise than Pillow: GIF (background), AVIF (EXIF, 10 bits) and JPEG of CMYK (rounding)."""
+    if content.startswith(b'GIF8') or b'ftypavi' in content[:16]:
+        return True
+    place = 2 if content.startswith(b'\xff\xd8') else len(content)
+    while place + 10 < len(content) and content[place] == 0xFF:
+        marker = content[place + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # the frame's head
+            return content[place + 9] == 4
+        place += 2 + int.from_bytes(content[place + 2 : place + 4], 'big')
+    return False
 
 
 def _other(content: bytes) -> str | None:

@@ -222,7 +222,11 @@ def _is(row: Weights, text: str) -> bool:
 
 
 def size(family: str, arch: str) -> tuple[int, float]:
-    """Parameters of a backbone without `out_norm` and classifier, and GMACs for one image of 224x224."""
+    """Parameters of a backbone without `out_norm` and classifier, and GMACs for one image of 224x224.
+
+    Counted are the products of convolutions, linear layers and attention, those of T2T-ViT's class token too; no norms,
+    activations and softmax, nothing of VOLO's class attention and of classifiers, which are not part of a backbone.
+    """
     with torch.device('meta'):
         model = MODELS.build(dict(type=family, arch=arch, out_norm=False)).eval()
         with FlopCounterMode(display=False) as counter:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,6 +97,14 @@ def test_commands_help_and_do_nothing(
         said = capsys.readouterr()
         assert end.value.code == status and f'usage: {named if status == 0 else "mmseg-volo"}' in said.out + said.err
     assert not [*tmp_path.iterdir()]
+
+
+def test_help_needs_no_torch() -> None:
+    program = (
+        "import sys, mmseg_volo_cli\ntry:\n    mmseg_volo_cli.main(['train', '--help'])\nexcept SystemExit:\n    pass\n"
+    )
+    program += "assert not {'torch', 'mmengine', 'numpy'} & sys.modules.keys()"
+    subprocess.run([sys.executable, '-c', program], check=True, cwd=ROOT, capture_output=True)
 
 
 def test_all_commands_are_here() -> None:

@@ -16,8 +16,8 @@ import cv2
 import folder_data
 import fresh
 import pytest
-import small
 from conftest import ROOT
+from test_mmseg_doors import save
 
 from mmseg_volo.config import load_config
 from mmseg_volo.datasets import scenes
@@ -44,6 +44,8 @@ STAND_INS = {  # what is the user's in the pages: a small file in its place
     'CONFIG': 'volo_demo',
     'CHECKPOINT': 'work_dirs/volo_d4_cityscapes/iter_80000.pth',
 }
+
+SMALL = ("'volo_d4_cityscapes'", "'volo_demo'")  # in Python: what that checkpoint is of, here
 
 
 def blocks(language: str) -> Iterator[tuple[str, str]]:
@@ -85,13 +87,13 @@ COMMANDS = [*shell_lines(), *sorted(INLINE)]
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a checkpoint and images under the names that the pages use."""
     folder = tmp_path_factory.mktemp('markdown')
-    checkpoint = small.predictor(folder)
-    for name in ('volo_d4_cityscapes', 'X'):
-        (folder / 'work_dirs' / name).mkdir(parents=True)
-        shutil.copy(checkpoint, folder / 'work_dirs' / name / 'iter_80000.pth')
     (folder / 'photos').mkdir()
     for name in ('street.jpg', 'photos/a.jpg'):
         cv2.imwrite(str(folder / name), scenes.scene(0, 64, 96)[0][..., ::-1])
+    checkpoint, _ = save(load_config('volo_demo'), folder, folder / 'street.jpg')
+    for name in ('volo_d4_cityscapes', 'X'):
+        (folder / 'work_dirs' / name).mkdir(parents=True)
+        shutil.copy(checkpoint, folder / 'work_dirs' / name / 'iter_80000.pth')
     folder_data.write(folder / 'FOLDER', 6)
     return folder
 
@@ -105,9 +107,19 @@ def test_every_block_has_a_rule() -> None:
     assert len(PAGES) > 6 and [*blocks('python')] and len(INLINE) > 30
 
 
+def test_flags_exist() -> None:
+    """Every `--flag` that a page names is one of ours, of a command or of a script."""
+    files = [ROOT / 'mmseg_volo_cli.py', *(ROOT / 'mmseg_volo').rglob('*.py'), *(ROOT / 'benchmarks').glob('*.py')]
+    known = set(re.findall(r"'(--[a-z][\w-]+)'", ''.join(path.read_text() for path in files)))
+    known |= {f'--no-{flag[2:]}' for flag in known} | {'--nproc_per_node'}
+    for page, text in PAGES.items():
+        assert not set(re.findall(r'(?<![\w-])--[a-z][\w-]+', text)) - known, page
+
+
 def test_python_blocks_run(place: Path) -> None:
     """Each as the first act of a process."""
-    snippets = {where: f'import os\nos.chdir(PLACE)\n{block}' for where, block in blocks('python')}
+    there = 'import os\nos.chdir(PLACE)\n'
+    snippets = {where: there + block.replace(*SMALL) for where, block in blocks('python')}
     assert not fresh.failures(snippets, place, PLACE=place)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,7 @@ def array_of(image: Any) -> tuple[np.ndarray, np.ndarray | None]:
     """As `read_bands`, of whatever an application calls an image: a tensor (C, H, W) has its channels first."""
     if isinstance(image, (bytes, bytearray, memoryview)):
         return read_bands(bytes(image))
-    if isinstance(image, (str, Path)):
+    if isinstance(image, (str, os.PathLike)):
         return read_bands(path_of(image))
     if isinstance(image, Tensor):
         pixels = image.detach().cpu()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,7 @@ def opened(
     own_values = loading['type'] == 'LoadBands'
     if own_values and value_range is not None:
         raise UsageError('the network takes the values of files as they are: leave the value range out')
-    if isinstance(image, (str, Path)):
+    if isinstance(image, (str, os.PathLike)):
         image = path_of(image)
         with image.open('rb') as file:
             is_raster = driver_of(file.read(12)) is not None
