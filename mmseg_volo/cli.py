@@ -15,7 +15,7 @@ import mmseg_volo.parts  # noqa: F401
 from mmseg_volo import weights_tool
 from mmseg_volo.apis import CHECKPOINT_SUFFIXES, load
 from mmseg_volo.config import load_config
-from mmseg_volo.datasets.check import check_config, check_data, keep
+from mmseg_volo.datasets.check import check_config, check_data, keep, keep_apart
 from mmseg_volo.engine.batch import set_batch
 from mmseg_volo.engine.fsdp import set_fsdp
 from mmseg_volo.engine.optim import set_precision
@@ -95,6 +95,9 @@ def test(args: argparse.Namespace) -> None:
 
 
 def _test(args: argparse.Namespace, cfg: Config) -> None:
+    for option, folder in (('--out', args.out), ('--show-dir', args.show_dir)):
+        if folder:
+            keep_apart(cfg.test_dataloader.dataset, folder, option)
     prepare(cfg, args, ['test_dataloader'])
     cfg.load_from = args.checkpoint
     cfg.fsdp = False  # each process has the whole model: nothing else of a training is there

@@ -16,8 +16,9 @@ from conftest import ROOT
 from mmengine.logging import MessageHub
 from small import train, write_config
 
-from mmseg_volo.datasets import scenes
+from mmseg_volo.datasets import cache, scenes
 from mmseg_volo.demo import demo
+from mmseg_volo.engine import work_dir
 from mmseg_volo.engine.work_dir import emptied, in_use_by_test, in_use_by_training, own_session
 from mmseg_volo.errors import UsageError
 from mmseg_volo.locks import Lock, in_words, others_in, take_one_of, told
@@ -52,6 +53,12 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / 'work'
 
 
+@pytest.fixture(autouse=True)
+def impatient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if 'kill' not in request.node.name:
+        monkeypatch.setattr(work_dir, 'PATIENCE', 0)
+
+
 def files_of(folder: Path) -> dict[str, tuple[int, int]]:
     """What is in a folder, with size and time."""
     return {
@@ -73,8 +80,8 @@ def test_a_killed_process_is_in_nobodys_way(tmp_path: Path) -> None:
             assert told(path)['pid'] == holder.pid and f'process {holder.pid} on ' in in_words(told(path))
             os.kill(holder.pid, signal.SIGKILL)  # its worker lives on
             holder.wait()
-            assert lock.take()
-            lock.release()
+            with in_use_by_training(path.parent):
+                pass
         finally:
             os.killpg(holder.pid, signal.SIGKILL)
     assert not path.exists()
@@ -169,6 +176,30 @@ def test_a_test_beside_a_training(trained: Path, data: Path, capsys: pytest.Capt
     changed = {name for name in before if after.get(name) != before[name]}
     assert changed == {'report.html'}  # not the config, in which this test has another seed
     assert not [name for name in after if 'lock' in name]
+
+
+@pytest.mark.parametrize('option', ['--out', '--show-dir'])
+def test_results_among_the_data(
+    option: str, trained: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    before = files_of(data)
+    options = ['--work-dir', str(tmp_path / 'w'), '--cfg-options', f'data_root={data}']
+    for folder in ('gtFine/val/made-up', 'leftImg8bit/val/../val/made-up/new'):
+        place = next((data / folder.split('/')[0] / 'val').iterdir()).name
+        given = str(data / folder).replace('made-up', place)
+        arguments = [str(trained.parent / 'small.py'), str(trained / 'iter_4.pth'), option, given]
+        assert main(['test', *arguments, *options]) == 2
+        assert 'which holds files of the data set: name another one' in capsys.readouterr().err
+    assert files_of(data) == before and not (tmp_path / 'w').exists()
+
+
+def test_a_cache_that_another_process_fills(tmp_path: Path) -> None:
+    lock = Lock(tmp_path / cache.FOLDER / '.fill.lock')
+    assert lock.take()
+    with pytest.raises(UsageError, match='mmseg_volo_cache is being filled by another process: wait until it ends'):
+        cache.fill(tmp_path, {}, 0, 1)
+    lock.release()
+    assert cache.fill(tmp_path, {}, 0, 1) == 0 and not [*tmp_path.iterdir()]
 
 
 def test_sessions_of_one_second(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from mmseg_volo.datasets.train_ids import each
 from mmseg_volo.errors import UsageError
 from mmseg_volo.files import scratch
+from mmseg_volo.locks import Lock, in_words, told
 
 FOLDER = 'mmseg_volo_cache'
 SPARE = 1 << 30  # bytes that a disk keeps free
@@ -69,8 +70,20 @@ def fill(root: Path, files: Mapping[Path, Callable[[Path], np.ndarray]], size: i
         How many were written.
 
     Raises:
-        UsageError: the disk is too small, or the folder cannot be written to.
+        UsageError: the disk is too small, the folder cannot be written to, or another process fills it.
     """
+    with Lock(root / FOLDER / '.fill.lock') as lock:
+        try:
+            free = lock.take()
+        except OSError as error:
+            raise UsageError(f'{root / FOLDER} cannot be written to ({error.strerror}): go without --cache') from error
+        if not free:  # it would remove what this one is writing, and this one that
+            raise UsageError(f'{root / FOLDER} is being filled by {in_words(told(lock.path))}: wait until it ends')
+        lock.tell()
+        return _fill(root, files, size, workers)
+
+
+def _fill(root: Path, files: Mapping[Path, Callable[[Path], np.ndarray]], size: int, workers: int) -> int:
     wanted = {copy_of(path, root): path for path in files}
     todo = {copy: path for copy, path in wanted.items() if not _whole(copy)}
     stale = [path for path in (root / FOLDER).rglob('*.npy') if path not in wanted or path in todo]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -108,6 +109,24 @@ def files_of(dataset: ConfigDict, what: str) -> list[Files]:
         raise UsageError(f'{what}: the data set names no classes: add metainfo=dict(classes=(...))')
     names, look = reading(found, found.data_list[0], classes)
     return [Files(pairs, names, classes, look)]
+
+
+def keep_apart(dataset: ConfigDict, folder: str, option: str) -> None:
+    """Results among a data set's files would replace those of their names, or be taken for some of them.
+
+    Args:
+        dataset: config of a mmseg data set.
+        folder: for results.
+        option: that names it.
+
+    Raises:
+        FileNotFoundError, UsageError: see `files_of`; or the folder is one of the data set's.
+    """
+    out = os.path.realpath(folder)
+    pairs = [pair for part in files_of(dataset, 'test_dataloader') for pair in part.pairs]
+    for place in sorted({path.parent for pair in pairs for path in pair if path is not None}):
+        if os.path.join(out, '').startswith(os.path.join(os.path.realpath(place), '')):
+            raise UsageError(f'{option} {folder} lies in {place}, which holds files of the data set: name another one')
 
 
 def reading(

@@ -25,6 +25,7 @@ from mmseg_volo.report.page import DATA
 
 TRAINING = '.train.lock'
 TEST = 'test'
+PATIENCE = 2.0  # seconds that a killed process may take to be gone
 STAMP = '%Y%m%d_%H%M%S'  # mmengine's
 SESSION = re.compile(r'\d{8}_\d{6}')
 CHECKPOINTS = ('iter_*.pth', 'epoch_*.pth', 'best_*.pth')
@@ -139,7 +140,9 @@ def own_session(work_dir: str | Path, timestamp: str, experiment: str = '') -> s
 def _locked(work_dir: str | Path) -> Iterator[Lock]:
     lock = Lock(Path(work_dir) / TRAINING)
     try:
-        free = lock.take()
+        deadline = time.monotonic() + PATIENCE
+        while not (free := lock.take()) and time.monotonic() < deadline:
+            time.sleep(0.05)
     except OSError as error:
         raise _cannot_be_written(work_dir, error) from error
     if not free:
