@@ -13,7 +13,7 @@ import numpy as np
 from mmseg_volo.inference.ground import Ground
 
 TOLERANCE = 1e-5  # of a pixel's area
-COARSE = 40e3  # metres: of larger pixels, parts of this side are taken for flat
+COARSE = 15e3  # metres: of larger pixels, parts of this side are taken for flat
 PIECE = 1 << 20  # pixels whose areas are in memory
 COLUMNS = ('class', 'index', 'pixels', 'share', 'square_metres')
 
@@ -156,7 +156,7 @@ class PixelAreas:
 
     def _choose(self) -> tuple[int, np.ndarray]:
         """The largest side in pixels of cells most of which can be interpolated, and their edges and middles."""
-        for side in (64, 32, 16, 8, 4):
+        for side in (64, 32, 16, 8, 4) if self.ground.pixel <= COARSE else ():
             edges = np.minimum(np.arange(0, self.width + side, side), self.width)
             columns = np.interp(np.arange(2 * len(edges) - 1) / 2, np.arange(len(edges)), edges)
             well = []
