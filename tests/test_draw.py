@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 
 from mmseg_volo.draw import colour, overlay, with_legend
+from mmseg_volo.engine import hooks
+from mmseg_volo.files import encode
+from mmseg_volo.report.evaluation import _jpeg
 
 PALETTE = [[255, 0, 0], [0, 200, 0]]
 
@@ -24,3 +30,16 @@ def test_legend_names_what_occurs() -> None:
     narrow = np.repeat(np.arange(40, dtype=np.uint8), 20).reshape(20, 40)
     names = [f'class number {i}' for i in range(40)]
     assert with_legend(np.zeros((20, 40, 3), np.uint8), narrow, names, PALETTE * 20).shape[0] > 20 + 40 * 10
+
+
+def test_what_a_file_cannot_hold_is_said(tmp_path: Path) -> None:
+    wide = np.zeros((2, 66000, 3), np.uint8)
+    with pytest.raises(ValueError, match='a .jpg file cannot hold 66000x2 pixels of uint8'):
+        encode('.jpg', wide)  # OpenCV 5 returns False, 4 raises
+    with pytest.raises(ValueError, match='a .png file cannot hold 0x0 pixels'):
+        encode('.png', wide[:0, :0])
+    assert encode('.png', wide).startswith(b'\x89PNG')
+    hooks._write(tmp_path / 'deep/a.jpg', wide)  # a test goes on
+    hooks._write(tmp_path / 'deep/b.jpg', wide[:, :9])
+    assert [path.name for path in tmp_path.rglob('*.*')] == ['b.jpg']
+    assert _jpeg(wide).startswith('data:image/png')  # nor does a report end

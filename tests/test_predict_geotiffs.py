@@ -125,7 +125,34 @@ def test_polygons_lie_where_the_mask_does(where: str, model: torch.nn.Module, tm
     assert sum(p['pixels'] for _, p in shapes) == mask.size
     assert ('square_metres' in shapes[0][1]) == (where in ('utm', 'lonlat'))
     if where == 'utm':
-        assert sum(p['square_metres'] for _, p in shapes) == pytest.approx(4 / 0.9996**2 * mask.size, 1e-6)
+        assert sum(p['square_metres'] for _, p in shapes) == pytest.approx(4 / 0.9996**2 * mask.size, 1e-5)
+
+
+def test_what_has_no_place_is_told_and_the_rest_done(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    geos = dict(crs='+proj=geos +h=35785831 +lon_0=0 +sweep=y +datum=WGS84', transform=from_origin(-6e6, 6e6, 6e4, 8e4))
+    points = [GroundControlPoint(r, c, 10 + c / 1e4, 50 - r / 1e4) for r, c in ((0, 0), (0, 200), (150, 0), (150, 200))]
+    mercator = dict(crs='EPSG:3857', transform=from_origin(1113194.9, 8399737.9, 10, 10))
+    hows = dict(a=geos, b=mercator, c=dict(gcps=points, crs='EPSG:4326', transform=None))
+    files = [str(write(tmp_path / f'{name}.tif', scene(), **how)) for name, how in hows.items()]
+    out = tmp_path / 'out'
+    command = ['predict', str(checkpoint), *files, '--out', str(out), '--device', 'cpu', '--outputs', 'polygons,areas']
+    for told_before in (False, True):
+        assert main(command) == 2
+        told = capsys.readouterr()
+        assert re.search(
+            r'1 of 3 files left out: \S*a.tif: \d+ polygons are left out: they have corners with', told.err
+        )
+        if not told_before:
+            assert re.search(r'a.tif: \d+ pixels lie off the ground and count as 0 square metres', told.out)
+            assert re.search(r'c.tif: square metres are left out, as no transform and CRS say', told.out)
+    assert sorted(p.name for p in (out / 'polygons').iterdir()) == ['a.geojson', 'b.geojson', 'c.geojson']
+    metres = {name: [] for name in 'abc'}
+    for row in csv.DictReader((out / 'areas.csv').open()):
+        metres[row['file'][0]].append(row['square_metres'])
+    assert sum(map(float, metres['b'])) == pytest.approx(30000 * 25.09, rel=1e-3)  # a quarter of the map's metres
+    assert 0 < sum(map(float, metres['a'])) < 2.2e14 and set(metres['c']) == {''}
 
 
 def test_nodata_stays_nodata(model: torch.nn.Module, tmp_path: Path) -> None:

@@ -126,6 +126,19 @@ def test_a_broken_video_is_told_and_the_others_are_done(
     assert '2 of 5 are done already' in said.out
 
 
+def test_what_a_codec_does_not_take_is_told_and_the_masks_kept(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    video, out = film(tmp_path / 'wide.mkv', (32, 16400), Fraction(10), 2), tmp_path / 'out'
+    command = ['predict', str(checkpoint), str(video), '--out', str(out), '--device', 'cpu', '--windows', '64']
+    assert main(command) == 2
+    told = capsys.readouterr().err
+    assert '1 of 1 files left out: ' in told and 'overlays/wide.mp4 is left out: 16400x32 pixels by ' in told
+    left = sorted(str(p.relative_to(out)) for p in out.rglob('*') if p.is_file())
+    assert left == ['masks/wide.mkv', 'predictions.jsonl']
+    assert len(frames_of(out / 'masks/wide.mkv', 'gray')[1]) == 2
+
+
 def test_decoding_network_and_encoding_are_three_threads(
     model: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

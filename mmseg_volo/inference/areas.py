@@ -13,7 +13,7 @@ import numpy as np
 from mmseg_volo.inference.ground import Ground
 
 TOLERANCE = 1e-5  # of a pixel's area
-COARSE = 40e3  # metres: of larger pixels, parts of this side are taken for flat
+COARSE = 15e3  # metres: of larger pixels, parts of this side are taken for flat
 PIECE = 1 << 20  # pixels whose areas are in memory
 COLUMNS = ('class', 'index', 'pixels', 'share', 'square_metres')
 
@@ -105,11 +105,13 @@ class PixelAreas:
             return self._exact(0, self.width, top, bottom)
         nodes = self._nodes(self.columns, top, bottom)
         rows = np.einsum('iy,ix->yx', _weights((np.arange(top, bottom) + 0.5 - top) / (bottom - top)), nodes)
-        x = np.arange(self.width)
-        left = x // self.cell
-        first, last = self.columns[2 * left], self.columns[2 * left + 2]
-        across = _weights((x + 0.5 - first) / (last - first))
-        areas = sum(rows[:, 2 * left + i] * across[i] for i in range(3))
+        thirds = np.stack([rows[:, i : rows.shape[1] - 2 + i : 2] for i in range(3)], -1)  # (rows, cells, 3)
+        last = self.width - (thirds.shape[1] - 1) * self.cell  # columns of the last cell
+        areas = [
+            (part @ _weights((np.arange(side) + 0.5) / side)).reshape(bottom - top, -1)
+            for part, side in ((thirds[:, :-1], self.cell), (thirds[:, -1:], last))
+        ]
+        areas = np.concatenate(areas, 1)
         for i in np.flatnonzero(~self._well(nodes, self.columns, top, bottom)):
             first, last = (int(self.columns[2 * i + j]) for j in (0, 2))
             areas[:, first:last] = self._exact(first, last, top, bottom)
@@ -156,7 +158,7 @@ class PixelAreas:
 
     def _choose(self) -> tuple[int, np.ndarray]:
         """The largest side in pixels of cells most of which can be interpolated, and their edges and middles."""
-        for side in (64, 32, 16, 8, 4):
+        for side in (128, 64, 32, 16, 8, 4) if self.ground.pixel <= COARSE else ():
             edges = np.minimum(np.arange(0, self.width + side, side), self.width)
             columns = np.interp(np.arange(2 * len(edges) - 1) / 2, np.arange(len(edges)), edges)
             well = []

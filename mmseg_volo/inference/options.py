@@ -15,7 +15,7 @@ OUTPUTS = {
     'confidence': 'probability of the class that was taken',
     'probabilities': 'of each class',
     'polygons': 'GeoJSON',
-    'areas': 'areas.csv: pixels, share and, of projected GeoTIFFs, square metres of each class',
+    'areas': 'areas.csv: pixels, share and, of GeoTIFFs, square metres on the ground of each class',
 }
 MAPS = {'confidence': 'confidence', 'probabilities': 'probability'}  # output -> what the segmentor calls it
 

@@ -18,7 +18,7 @@ from mmseg_volo.inference.ground import Ground, mapped
 DECIMALS = {'degrees': 9, 'pixels': 0, 'crs units': 4}  # a tenth of a millimetre; more where pixels are small
 DEGREE = 111e3  # metres
 BATCH = 2000  # polygons whose coordinates are transformed at once
-STRAY = 0.01  # pixels that an edge's middle may lie beside the ground's
+STRAY = 0.003  # pixels that an edge's middle may lie beside the ground's
 DIVIDED = 24  # times at most that an edge is halved
 
 
