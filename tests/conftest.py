@@ -12,6 +12,8 @@ import torch
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / 'shared' / 'data'
 
+pytest.register_assert_rewrite('segmentors')  # what differs is shown there as in a test
+
 
 class Trap:
     """Makes a folder when it is unpickled."""

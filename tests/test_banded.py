@@ -3,41 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
-from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import DATASETS, MODELS, DefaultScope
-from mmengine.structures import PixelData
-from mmseg.models import EncoderDecoder, SegDataPreProcessor
+from mmengine.registry import DATASETS, MODELS
 from mmseg.models.decode_heads import FCNHead
-from mmseg.structures import SegDataSample
+from segmentors import SLIDE, agree, batch, both, narrow_bands, pair, same_results, scope  # noqa: F401
 from torch import nn
 
 from mmseg_volo.config import load_config
 from mmseg_volo.datasets import scenes
 from mmseg_volo.errors import UsageError
-from mmseg_volo.segmentors import BandedEncoderDecoder, RunningTTA, masks_only
-from mmseg_volo.segmentors import bands as bands_module
-
-SLIDE = dict(mode='slide', crop_size=(48, 64), stride=(32, 40))
-
-
-@MODELS.register_module()
-class Strided(nn.Module):
-    """A backbone of one convolution, for tests."""
-
-    def __init__(self, stride: int = 4):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 8, 7, stride, 3)
-
-    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        return [self.conv(images)]
+from mmseg_volo.segmentors import BandedEncoderDecoder, masks_only
 
 
 @MODELS.register_module()
@@ -46,93 +25,6 @@ class OwnResizeHead(FCNHead):
 
     def predict_by_feat(self, seg_logits: torch.Tensor, batch_img_metas: list[dict]) -> torch.Tensor:
         return super().predict_by_feat(seg_logits, batch_img_metas).tanh() * 3
-
-
-@MODELS.register_module()
-class PaddedShapeHead(FCNHead):
-    """A head that enlarges its logits to what it believes the network's input to be, as mmseg's Mask2Former."""
-
-    def predict_by_feat(self, seg_logits: torch.Tensor, batch_img_metas: list[dict]) -> torch.Tensor:
-        return F.interpolate(seg_logits, tuple(batch_img_metas[0]['pad_shape']), mode='bilinear')
-
-
-@pytest.fixture(autouse=True)
-def scope() -> Iterator[None]:
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        yield
-
-
-@pytest.fixture(autouse=True)
-def narrow_bands(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures of tests are small: let them have bands all the same."""
-    monkeypatch.setitem(bands_module.BAND_BYTES, 'cpu', 40_000)
-
-
-def pair(
-    test_cfg: dict | None = None, channels: int = 6, pad: dict | None = None, stride: int = 4, **head: Any
-) -> tuple[EncoderDecoder, BandedEncoderDecoder]:
-    """mmseg's segmentor and ours, of the same config but for the type, and of the same weights."""
-    cfg = Config(
-        dict(
-            data_preprocessor=dict(
-                type='SegDataPreProcessor', mean=[120, 110, 100], std=[60, 50, 40], bgr_to_rgb=True, test_cfg=pad
-            ),
-            backbone=dict(type='Strided', stride=stride),
-            decode_head=dict(
-                type='FCNHead', in_channels=8, in_index=0, channels=8, num_convs=1, concat_input=False, num_classes=6
-            ),
-            test_cfg=test_cfg or dict(mode='whole'),
-        )
-    )
-    cfg.decode_head.update(num_classes=max(channels, 2), out_channels=channels, **head)
-    if channels == 1:
-        cfg.decode_head.update(
-            loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True, avg_non_ignore=True), threshold=0.45
-        )
-    types = 'EncoderDecoder', 'BandedEncoderDecoder'
-    theirs, ours = (MODELS.build({**copy.deepcopy(cfg), 'type': each}).eval() for each in types)
-    seg = theirs.decode_head.conv_seg
-    nn.init.normal_(seg.weight, std=1.0)  # mmseg begins with nearly equal logits
-    with torch.no_grad():
-        seg.bias -= theirs(torch.randn(1, 3, 64, 64)).mean((0, 2, 3))
-    ours.load_state_dict(theirs.state_dict())
-    return theirs, ours
-
-
-def batch(size: tuple[int, int], count: int = 1, **meta: Any) -> dict:
-    """A collated batch of noise with some structure."""
-    images = F.interpolate(torch.rand(count, 3, 9, 11), size=size, mode='bicubic').mul(255).clamp(0, 255).byte()
-    meta = dict(ori_shape=size, img_shape=size, pad_shape=size) | meta
-    samples = [SegDataSample(metainfo=meta) for _ in images]
-    return dict(inputs=[*images], data_samples=samples)
-
-
-def both(
-    theirs: EncoderDecoder, ours: BandedEncoderDecoder, data: dict
-) -> Iterator[tuple[SegDataSample, SegDataSample]]:
-    with torch.no_grad():
-        yield from zip(theirs.test_step(copy.deepcopy(data)), ours.test_step(copy.deepcopy(data)), strict=True)
-
-
-def agree(expected: SegDataSample, found: SegDataSample) -> None:
-    """`same_results`, and the same is said about the image."""
-    same_results(expected, found)
-    assert found.metainfo == expected.metainfo
-
-
-def same_results(expected: SegDataSample, found: SegDataSample) -> None:
-    """Logits within 1e-5, the same classes except where the best two are as close as that."""
-    a, b = expected.seg_logits.data, found.seg_logits.data
-    torch.testing.assert_close(b, a, rtol=0, atol=1e-5)
-    assert b.dtype == a.dtype and {*found.keys()} == {*expected.keys()}
-    mask, reference = found.pred_sem_seg.data, expected.pred_sem_seg.data
-    assert mask.shape == reference.shape and mask.dtype == reference.dtype and len(mask.unique()) > 1
-    if len(a) > 1:
-        best, second = a.topk(2, dim=0).values
-        assert ((best - second)[mask[0] != reference[0]] < 1e-5).all()
-        assert (mask == reference).float().mean() > 0.99
-    else:
-        assert ((a - 0.45).abs()[mask != reference] < 1e-5).all()
 
 
 SIZES = {
@@ -164,83 +56,6 @@ def test_equals_mmseg(case: str, mode: str) -> None:
         agree(expected, found)
 
 
-PADS = [dict(size_divisor=32), dict(size=(128, 160))]
-
-
-@pytest.mark.parametrize('pad', PADS)
-def test_an_image_seen_whole_is_padded_as_in_mmseg(pad: dict) -> None:
-    theirs, ours = pair(pad=pad)
-    for expected, found in both(theirs, ours, batch((85, 99), 2, ori_shape=(170, 198))):
-        assert expected.img_padding_size[1] > 0
-        agree(expected, found)
-    (alone,) = ours.test_step(dict(inputs=batch((85, 99))['inputs']))
-    assert alone.pred_sem_seg.data.shape == (1, 85, 99)
-
-
-# the image, and to what its windows are padded: by the divisor of 32, and to the size of 128x160
-CUT = [
-    ((85, 99), None, None),
-    ((31, 45), (32, 64), (48, 64)),
-    ((90, 37), (90, 64), (90, 64)),
-    ((40, 99), (48, 99), (48, 99)),
-]
-
-
-@pytest.mark.parametrize('case', CUT, ids=lambda case: '{}x{}'.format(*case[0]))
-@pytest.mark.parametrize('pad', PADS)
-def test_windows_are_cut_before_anything_is_padded(pad: dict, case: tuple) -> None:
-    """As mmseg's are by a preprocessor that does not pad, or only as far as the window that the image does not fill."""
-    size, *seen = case
-    theirs, ours = pair(SLIDE, pad=pad)
-    seen = seen[PADS.index(pad)]
-    theirs.data_preprocessor.test_cfg = seen and dict(size=seen)
-    for expected, found in both(theirs, ours, batch(size, 2, ori_shape=(170, 198))):
-        same_results(expected, found)
-        assert found.pad_shape == (seen or size)
-        assert found.img_padding_size == (0, found.pad_shape[1] - size[1], 0, found.pad_shape[0] - size[0])
-
-
-class PreProcessorOfItsOwn(SegDataPreProcessor):
-    """One that may look at the image as a whole."""
-
-
-def ways(ours: BandedEncoderDecoder, data: dict) -> dict[str, SegDataSample]:
-    """The same image, each way that predictions are made."""
-    found = {'step': ours.test_step(copy.deepcopy(data))[0]}
-    padded = ours.data_preprocessor(copy.deepcopy(data), False)
-    found |= {f'normalised, {time}': ours.predict(**padded)[0] for time in ('first', 'second')}
-    logits = torch.cat([logits for _, _, parts in ours.bands(copy.deepcopy(data)) for _, logits in parts], 1)
-    found['bands'] = SegDataSample(seg_logits=PixelData(data=logits))
-    (views,) = RunningTTA(ours).test_step({key: [value] for key, value in copy.deepcopy(data).items()})
-    found['views'] = views
-    ours.data_preprocessor.__class__ = PreProcessorOfItsOwn
-    found['another preprocessor'] = ours.test_step(copy.deepcopy(data))[0]
-    return found
-
-
-def test_an_ade20k_image_of_683_columns() -> None:
-    """Padded to 704 before it was cut, the last window held 21 columns of nothing."""
-    _, ours = pair(dict(mode='slide', crop_size=(512, 512), stride=(341, 341)), pad=dict(size_divisor=32), stride=16)
-    data = batch((512, 683))
-    expected = torch.zeros(6, 512, 683)
-    for left in (0, 171):
-        crop = data['inputs'][0][[2, 1, 0], :, left : left + 512].float()
-        crop = (crop - torch.tensor([120, 110, 100]).view(3, 1, 1)) / torch.tensor([60, 50, 40]).view(3, 1, 1)
-        with torch.no_grad():
-            logits = ours.encode_decode(crop[None], [dict(img_shape=(512, 512))])[0]
-        expected[:, :, left : left + 512] += logits
-    expected[:, :, 171:512] /= 2
-    seen = []
-    ours.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    for way, found in ways(ours, data).items():
-        scores = found.seg_logits.data
-        want = expected.softmax(0) if way == 'views' else expected
-        torch.testing.assert_close(scores, want, rtol=0, atol=1e-5, msg=way)
-    assert len(seen) == 2 * 6
-    assert not any((crop == 0).all(1).all(1).any() for crop in seen), 'a column of padding reached the network'
-    assert {tuple(crop.shape) for crop in seen} == {(1, 3, 512, 512)}
-
-
 @pytest.mark.parametrize('channels', [1, 2, 3, 6])
 @pytest.mark.parametrize('align_corners', [False, True])
 @pytest.mark.parametrize('stride', [4, 1, 5])
@@ -256,15 +71,6 @@ def test_heads_that_do_more_than_enlarge_their_logits(mode: str) -> None:
     for expected, found in both(theirs, ours, batch((101, 147), 2, ori_shape=(160, 160))):
         assert expected.seg_logits.data.abs().max() <= 3
         agree(expected, found)
-
-
-@pytest.mark.parametrize('pad', [None, *PADS])
-def test_heads_see_the_windows_size_as_that_of_the_padded_image(pad: dict | None) -> None:
-    theirs, _ = pair(SLIDE)
-    ours = pair(SLIDE, pad=pad, type='PaddedShapeHead')[1]
-    ours.load_state_dict(theirs.state_dict())
-    for expected, found in both(theirs, ours, batch((52, 70))):
-        same_results(expected, found)
 
 
 @pytest.mark.parametrize('window_batch', [1, 2, 3, 50])

@@ -9,8 +9,8 @@ import cv2
 import folder_data as fd
 import numpy as np
 import pytest
+from folder_training import apart, train  # noqa: F401
 from PIL import Image
-from test_folders_train import apart, train  # noqa: F401
 
 from mmseg_volo.datasets.examine import BadFile
 from mmseg_volo.errors import UsageError

@@ -12,39 +12,18 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from http_files import empty_caches
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import DATASETS, MODELS, DefaultScope
+from folder_training import apart, train  # noqa: F401
+from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
-from small import write_config
 
 import mmseg_volo
-from mmseg_volo import weights as weights_of_models
-from mmseg_volo.config import load_config, shipped_configs
-from mmseg_volo.cost import build_on_meta
+from mmseg_volo.config import load_config
 from mmseg_volo.datasets import check
-from mmseg_volo.folders import memory, plan, start
-from mmseg_volo.folders.classes import Labels
-from mmseg_volo.folders.fit import fit
+from mmseg_volo.folders import memory, start
 from mmseg_volo.folders.lists import read_classes
-from mmseg_volo.folders.masks import MaskRule
-from mmseg_volo.folders.write import config_text, literal
 from mmseg_volo_cli import main
 
-QUICK = 'train_cfg = dict(max_iters=2, val_interval=2)\ndefault_hooks = dict(checkpoint=dict(interval=2))\n'
 lay_camvid = runpy.run_path(str(ROOT / 'benchmarks/camvid_as_folder.py'))['lay']
-
-
-@pytest.fixture(autouse=True)
-def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
-
-
-def train(data: Path, *options: str, model: str | Path | None = None) -> int:
-    """The status of a training of two iterations, which writes one checkpoint, and the best one."""
-    model = model or write_config(Path.cwd(), QUICK)
-    return main(['train', '--data', str(data), '--model', str(model), '--work-dir', 'work', '--no-amp', *options])
 
 
 def weights(path: str) -> dict[str, torch.Tensor]:
@@ -155,197 +134,6 @@ def test_a_full_disk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     monkeypatch.setattr('mmseg_volo.folders.write.write_whole', full)
     assert train(fd.write(Path('data'), 4)) == 2
     assert 'recipe cannot be written (No space left on device): make room' in capsys.readouterr().err
-
-
-FILE = 'huggingface.co/timm/caformer_s18.sail_in1k/resolve/main/model.safetensors'
-NO_NETWORK = f'starts from .*{FILE} could not be fetched .*: fetch it by hand and save it as .*{FILE}.* --weights none'
-
-
-@pytest.mark.parametrize(
-    'model, given, said',
-    [
-        ('caformer_s18', [], f'--model caformer_s18 {NO_NETWORK} trains from random'),
-        ('caformer_s18', ['--plan-only'], NO_NETWORK),
-        ('caformer_s18', ['--resume'], NO_NETWORK),  # of nothing
-        ('caformer_s18', ['--weights', 'timm://caformer_s18.sail_in1k_384'], 'sail_in1k_384.* fetch it by hand'),
-        ('caformer_s18', ['--weights', 'lost.pth'], '--weights lost.pth: no file at .*lost.pth'),
-        ('caformer_s18', ['--weights', 'timm://volo_d1_224.sail_in1k'], 'is for VOLO d1, and --model caformer_s18 is'),
-        ('caformer_s18_ade20k', [], f'the model {NO_NETWORK} trains from random'),
-        ('caformer_s18_ade20k', ['--plan-only'], NO_NETWORK),
-        ('caformer_s18_ade20k', ['--weights', 'x.pth'], "is a config, which names its own; it takes 'none' only"),
-        ('coatnet_0', [], 'for --model coatnet_0 no weights are published: .* --weights none trains from random'),
-    ],
-)
-def test_no_weights_end_it(
-    model: str, given: list[str], said: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Before the images are read, and anything is written."""
-    no_network(monkeypatch)
-    monkeypatch.setattr(start, 'look_at_all', None)
-    assert train(fd.write(Path('data'), 2), *given, model=model) == 2
-    error = capsys.readouterr().err.strip()
-    assert re.search(said, error) and len(error.splitlines()) == 1, error
-    assert [path.name for path in Path().iterdir()] == ['data']
-
-
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    empty_caches(Path.cwd(), monkeypatch)
-    monkeypatch.setenv('MMSEG_VOLO_OFFLINE', '1')
-
-
-@pytest.mark.parametrize('model', ['caformer_s18', 'caformer_s18_ade20k', 'coatnet_0'])
-def test_random_weights_are_asked_for(
-    model: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    no_network(monkeypatch)
-    assert train(fd.write(Path('data'), 2), '--weights', 'none', '--plan-only', model=model) == 0
-    assert re.search('weights .*none.*from scratch', capsys.readouterr().out)
-    assert 'init_cfg' not in load_config('work/recipe/work.py').model.backbone
-
-
-def test_a_config_without_its_weights_does_not_start(
-    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    no_network(monkeypatch)
-    data = fd.write(Path('data'), 2)
-    assert train(data, '--plan-only', '--weights', 'none', model='caformer_s18') == 0
-    options = [
-        'model.backbone.init_cfg.type=Pretrained',
-        'model.backbone.init_cfg.checkpoint=timm://caformer_s18.sail_in1k',
-    ]
-    capsys.readouterr()
-    assert main(['train', 'work/recipe/work.py', '--work-dir', 'other', '--cfg-options', *options]) == 2
-    assert re.search(NO_NETWORK.replace(' --weights none', 'init_cfg=None'), capsys.readouterr().err)
-    assert not Path('other').exists()
-
-
-HALF, IMAGENET = [127.5] * 3, [123.675, 116.28, 103.53]
-
-
-@pytest.mark.parametrize(
-    'model, source, mean, size',
-    [
-        ('coatnet_0_rw', None, HALF, 224),
-        ('coatnet_nano_rw', None, HALF, 224),  # without a config
-        ('coatnet_bn_0_rw', None, IMAGENET, 224),
-        ('coatnet_rmlp_2_rw', None, HALF, 384),
-        ('coatnet_rmlp_2_rw', 'timm://coatnet_rmlp_2_rw_224.sw_in12k_ft_in1k', HALF, 224),
-        ('volo_d1', 'https://github.com/sail-sg/volo/releases/download/volo_1/d1_384_85.2.pth.tar', IMAGENET, 384),
-        ('coatnet_1_rw', 'mine.pth', HALF, 224),  # nobody says: as the published ones
-        ('coatnet_0_rw_cityscapes', None, HALF, 224),
-    ],
-)
-def test_recipes_say_what_the_weights_expect(
-    model: str,
-    source: str | None,
-    mean: list[float],
-    size: int,
-    capsys: pytest.CaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    torch.save({}, 'mine.pth')
-    for room in (plan, weights_of_models):  # they are all here
-        monkeypatch.setattr(room, 'locate', lambda source: Path('mine.pth'))
-    given = ['--weights', source] if source else []
-    assert train(fd.write(Path('data'), 2), *given, '--plan-only', model=model) == 0
-    said, cfg = capsys.readouterr().out, load_config('work/recipe/work.py').model
-    assert cfg.data_preprocessor.mean == mean and cfg.data_preprocessor.bgr_to_rgb
-    assert cfg.data_preprocessor.std == (HALF if mean == HALF else [58.395, 57.12, 57.375])
-    assert cfg.backbone.get('pretrain_img_size', 224) == size
-    assert re.search(f'pixels  .*RGB, mean {mean[0]:g} .*as these weights expect', said)
-    assert ('does not say how its images were normalised: as for timm://coatnet_1_rw' in said) == (source == 'mine.pth')
-
-
-@pytest.mark.parametrize(
-    'name, classes, channels',
-    [
-        ('volo_d1', 2, 5),
-        ('caformer_s18', 300, 3),
-        ('t2t_vit_14', 300, 5),
-        ('coatnet_rmlp_2_rw', 2, 3),
-        ('randformer_s12', 19, 4),
-    ],
-)
-def test_every_family_has_a_recipe(name: str, classes: int, channels: int, tmp_path: Path) -> None:
-    pixels = 384 if name.startswith('coatnet') else 224
-    normal = () if channels == 3 else ((1.0,) * channels, (2.0,) * channels)
-    images = plan.Images(2000, 1000, True, *normal)
-    weights = plan.Start('x.pth', pixels, '')
-    cfg = plan.recipe(name, weights, images, plan.crop_of(images, None), 8, plan.length_of(300, 8, None, False), 300)
-    labels = Labels(MaskRule('values', [*range(classes)]), tuple(f'c{i}' for i in range(classes)), None)
-    text = config_text(fit(cfg, labels, images, None, 8, ('train', 'val'), '/data', 0), 'A test.')
-    (tmp_path / 'config.py').write_text(text)
-    assert max(map(len, text.splitlines())) <= 120
-    model = build_on_meta(load_config(tmp_path / 'config.py')).eval()
-    with torch.device('meta'):
-        maps = model.extract_feat(torch.empty(1, channels, *cfg['crop_size']))
-        assert model.decode_head(maps).shape == (1, classes, 128, 128)
-    assert model.decode_head.ignore_index == (255 if classes < 256 else 65535)
-
-
-@pytest.mark.parametrize('name', [n for n in shipped_configs() if n.endswith('_ade20k')])
-def test_a_backbone_trains_as_its_shipped_config(name: str) -> None:
-    """At the recipes' batch: learning rates with their ends, weight and layer decay, drop path, norms and neck."""
-    theirs, images = load_config(name).to_dict(), plan.Images(512, 512, True)
-    cfg = plan.recipe(name.removesuffix('_ade20k'), plan.Start('x.pth', 224, ''), images, (512, 512), 16, 40_000, 300)
-    for key in ('lr', 'weight_decay'):
-        assert cfg['optim_wrapper']['optimizer'][key] == theirs['optim_wrapper']['optimizer'][key]
-    assert cfg['optim_wrapper'].get('paramwise_cfg') == theirs['optim_wrapper'].get('paramwise_cfg')
-    theirs['param_scheduler'][1]['end'] = 40_000
-    assert cfg['param_scheduler'] == theirs['param_scheduler']
-    for key in ('drop_path_rate', 'out_norm'):
-        assert cfg['model']['backbone'].get(key) == theirs['model']['backbone'].get(key), key
-    assert cfg['model'].get('neck') == theirs['model'].get('neck')
-    assert cfg['model']['test_cfg'].keys() >= {'mode'}
-
-
-def test_from_scratch_no_layer_is_held_back() -> None:
-    for name in ('caformer_s18', 'volo_d5'):
-        cfg = plan.recipe(name, plan.Start(None, 224, ''), plan.Images(512, 512, True), (512, 512), 4, 100, 30)
-        assert cfg['optim_wrapper']['optimizer'] == dict(type='AdamW', lr=2.5e-4, weight_decay=0.05)
-        assert 'paramwise_cfg' not in cfg['optim_wrapper'] and cfg['param_scheduler'][1]['eta_min'] == 0
-        assert cfg['model']['backbone']['drop_path_rate'] == 0.1
-
-
-@pytest.mark.parametrize('model', ['volo_d1', 'caformer_s18_ade20k_segformer', 'volo_camvid'])
-def test_own_data_is_averaged_over_labelled_pixels(model: str) -> None:
-    """Where the shipped configs for Cityscapes and ADE20K count all, as few are unlabelled there."""
-    images = plan.Images(512, 512, True)
-    base = plan.shipped(model, None, None) if plan.is_shipped(model) else None
-    base = base or plan.recipe(model, plan.Start('x.pth', 224, ''), images, (512, 512), 4, 100, 30)
-    labels = Labels(MaskRule('values', [0, 1, 2]), ('a', 'b', 'c'), None)
-    for weights in (None, [0.5, 1.0, 1.5]):
-        fitted = fit(base, labels, images, weights, 4, ('train', 'val'), '/data', 0)['model']
-        losses = [fitted[k]['loss_decode'] for k in ('decode_head', 'auxiliary_head') if k in fitted]
-        assert all(loss['type'] == 'WeightedCrossEntropy' or loss['avg_non_ignore'] for loss in losses)
-
-
-def test_a_gpu_takes_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried = []
-
-    def step(model: torch.nn.Module, images: int, *_: Any) -> None:
-        tried.append(images)
-        if images > 4:
-            raise torch.cuda.OutOfMemoryError
-
-    monkeypatch.setattr(torch.nn.Module, 'cuda', lambda self, *_: self)
-    for name, value in (('memory_allocated', 0), ('max_memory_allocated', 0), ('mem_get_info', (1 << 40, 1 << 40))):
-        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
-    for name in ('reset_peak_memory_stats', 'empty_cache'):
-        monkeypatch.setattr(torch.cuda, name, lambda: None)
-    cfg = load_config(write_config(Path.cwd(), 'crop_size = (64, 64)\n'))
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        model = revert_sync_batchnorm(MODELS.build(cfg.model)).train()
-    memory._step(model, 2, 3, (64, 64))
-    assert all(p.grad is not None for p in model.parameters())
-    monkeypatch.setattr(memory, '_step', step)
-    assert memory.fitting_batch(cfg, 3, 100) == 4 and tried == [16, 8, 4]
-    assert memory.fitting_batch(cfg, 3, 2) == 2
-
-
-def test_source_of_values() -> None:
-    value = dict(a=[dict(type='X', b=(1,), c=list(range(80)))], d={'x-y': None}, e='it\'s "so"')
-    assert eval(literal(value, 0, 0)) == value
 
 
 def items(dataset: dict, count: int) -> list[tuple[np.ndarray, np.ndarray]]:

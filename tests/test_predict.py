@@ -1,24 +1,23 @@
-"""`mmseg-volo predict`: kinds of outputs, going on where it stopped, bad input."""
+"""`mmseg-volo predict`: kinds of outputs, going on where it stopped, options."""
 
 from __future__ import annotations
 
 import csv
-import errno
 import json
 import re
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from predicting import command, times, write_photos
 from small import predictor
 
 import mmseg_volo
 from mmseg_volo.datasets import scenes
 from mmseg_volo.draw import colour
-from mmseg_volo.inference import OUTPUTS, Options, images, predict_files, run
+from mmseg_volo.inference import OUTPUTS, Options, predict_files, run
 from mmseg_volo.inference.inputs import find_inputs
 from mmseg_volo.inference.threads import COUNT, Behind, ahead
 from mmseg_volo_cli import main
@@ -38,20 +37,7 @@ def model(checkpoint: Path) -> torch.nn.Module:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / 'photos'
-    for i, name in enumerate(('a.png', 'b.png', 'deep/a.jpg')):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(folder / name), scenes.scene(i, 48 + 16 * i, 96)[0][..., ::-1])
-    return folder
-
-
-def command(checkpoint: Path, *given: object) -> list[str]:
-    return ['predict', str(checkpoint), *map(str, given), '--device', 'cpu']
-
-
-def times(out: Path) -> dict[str, int]:
-    """When each result was written."""
-    return {str(p.relative_to(out)): p.stat().st_mtime_ns for p in out.rglob('*') if p.is_file() and p.parent != out}
+    return write_photos(tmp_path / 'photos')
 
 
 def test_every_kind_says_what_the_model_says(model: torch.nn.Module, photos: Path, tmp_path: Path) -> None:
@@ -168,98 +154,6 @@ def test_other_settings_are_noticed(
     assert 'holds files, and no predictions.jsonl says what they were made of' in capsys.readouterr().err
 
 
-def test_bad_files_are_told_and_tried_again(
-    checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    out = tmp_path / 'out'
-    (photos / 'bad.png').write_text('hello')
-    for _ in range(2):
-        assert main(command(checkpoint, photos, '--out', out)) == 2
-        assert '1 of 4 files left out: ' in (error := capsys.readouterr().err) and 'bad.png (5 bytes)' in error
-        assert len(times(out)) == 6
-    (line,) = [json.loads(t) for t in (out / 'predictions.jsonl').read_text().splitlines() if '"bad.png"' in t][-1:]
-    assert 'is not a readable picture' in line['error']
-    cv2.imwrite(str(photos / 'bad.png'), np.zeros((5, 5), np.uint8))
-    assert main(command(checkpoint, photos, '--out', out)) == 0
-
-
-def test_what_a_file_cannot_hold_is_told_and_the_rest_kept(
-    checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    cv2.imwrite(str(photos / 'a_wide.png'), np.full((2, 66000, 3), 90, np.uint8))
-    out = tmp_path / 'out'
-    outputs = ['--outputs', 'overlays,masks,areas']
-    for _ in range(2):
-        assert main(command(checkpoint, photos, '--out', out, *outputs)) == 2
-        assert re.search('1 of 4 files left out: .*a_wide.jpg is left out: a .jpg .* 66000x', capsys.readouterr().err)
-        assert len(list(out.glob('**/overlays/**/*.jpg'))) == 3 and len(list(out.glob('**/masks/**/*.png'))) == 4
-        told = list(csv.DictReader((out / 'areas.csv').open()))
-        assert sum(int(line['pixels']) for line in told if line['file'] == 'a_wide.png') == 2 * 66000
-    assert main(command(checkpoint, photos, '--out', out, '--outputs', 'masks')) == 0  # that much is done
-
-
-@pytest.mark.parametrize('where', ['as_rgb', 'predict', 'write_image'])
-@pytest.mark.parametrize('error', [KeyError('x'), cv2.error('OpenCV(5) no'), SyntaxError('cut'), RuntimeError('shape')])
-def test_no_error_of_one_file_ends_a_folder(
-    where: str, error: Exception, model: torch.nn.Module, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    call, calls = getattr(run, where), []
-
-    def failing(*given: object, **how: object) -> object:
-        calls.append(given)
-        if len(calls) == 1:
-            raise error
-        return call(*given, **how)
-
-    monkeypatch.setattr(run, where, failing)
-    with pytest.raises(ValueError, match=f'1 of 3 files left out: .*a.png: {type(error).__name__}: ') as told:
-        predict_files(model, [str(photos)], tmp_path / 'out', Options(['masks', 'areas']))
-    assert str(error).strip("'") in str(told.value)
-    files = [line['file'] for line in csv.DictReader((tmp_path / 'out/areas.csv').open())]
-    assert [*dict.fromkeys(files)] == ['b.png', 'deep/a.jpg']
-    lines = [json.loads(line) for line in (tmp_path / 'out/predictions.jsonl').open()]
-    assert [f'in {failing.__name__}' in line['traceback'] for line in lines if 'traceback' in line] == (
-        [] if isinstance(error, cv2.error) else [True]
-    )
-
-
-def test_a_lost_device_stops_and_keeps(
-    model: torch.nn.Module, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    call, calls = run.predict, []
-
-    def lost(*given: object, **how: object) -> object:
-        calls.append(given)
-        if len(calls) > 1:
-            monkeypatch.setattr(torch, 'ones', lost)
-            raise RuntimeError('CUDA error: unspecified launch failure')
-        return call(*given, **how)
-
-    monkeypatch.setattr(run, 'predict', lost)
-    with pytest.raises(RuntimeError, match='CUDA error'):
-        predict_files(model, [str(photos)], tmp_path / 'out', Options(['masks', 'areas']))
-    assert {line['file'] for line in csv.DictReader((tmp_path / 'out/areas.csv').open())} == {'a.png'}
-
-
-def test_a_full_disk_stops_and_keeps(
-    checkpoint: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    write = images.write_whole
-
-    def full(path: Path, content: bytes) -> None:
-        if path.stem == 'b' and path.suffix == '.jpg':
-            raise OSError(errno.ENOSPC, 'No space left on device', str(path))
-        write(path, content)
-
-    monkeypatch.setattr(images, 'write_whole', full)
-    assert main(command(checkpoint, photos, '--out', tmp_path / 'out')) == 2
-    error = capsys.readouterr().err
-    assert re.search(r'No space left on device\); [12] of 3 files are done, the same command goes on', error)
-    monkeypatch.setattr(images, 'write_whole', write)
-    assert main(command(checkpoint, photos, '--out', tmp_path / 'out')) == 0
-    assert re.search('[12] of 3 are done already', capsys.readouterr().out)
-
-
 def test_names_that_would_meet(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / 'out'
     assert [str(i.name) for i in find_inputs([str(photos), str(photos / 'a.png')], out)] == [
@@ -300,19 +194,6 @@ def test_options_that_cannot_work(
 ) -> None:
     assert main(command(checkpoint, photos, '--out', tmp_path / 'out', *WRONG[message].split())) == 2
     assert re.search(message, capsys.readouterr().err) and not (tmp_path / 'out').exists()
-
-
-def test_absent_packages_are_named(
-    model: torch.nn.Module, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ('av', 'rasterio', 'rasterio.features'):
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ValueError, match='polygons: this needs rasterio, pip install rasterio'):
-        predict_files(model, [str(photos)], tmp_path / 'out', Options(['polygons']))
-    (photos / 'v.mp4').touch()
-    with pytest.raises(ValueError, match='v.mp4 is a video: reading it needs PyAV, pip install av'):
-        predict_files(model, [str(photos)], tmp_path / 'out')
-    assert not (tmp_path / 'out').exists()
 
 
 def test_windows_look_at_the_own_pixels(model: torch.nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Curves on a disk that may be full."""
+"""A console that is quiet before a training begins, and curves on a disk that may be full."""
 
 from __future__ import annotations
 
@@ -9,6 +9,26 @@ from typing import Any
 from mmengine.logging import print_log
 from mmengine.registry import VISBACKENDS
 from mmengine.visualization import LocalVisBackend
+
+# said at every start with nothing wrong; they go to the log file
+MEANINGLESS = (
+    'The prefix is not set in metric class',
+    '"FileClient" will be deprecated',
+    '"HardDiskBackend" is the alias',
+)
+
+
+def quiet_console(logger: logging.Logger) -> dict[logging.Handler, int]:
+    """Lets only warnings that mean something through to the console; other handlers stay as they are.
+
+    Returns:
+        The console's handlers, with the levels that they had.
+    """
+    console = {h: h.level for h in logger.handlers if type(h) is logging.StreamHandler}
+    for handler, level in console.items():
+        handler.setLevel(max(level, logging.WARNING))
+        handler.addFilter(lambda record: not record.getMessage().startswith(MEANINGLESS))
+    return console
 
 
 @VISBACKENDS.register_module()

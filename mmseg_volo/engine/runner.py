@@ -33,6 +33,7 @@ from mmseg_volo.engine.fsdp import WholeInValidationHook, keep_states_whole, sha
 from mmseg_volo.engine.hooks import ACCUMULATED
 from mmseg_volo.engine.items import NamedDataset
 from mmseg_volo.engine.loading import starts_as_data
+from mmseg_volo.engine.logs import quiet_console
 from mmseg_volo.engine.loop import DRAWS
 from mmseg_volo.engine.optim import precision_of
 from mmseg_volo.engine.processes import join_on_cpu
@@ -42,13 +43,6 @@ from mmseg_volo.errors import UsageError
 from mmseg_volo.normalisation import expected_by, given_to, mismatch, mismatches, steps_of
 from mmseg_volo.records import meta_of
 from mmseg_volo.weights import read_source, strict_load, unwrap
-
-# said at every start with nothing wrong; they go to the log file
-MEANINGLESS = (
-    'The prefix is not set in metric class',
-    '"FileClient" will be deprecated',
-    '"HardDiskBackend" is the alias',
-)
 
 
 @RUNNERS.register_module()
@@ -85,10 +79,7 @@ class SegRunner(Runner):
         """
         logging.raiseExceptions = False
         logger = super().build_logger(*args, **kwargs)
-        self._console = {h: h.level for h in logger.handlers if type(h) is logging.StreamHandler}
-        for handler, level in self._console.items():
-            handler.setLevel(max(level, logging.WARNING))
-            handler.addFilter(lambda record: not record.getMessage().startswith(MEANINGLESS))
+        self._console = quiet_console(logger)
         return logger
 
     def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
@@ -178,9 +169,7 @@ class SegRunner(Runner):
             hint = self.batch.way_out()
             precision = f'{precision_of(self.optim_wrapper)} on {get_device()}{", FSDP" * self._sharded}'
             self.logger.info(f'{self.batch}, {precision}{hint and f"; {hint}"}')
-        if (
-            self._resume and self._load_from is None
-        ):  # mmengine would follow what `last_checkpoint` says, an address too
+        if self._resume and self._load_from is None:  # mmengine would follow `last_checkpoint`, to an address too
             self._take_up()
         super().load_or_resume()
 

@@ -75,10 +75,7 @@ def fit(
         if f'{role}_pipeline' in cfg
     }
     loaders = _loaders(cfg, batch, splits, labels.rule.kind, ignored)
-    hooks = [*cfg.pop('custom_hooks', [])]
-    hooks.append(
-        dict(type='LastingEarlyStoppingHook', monitor='mIoU', rule='greater', min_delta=0.1, patience=PATIENCE)
-    )
+    stop = dict(type='LastingEarlyStoppingHook', monitor='mIoU', rule='greater', min_delta=0.1, patience=PATIENCE)
     metric = {**cfg['val_evaluator'], 'type': 'SegIoUMetric'}
     if ignored != 255:
         metric['ignore_index'] = Name('ignore_index')
@@ -89,7 +86,7 @@ def fit(
         **loaders,
         val_evaluator=metric,
         test_evaluator=Name('val_evaluator'),
-        custom_hooks=hooks,
+        custom_hooks=[*cfg.pop('custom_hooks', []), stop],
         randomness=dict(seed=seed),
     )
     return {**own, **{key: value for key, value in cfg.items() if key not in own and key in READ_KEYS}}

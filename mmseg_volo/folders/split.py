@@ -1,19 +1,58 @@
-"""A validation split by a seed, in which no image has its equal or its near duplicate among the training images."""
+"""The splits of a folder: its own, or a validation split by a seed, in which no image has its equal or its near
+duplicate among the training images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from mmseg_volo.errors import UsageError
+from mmseg_volo.folders.classes import Labels
+from mmseg_volo.folders.layout import Layout, Pair
 from mmseg_volo.folders.look import Facts
 
+SPLITS = ('train', 'val', 'test')
 COMPARED = 50_000  # images; of more, only equal thumbnails are found
 ALIKE = 0.05  # of the contrast of two images: a mean difference of their thumbnails up to this is a near duplicate
 ROUNDING = 0.25  # grey levels that are no difference
 TRIES = 200  # shuffles, of which the best is taken
 BLOCK = 2048
+
+
+def split_pairs(
+    layout: Layout, facts: Mapping[Path, Facts], labels: Labels, share: float | None, seed: int
+) -> tuple[dict[str, list[Pair]], str, list[str]]:
+    """The pairs of each split, how they were split, and notes.
+
+    Args:
+        layout: the pairs, and what the data say of their splits.
+        facts: of each image, by its path.
+        labels: what masks mean.
+        share: of validation, see `choose`, where the data do not say which images are for it.
+        seed: of this choice.
+
+    Raises:
+        UsageError: there are no training images, or too few to be split; see `choose`.
+    """
+    found = {name: [pair for pair in layout.pairs if pair.split == name] for name in SPLITS}
+    rest = [pair for pair in layout.pairs if pair.split is None]
+    source = found['train'] + rest
+    if found['val']:
+        if not source:
+            raise UsageError(f'{layout.root}: there are validation images and no training images')
+        found['train'] = source
+        return {k: v for k, v in found.items() if v}, 'as the data say', []
+    seen = [facts[pair.image] for pair in source]
+    chosen, notes = choose(seen, [labels.pixels(fact) for fact in seen], len(labels.classes), share, seed)
+    picked = {*chosen}
+    splits = dict(
+        train=[pair for i, pair in enumerate(source) if i not in picked],
+        val=[pair for i, pair in enumerate(source) if i in picked],
+        test=found['test'],
+    )
+    return {k: v for k, v in splits.items() if v}, f'validation by seed {seed}', notes
 
 
 def groups_of(facts: Sequence[Facts]) -> np.ndarray:

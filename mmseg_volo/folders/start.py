@@ -25,7 +25,7 @@ from mmseg_volo.folders.layout import Layout, Pair, find_layout
 from mmseg_volo.folders.lists import class_text, list_text, spelled
 from mmseg_volo.folders.look import WAY, Facts, look_at_all
 from mmseg_volo.folders.memory import check_disk, fitting_batch
-from mmseg_volo.folders.split import choose
+from mmseg_volo.folders.split import split_pairs
 from mmseg_volo.folders.table import class_table
 from mmseg_volo.folders.weights import pixel_words, starting_point, weight_words
 from mmseg_volo.folders.write import config_text, write_recipe
@@ -38,7 +38,6 @@ COMMON = (
     '.webp',
 )  # kinds of files that OpenCV, with which mmseg loads, reads as we do
 RECIPE = 'recipe'  # folder below the work dir: the config, its lists, and what was understood
-SPLITS = ('train', 'val', 'test')
 
 
 @dataclass(frozen=True)
@@ -156,7 +155,7 @@ def understand_folder(wishes: Wishes) -> Found:
     images = replace(_images([facts[pair.image] for pair in layout.pairs]), common=common)
     masked = [facts[pair.image] for pair in layout.pairs if pair.mask is not None]
     labels = understand(masked, names, source, wishes.ignore, wishes.binary)
-    splits, how, notes = _split(layout, facts, labels, wishes)
+    splits, how, notes = split_pairs(layout, facts, labels, wishes.val_share, wishes.seed)
     counts = ', '.join(f'{split} {len(pairs)}' for split, pairs in splits.items())
     sizes = Counter(f'{f.size[0]}x{f.size[1]}' for f in facts.values())
     size = (
@@ -192,31 +191,6 @@ def _images(facts: Sequence[Facts]) -> plan.Images:
     std[std == 0] = 1  # a channel without content
     normal = (tuple(float(f'{v:.5g}') for v in values) for values in (mean, std))
     return plan.Images(width, height, mixed, *normal, dtype=facts[0].dtype)
-
-
-def _split(
-    layout: Layout, facts: Mapping[Path, Facts], labels: Labels, wishes: Wishes
-) -> tuple[dict[str, list[Pair]], str, list[str]]:
-    """The pairs of each split, how they were split, and notes."""
-    found = {name: [pair for pair in layout.pairs if pair.split == name] for name in SPLITS}
-    rest = [pair for pair in layout.pairs if pair.split is None]
-    source = found['train'] + rest
-    if found['val']:
-        if not source:
-            raise UsageError(f'{layout.root}: there are validation images and no training images')
-        found['train'] = source
-        return {k: v for k, v in found.items() if v}, 'as the data say', []
-    seen = [facts[pair.image] for pair in source]
-    chosen, notes = choose(
-        seen, [labels.pixels(fact) for fact in seen], len(labels.classes), wishes.val_share, wishes.seed
-    )
-    picked = {*chosen}
-    splits = dict(
-        train=[pair for i, pair in enumerate(source) if i not in picked],
-        val=[pair for i, pair in enumerate(source) if i in picked],
-        test=found['test'],
-    )
-    return {k: v for k, v in splits.items() if v}, f'validation by seed {wishes.seed}', notes
 
 
 def _pixels(pairs: Sequence[Pair], found: Found) -> list[int]:

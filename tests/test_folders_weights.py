@@ -1,0 +1,115 @@
+"""What a training on a folder starts from: published weights, own ones, or random ones that are asked for."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import folder_data as fd
+import pytest
+import torch
+from folder_training import apart, train  # noqa: F401
+from http_files import empty_caches
+
+from mmseg_volo import weights as weights_of_models
+from mmseg_volo.config import load_config
+from mmseg_volo.folders import plan, start
+from mmseg_volo_cli import main
+
+FILE = 'huggingface.co/timm/caformer_s18.sail_in1k/resolve/main/model.safetensors'
+NO_NETWORK = f'starts from .*{FILE} could not be fetched .*: fetch it by hand and save it as .*{FILE}.* --weights none'
+
+
+@pytest.mark.parametrize(
+    'model, given, said',
+    [
+        ('caformer_s18', [], f'--model caformer_s18 {NO_NETWORK} trains from random'),
+        ('caformer_s18', ['--plan-only'], NO_NETWORK),
+        ('caformer_s18', ['--resume'], NO_NETWORK),  # of nothing
+        ('caformer_s18', ['--weights', 'timm://caformer_s18.sail_in1k_384'], 'sail_in1k_384.* fetch it by hand'),
+        ('caformer_s18', ['--weights', 'lost.pth'], '--weights lost.pth: no file at .*lost.pth'),
+        ('caformer_s18', ['--weights', 'timm://volo_d1_224.sail_in1k'], 'is for VOLO d1, and --model caformer_s18 is'),
+        ('caformer_s18_ade20k', [], f'the model {NO_NETWORK} trains from random'),
+        ('caformer_s18_ade20k', ['--plan-only'], NO_NETWORK),
+        ('caformer_s18_ade20k', ['--weights', 'x.pth'], "is a config, which names its own; it takes 'none' only"),
+        ('coatnet_0', [], 'for --model coatnet_0 no weights are published: .* --weights none trains from random'),
+    ],
+)
+def test_no_weights_end_it(
+    model: str, given: list[str], said: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the images are read, and anything is written."""
+    no_network(monkeypatch)
+    monkeypatch.setattr(start, 'look_at_all', None)
+    assert train(fd.write(Path('data'), 2), *given, model=model) == 2
+    error = capsys.readouterr().err.strip()
+    assert re.search(said, error) and len(error.splitlines()) == 1, error
+    assert [path.name for path in Path().iterdir()] == ['data']
+
+
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    empty_caches(Path.cwd(), monkeypatch)
+    monkeypatch.setenv('MMSEG_VOLO_OFFLINE', '1')
+
+
+@pytest.mark.parametrize('model', ['caformer_s18', 'caformer_s18_ade20k', 'coatnet_0'])
+def test_random_weights_are_asked_for(
+    model: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_network(monkeypatch)
+    assert train(fd.write(Path('data'), 2), '--weights', 'none', '--plan-only', model=model) == 0
+    assert re.search('weights .*none.*from scratch', capsys.readouterr().out)
+    assert 'init_cfg' not in load_config('work/recipe/work.py').model.backbone
+
+
+def test_a_config_without_its_weights_does_not_start(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_network(monkeypatch)
+    data = fd.write(Path('data'), 2)
+    assert train(data, '--plan-only', '--weights', 'none', model='caformer_s18') == 0
+    options = [
+        'model.backbone.init_cfg.type=Pretrained',
+        'model.backbone.init_cfg.checkpoint=timm://caformer_s18.sail_in1k',
+    ]
+    capsys.readouterr()
+    assert main(['train', 'work/recipe/work.py', '--work-dir', 'other', '--cfg-options', *options]) == 2
+    assert re.search(NO_NETWORK.replace(' --weights none', 'init_cfg=None'), capsys.readouterr().err)
+    assert not Path('other').exists()
+
+
+HALF, IMAGENET = [127.5] * 3, [123.675, 116.28, 103.53]
+
+
+@pytest.mark.parametrize(
+    'model, source, mean, size',
+    [
+        ('coatnet_0_rw', None, HALF, 224),
+        ('coatnet_nano_rw', None, HALF, 224),  # without a config
+        ('coatnet_bn_0_rw', None, IMAGENET, 224),
+        ('coatnet_rmlp_2_rw', None, HALF, 384),
+        ('coatnet_rmlp_2_rw', 'timm://coatnet_rmlp_2_rw_224.sw_in12k_ft_in1k', HALF, 224),
+        ('volo_d1', 'https://github.com/sail-sg/volo/releases/download/volo_1/d1_384_85.2.pth.tar', IMAGENET, 384),
+        ('coatnet_1_rw', 'mine.pth', HALF, 224),  # nobody says: as the published ones
+        ('coatnet_0_rw_cityscapes', None, HALF, 224),
+    ],
+)
+def test_recipes_say_what_the_weights_expect(
+    model: str,
+    source: str | None,
+    mean: list[float],
+    size: int,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.save({}, 'mine.pth')
+    for room in (plan, weights_of_models):  # they are all here
+        monkeypatch.setattr(room, 'locate', lambda source: Path('mine.pth'))
+    given = ['--weights', source] if source else []
+    assert train(fd.write(Path('data'), 2), *given, '--plan-only', model=model) == 0
+    said, cfg = capsys.readouterr().out, load_config('work/recipe/work.py').model
+    assert cfg.data_preprocessor.mean == mean and cfg.data_preprocessor.bgr_to_rgb
+    assert cfg.data_preprocessor.std == (HALF if mean == HALF else [58.395, 57.12, 57.375])
+    assert cfg.backbone.get('pretrain_img_size', 224) == size
+    assert re.search(f'pixels  .*RGB, mean {mean[0]:g} .*as these weights expect', said)
+    assert ('does not say how its images were normalised: as for timm://coatnet_1_rw' in said) == (source == 'mine.pth')
