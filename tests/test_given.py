@@ -12,11 +12,12 @@ import torch
 from mmengine.config import Config
 from mmengine.model import ExponentialMovingAverage
 from mmseg.apis import init_model
-from small import predictor
+from small import predictor, train, write_config
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import mmseg_volo
+from mmseg_volo.datasets import scenes
 from mmseg_volo.datasets.scenes import scene
 from mmseg_volo.errors import UsageError
 from mmseg_volo.inference import Options, predict_files
@@ -93,6 +94,16 @@ def test_wrapped(wrap, model: nn.Module) -> None:
     assert np.array_equal(mmseg_volo.predict(wrap(model).eval(), IMAGE).mask, mmseg_volo.predict(model, IMAGE).mask)
 
 
+def test_wrapped_for_several_processes(model: nn.Module, tmp_path: Path) -> None:
+    """A process that predicts alone waits for no other."""
+    torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(copy.deepcopy(model).train()).eval()
+        assert np.array_equal(mmseg_volo.predict(wrapped, IMAGE).mask, mmseg_volo.predict(model, IMAGE).mask)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_mmsegs_own(tmp_path: Path) -> None:
     """Segmentors of mmseg's `init_model`, without our classes, in whole."""
     (path,) = (Path(mmseg.__file__).parent / '.mim/configs').glob(
@@ -145,3 +156,15 @@ def test_refused_in_one_sentence(name: str, model: nn.Module, tmp_path: Path) ->
     with pytest.raises(UsageError, match=sentence):
         predict_files(given, [], tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
+
+
+def test_a_config_compiles_its_training(tmp_path: Path) -> None:
+    """mmengine's key `compile`; what it trained predicts as ever."""
+    from torch._dynamo.utils import counters
+
+    data, work = scenes.generate(tmp_path / 'data', 4, 1, 64, 128), tmp_path / 'work'
+    short = 'train_cfg.max_iters=2', 'train_cfg.val_interval=2'
+    assert train(write_config(tmp_path, "compile = dict(backend='eager')\n"), data, work, *short) == 0
+    assert counters['stats']['unique_graphs'] > 0
+    model = mmseg_volo.load(work / 'iter_2.pth', device='cpu')
+    assert mmseg_volo.predict(model, IMAGE).mask.shape == IMAGE.shape[:2]
