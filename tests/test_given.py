@@ -12,11 +12,12 @@ import torch
 from mmengine.config import Config
 from mmengine.model import ExponentialMovingAverage
 from mmseg.apis import init_model
-from small import predictor
+from small import predictor, train, write_config
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import mmseg_volo
+from mmseg_volo.datasets import scenes
 from mmseg_volo.datasets.scenes import scene
 from mmseg_volo.errors import UsageError
 from mmseg_volo.inference import Options, predict_files
@@ -54,11 +55,21 @@ def backbone(model: nn.Module, backend: Backend) -> nn.Module:
     return model
 
 
+def head(model: nn.Module, backend: Backend) -> nn.Module:
+    model.decode_head = torch.compile(model.decode_head, backend=backend)
+    return model
+
+
+def head_in_place(model: nn.Module, backend: Backend) -> nn.Module:
+    model.decode_head.compile(backend=backend)
+    return model
+
+
 def in_a_wrapper(model: nn.Module, backend: Backend) -> nn.Module:
     return nn.DataParallel(torch.compile(model, backend=backend))
 
 
-@pytest.mark.parametrize('how', [by_call, in_place, backbone, in_a_wrapper])
+@pytest.mark.parametrize('how', [by_call, in_place, backbone, head, head_in_place, in_a_wrapper])
 def test_what_is_compiled_predicts(how, model: nn.Module, tmp_path: Path) -> None:
     compiled = how(copy.deepcopy(model), backend := Backend())
     expected = mmseg_volo.predict(model, IMAGE, ['probability'])
@@ -83,7 +94,7 @@ def test_a_compiled_model_makes_a_folder_of_its_own(model: nn.Module, tmp_path: 
     predict_files(model, *given)
     written = predict_files(nn.DataParallel(model), *given)
     assert np.array_equal(np.asarray(Image.open(written[0])), mmseg_volo.predict(model, IMAGE).mask)
-    for how in (by_call, in_place, backbone):
+    for how in (by_call, in_place, backbone, head_in_place):
         with pytest.raises(UsageError, match='holds results of another model'):
             predict_files(how(copy.deepcopy(model), Backend()), *given)
 
@@ -91,6 +102,16 @@ def test_a_compiled_model_makes_a_folder_of_its_own(model: nn.Module, tmp_path: 
 @pytest.mark.parametrize('wrap', [nn.DataParallel, AveragedModel, ExponentialMovingAverage])
 def test_wrapped(wrap, model: nn.Module) -> None:
     assert np.array_equal(mmseg_volo.predict(wrap(model).eval(), IMAGE).mask, mmseg_volo.predict(model, IMAGE).mask)
+
+
+def test_wrapped_for_several_processes(model: nn.Module, tmp_path: Path) -> None:
+    """A process that predicts alone waits for no other."""
+    torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(copy.deepcopy(model).train()).eval()
+        assert np.array_equal(mmseg_volo.predict(wrapped, IMAGE).mask, mmseg_volo.predict(model, IMAGE).mask)
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_mmsegs_own(tmp_path: Path) -> None:
@@ -145,3 +166,15 @@ def test_refused_in_one_sentence(name: str, model: nn.Module, tmp_path: Path) ->
     with pytest.raises(UsageError, match=sentence):
         predict_files(given, [], tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
+
+
+def test_a_config_compiles_its_training(tmp_path: Path) -> None:
+    """mmengine's key `compile`; what it trained predicts as ever."""
+    from torch._dynamo.utils import counters
+
+    data, work = scenes.generate(tmp_path / 'data', 4, 1, 64, 128), tmp_path / 'work'
+    short = 'train_cfg.max_iters=1', 'train_cfg.val_interval=1'
+    assert train(write_config(tmp_path, "compile = dict(backend='eager')\n"), data, work, *short) == 0
+    assert counters['stats']['unique_graphs'] > 0
+    model = mmseg_volo.load(work / 'iter_1.pth', device='cpu')
+    assert mmseg_volo.predict(model, IMAGE).mask.shape == IMAGE.shape[:2]

@@ -185,6 +185,16 @@ class SegRunner(Runner):
                 self._take_up()
             return super().train()
 
+    def _maybe_compile(self, target: str) -> None:
+        """mmengine's key `compile`: here the network's forward, not `target`, a step with its optimiser and hooks."""
+        if (options := self.cfg.get('compile')) in (None, False):
+            return
+        if not isinstance(options, bool | Mapping):
+            raise UsageError(f"compile must be True, False or a dict of torch.compile's arguments, got {options!r}")
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        model.compile(**({} if options is True else options))
+        self.logger.info('torch.compile: the first iterations take long')
+
     def _take_up(self) -> None:
         if self._load_from is None:
             found, passed_over = newest(Path(self.work_dir))

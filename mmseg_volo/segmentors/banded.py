@@ -78,7 +78,8 @@ class BandedEncoderDecoder(EncoderDecoder):
     @property
     def predicts_as_it_computes(self) -> bool:
         """Whether `forward`, which torch.compile compiles, gives the logits that predictions are made of."""
-        head, base = type(self.decode_head), BaseDecodeHead
+        head = type(getattr(self.decode_head, '_orig_mod', self.decode_head))  # as torch.compile wraps it
+        base = BaseDecodeHead
         steps = type(self).encode_decode, type(self)._forward, head.predict, head.predict_by_feat
         mmsegs = EncoderDecoder.encode_decode, EncoderDecoder._forward, base.predict, base.predict_by_feat
         return steps == mmsegs
@@ -187,7 +188,8 @@ class BandedEncoderDecoder(EncoderDecoder):
         with processor.autocast(self):
             if self.predicts_as_it_computes:
                 compiled = getattr(self, '_compiled_call_impl', None)  # set by `compile`, and by `given.segmentor`
-                return self._forward(crops) if compiled is None else self(crops)
+                # not the head's `forward`, as mmseg has it: what is compiled of a head is its call
+                return self.decode_head(self.extract_feat(crops)) if compiled is None else self(crops)
             size = crops.shape[2:]  # a torch.Size: mmseg's heads enlarge to one of the two
             metas = [{**meta, 'img_shape': size, 'pad_shape': size} for _ in crops]
             return self.encode_decode(crops, metas)
