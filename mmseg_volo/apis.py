@@ -74,21 +74,9 @@ def load(
         FileNotFoundError, ValueError: a file is missing, is no config or checkpoint, or does not fit the model; or bf16
             is asked for on a device that is neither a CPU nor CUDA's.
     """
-    from mmseg_volo.config import load_config
     from mmseg_volo.processor import prepare, use_bf16
 
-    given = config_or_checkpoint
-    given = str((given.filename or 'the config') if isinstance(given, Config) else given)
-    weights: dict[str, Any] | None = None
-    if not isinstance(config_or_checkpoint, Config) and given.endswith(CHECKPOINT_SUFFIXES):
-        if checkpoint is not None:
-            raise UsageError(f'expected a config and a checkpoint, got two checkpoints: {given} and {checkpoint}')
-        checkpoint, weights = given, read_source(given)
-        cfg = config_of(weights, given)
-    else:
-        cfg = copy.deepcopy(config_or_checkpoint) if isinstance(config_or_checkpoint, Config) else load_config(given)
-        if checkpoint is not None:
-            weights = read_source(checkpoint)
+    cfg, weights, checkpoint, given = _read(config_or_checkpoint, checkpoint)
     model = _build(cfg, given)
     if weights is not None:
         strict_load(model, unwrap(weights, str(checkpoint)), str(checkpoint))
@@ -104,6 +92,24 @@ def load(
     if bf16:
         use_bf16(model)
     return model
+
+
+def _read(
+    config_or_checkpoint: Weights | Config, checkpoint: Weights | None
+) -> tuple[Config, dict[str, Any] | None, Weights | None, str]:
+    """What `load` is given: a config, the content of a checkpoint, its name, and what to call the first argument."""
+    from mmseg_volo.config import load_config
+
+    if isinstance(config_or_checkpoint, Config):
+        cfg, given = copy.deepcopy(config_or_checkpoint), str(config_or_checkpoint.filename or 'the config')
+    elif (given := str(config_or_checkpoint)).endswith(CHECKPOINT_SUFFIXES):
+        if checkpoint is not None:
+            raise UsageError(f'expected a config and a checkpoint, got two checkpoints: {given} and {checkpoint}')
+        weights = read_source(given)
+        return config_of(weights, given), weights, given, given
+    else:
+        cfg = load_config(given)
+    return cfg, None if checkpoint is None else read_source(checkpoint), checkpoint, given
 
 
 def _compare_pixels(model: nn.Module, cfg: Config, checkpoint: Weights, weights: Mapping[str, Any]) -> None:
@@ -177,8 +183,7 @@ def predict(
         tell: takes a sentence about what is odd and taken all the same; the logger `mmseg_volo` by default.
 
     Raises:
-        FileNotFoundError, ValueError: the file is missing or no picture, or the image is none of these; or the model
-            cannot predict as it is, see `mmseg_volo.segmentors.given.segmentor`.
+        FileNotFoundError, ValueError: it is no image, or the model cannot predict as it is, see `given.segmentor`.
     """
     from mmseg_volo.inference.segment import mask_type, opened, segment
     from mmseg_volo.raster_reader import RasterPixels
@@ -202,8 +207,8 @@ def predict(
         mask[gone] = nodata
         for values in more.values():
             values[:, gone] = np.nan
-    more = {name: values if name == 'probability' else values[0] for name, values in more.items()}
-    return Prediction(mask, classes, palette, **more)
+    maps = {name: values if name == 'probability' else values[0] for name, values in more.items()}
+    return Prediction(mask, classes, palette, **maps)
 
 
 def predict_each(

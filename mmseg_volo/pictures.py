@@ -151,7 +151,7 @@ def _raster_or_picture(
             except Exception as error:  # GDAL raises more than rasterio's errors
                 reason = error.__cause__ or error
                 raise UsageError(f'{name} is not a readable picture ({reason}): repair or remove it') from error
-    if rasterio_module() is None and (image := _by_pillow(file)) is not None and not _loses_bits(file):
+    if (image := _by_pillow(file)) is not None and not _loses_bits(file):
         return to_rgb(image, str(name), bands, value_range, tell)
     size = len(source) if isinstance(source, bytes) else source.stat().st_size
     remedy = '' if rasterio_module() else '; if other programs read it, pip install rasterio'

@@ -112,8 +112,8 @@ def loses_georeference(path: Path) -> bool:
 
 def colours_of(raster: Any) -> np.ndarray | None:
     """The colour table of a raster of one band, uint8 RGB (n, 3); None of another."""
-    kinds = [kind.name for kind in raster.colorinterp if kind.name != 'alpha']
-    if kinds != ['palette'] or raster.dtypes[0] not in ('uint8', 'uint16'):
+    kinds = {kind.name for kind in raster.colorinterp} - {'alpha'}
+    if kinds != {'palette'} or raster.dtypes[0] not in ('uint8', 'uint16'):
         return None
     table = raster.colormap(1)
     colours = np.zeros((1 << (8 if raster.dtypes[0] == 'uint8' else 16), 3), np.uint8)
@@ -265,9 +265,8 @@ class RasterPixels:
             return
         if dtype.kind not in 'uif':
             check_range(dtype, 0, 0, self.name)
-        _, height, width = self.shape
-        rows = max(PIECE // (width * dtype.itemsize * len(self.bands)), 1)
-        step = max(rows // self.raster.block_shapes[0][0], 1) * self.raster.block_shapes[0][0]
+        (_, height, width), block = self.shape, self.raster.block_shapes[0][0]
+        step = max(PIECE // (width * dtype.itemsize * len(self.bands) * block), 1) * block
         low, high = np.inf, -np.inf
         with Bar(None, f'looking at the values of {Path(self.name).name}', height, 'row', leave=False) as bar:
             for top in range(0, height, step):

@@ -5,6 +5,13 @@ from __future__ import annotations
 MODEL = "from mmseg_volo import load\nmodel = load(CHECKPOINT, device='cpu')\n"
 READ = 'from mmseg_volo.checkpoint_files import read_checkpoint\ncontent = read_checkpoint(CHECKPOINT)\n'
 PIXELS = 'import numpy as np\nimage, mask = np.zeros((40, 50, 3), np.uint8), np.zeros((40, 50), np.uint8)\n'
+TIFF = f"""
+{PIXELS}
+import rasterio
+size = dict(height=40, width=50, count=3, dtype='uint8', crs='EPSG:32633', transform=rasterio.Affine(1, 0, 5, 0, -1, 5))
+with rasterio.open('a.tif', 'w', driver='GTiff', **size) as file:
+    file.write(image.transpose(2, 0, 1))
+"""
 # configs that a program made: `custom_imports` are obeyed where a file is read, and here is none
 AS_DATA = """
 from mmengine.config import Config
@@ -52,7 +59,6 @@ EXPRESSIONS = {
     'predict': MODEL + 'assert predict(model, IMAGE).mask.shape == (64, 128)',
     'predict_each': MODEL + 'assert [found.mask.shape for found in predict_each(model, [IMAGE])] == [(64, 128)]',
     'Prediction': PIXELS + 'assert Prediction(mask, [], []).confidence is None',
-    'apis.as_batch': MODEL + "assert as_batch(model, IMAGE)['inputs'][0].shape == (3, 64, 128)",
     'backbones.VOLO': IMAGE + 'arch = dict(depths=[1, 1, 1, 1], dims=[16, 32, 32, 32], num_heads=[2, 4, 4, 4], '
     'stem_dim=8)\nassert len(VOLO(arch, pretrain_img_size=64)(image)) == 4',
     'backbones.T2TViT': IMAGE + 'assert len(T2TViT(dict(depths=[2, 1], dim=32, num_heads=2, token_dim=8))(image)) == 4',
@@ -161,7 +167,8 @@ EXPRESSIONS = {
     'folders.LoadBands': "assert LoadBands([0] * 5, [1] * 5)(dict(img_path=BANDS))['img'].shape[2] == 5",
     'folders.LoadMask': 'assert LoadMask()({}) == {}',
     'folders.bands.is_plain': 'import pathlib\nassert is_plain(pathlib.Path(IMAGE))',
-    'folders.bands.read_bands': 'assert read_bands(BANDS).shape[2] == 5',
+    'folders.bands.read_bands': 'assert read_bands(BANDS)[0].shape[2] == 5',
+    'folders.bands.array_of': "assert array_of(open(BANDS, 'rb').read())[0].shape[2] == 5",
     'folders.bands.as_picture': 'assert as_picture(BANDS).shape[2] == 3',
     'folders.dataset.image_size': 'import pathlib\nassert image_size(pathlib.Path(IMAGE)) == ((128, 64), False)',
     'folders.memory.check_disk': AS_DATA + "import pathlib\nassert check_disk(cfg, pathlib.Path('work')) > 0",
@@ -182,10 +189,50 @@ EXPRESSIONS = {
     'heads.LeanUPerHead': 'assert LeanUPerHead(in_channels=[8, 8], in_index=[0, 1], channels=8, num_classes=3, '
     "loss_decode=dict(type='WeightedCrossEntropy', class_weight=[1.0, 2.0, 3.0]))",
     'heads.LeanSegformerHead': AS_DATA + 'head.pop("type")\nassert LeanSegformerHead(**head)',
+    'datasets.check.keep_apart': REFUSED
+    + AS_DATA
+    + 'keep_apart(dataset, "elsewhere", "--out")\nrefused(keep_apart, dataset, f"{SHAPES}/images/out", "--out")',
+    'files.encode': PIXELS + "assert encode('.png', image)[1:4] == b'PNG'",
+    'kinds.folders': 'import pathlib\nfrom mmseg_volo.kinds import Tally\n'
+    + 'assert len([*folders(pathlib.Path(SHAPES), Tally())]) == 3',
+    'locks.in_words': "assert in_words({}) == 'another process'",
+    'locks.told': "import pathlib\nassert told(pathlib.Path('none')) == {}",
+    'locks.take_one_of': "import pathlib\nwith take_one_of(pathlib.Path('a'), 'b') as lock:\n    lock.path.stat()",
+    'locks.others_in': "import pathlib\nassert not [*others_in(pathlib.Path('a'), 'b')]",
+    'normalisation.expected_by': "assert expected_by('timm://coatnet_0_rw_224.sw_in1k').mean == (127.5,) * 3",
+    'normalisation.given_to': MODEL + "assert given_to(model, []).order == 'RGB'",
+    'normalisation.mismatch': 'from mmseg_volo.normalisation import Normalisation\n'
+    + 'one, two = Normalisation((0.0,), (1.0,)), Normalisation((0.0,), (2.0,))\n'
+    + "assert 'a was' in mismatch('a', one, two)",
+    'normalisation.mismatches': MODEL + 'assert not [*mismatches(model, [])]',
+    'normalisation.steps_of': AS_DATA + 'assert len(steps_of(cfg)) == 3',
+    'value_ranges.check_range': REFUSED
+    + "import numpy as np\nrefused(check_range, np.dtype('uint16'), 0, 200, 'a')\n"
+    + "check_range(np.dtype(bool), 0, 1, 'a')",
+    'value_ranges.to_bytes': PIXELS + 'assert to_bytes(image + 0.5, (0, 1)).max() == 128',
+    'value_ranges.to_rgb': PIXELS + "assert to_rgb(mask, 'a').shape == (40, 50, 3)",
+    'weights.starts': "assert starts(dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='a')))) == ['a']",
+    'weights.fetch_starts': 'assert fetch_starts({}, "") is None',
+    'zoo.record_of': "assert record_of('timm://volo_d1_384.sail_in1k').pixels == 384",
+    'raster_reader.rasterio_module': "assert rasterio_module().__name__ == 'rasterio'",
+    'raster_reader.driver_of': "assert driver_of(b'II*\\0' + b'0' * 8) == 'GTiff'",
+    'raster_reader.open_any': TIFF + "with open_any('a.tif') as raster:\n    assert raster.count == 3",
+    'raster_reader.open_georeferenced': TIFF
+    + 'import pathlib\nassert open_georeferenced(pathlib.Path("a.tif")).width == 50',
+    'raster_reader.is_georeferenced': TIFF + 'assert is_georeferenced(rasterio.open("a.tif"))',
+    'raster_reader.loses_georeference': TIFF + 'import pathlib\nassert loses_georeference(pathlib.Path("a.tif"))',
+    'raster_reader.colours_of': TIFF + 'assert colours_of(rasterio.open("a.tif")) is None',
+    'raster_reader.is_masked': TIFF + 'assert not is_masked(rasterio.open("a.tif"))',
+    'raster_reader.native': TIFF + 'assert native(rasterio.open("a.tif")).shape == (3, 40, 50)',
+    'raster_reader.missing': TIFF + 'assert missing(rasterio.open("a.tif"), None, image.transpose(2, 0, 1)) is None',
+    'raster_reader.forget_error': TIFF + 'assert forget_error(rasterio.open("a.tif")) is None',
+    'images.as_array': PIXELS + 'assert as_array(image)[0].shape == (40, 50, 3)',
+    'images.path_of': 'assert str(path_of(IMAGE)) == IMAGE',
     'images.as_rgb': 'assert as_rgb(IMAGE).shape == (64, 128, 3)',
     'inference.OUTPUTS': "assert 'masks' in OUTPUTS",
     'inference.Options': 'assert Options().outputs',
     'inference.predict_files': MODEL + "assert len(predict_files(model, [IMAGE], 'out')) == 2",
+    'inference.inputs.real_path': "import pathlib\nassert real_path(pathlib.Path('a/../b')).endswith('/b')",
     'inference.inputs.find_inputs': "import pathlib\nassert find_inputs([IMAGE], pathlib.Path('out'))",
     'launch.main': "assert main(['--help']) == 0 and main(['x']) == 2",
     'launch.torchrun_options': "assert torchrun_options('2', {})",
@@ -201,11 +248,16 @@ EXPRESSIONS = {
     'necks.StridePyramid': 'assert StridePyramid([8, 8, 8, 8], [8, 16, 16, 16])',
     'pictures.read_image': 'assert read_image(IMAGE).shape == (64, 128, 3)',
     'pictures.decode_image': "assert decode_image(open(IMAGE, 'rb').read(), 'a').shape == (64, 128, 3)",
+    'pictures.decode_pixels': "assert decode_pixels(open(IMAGE, 'rb').read(), 'a').shape == (64, 128, 3)",
+    'pictures.is_plain_tiff': 'import pathlib\nassert not is_plain_tiff(pathlib.Path(IMAGE))',
     'pictures.read_label': 'assert read_label(LABEL).shape == (64, 128)',
     'pictures.broken_png': "assert not broken_png(open(IMAGE, 'rb').read())",
     'processor.prepare': MODEL.replace("'cpu'", "'cpu', optimize=False") + 'prepare(model)',
     'processor.has_bf16': 'assert has_bf16() in (True, False)',
-    'processor.logits': MODEL + 'import torch\nmodel.bf16 = False\nassert logits(model, lambda: torch.zeros(1)) == 0',
+    'processor.autocast': MODEL + 'import contextlib\nassert isinstance(autocast(model), contextlib.nullcontext)',
+    'processor.settings': MODEL + "assert settings(model) == dict(precision='float32', optimization=True)",
+    'processor.use_bf16': MODEL
+    + 'import warnings\nwarnings.simplefilter("ignore")\nuse_bf16(model)\nassert model.bf16',
     'records.meta_of': READ + 'assert meta_of(content)',
     'records.config_of': READ + "assert config_of(content, 'a').model",
     'records.published': READ + 'assert published(content)',

@@ -76,7 +76,7 @@ def test_the_same_as_the_whole_in_memory(layout: str, model: torch.nn.Module, tm
     rows = [*csv.DictReader((tmp_path / 'out/areas.csv').open())]
     assert [int(r['pixels']) for r in rows] == np.bincount(whole.mask.ravel(), minlength=10).tolist()
     # at the central meridian of UTM a metre of the map is 1 / 0.9996 metres
-    assert all(float(r['square_metres']) == pytest.approx(4 / 0.9996**2 * int(r['pixels']), 1e-6) for r in rows)
+    assert all(float(r['square_metres']) == pytest.approx(4 / 0.9996**2 * int(r['pixels']), 1e-6, 6e-4) for r in rows)
     assert not [*tmp_path.rglob('.*')]
 
 

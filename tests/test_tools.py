@@ -180,7 +180,8 @@ BAD = {
     r'there is no folder .*data/nowhere.*set data_root': 'train volo_demo --cfg-options data_root=data/nowhere',
     r'no checkpoint at .*none.pth': 'test volo_demo none.pth --cfg-options data_root={data}',
     r'no checkpoint at .*nought.pth': 'predict nought.pth {data} --out out',
-    r'arch must be one of .* got .d9': 'train volo_d1_cityscapes --cfg-options data_root={data} model.backbone.arch=d9',
+    r'arch must be one of .* got .d9': 'train volo_d1_cityscapes --cfg-options data_root={data} model.backbone.arch=d9 '
+    'model.backbone.init_cfg=None',
     r'VOLOO': 'train volo_demo --cfg-options data_root={data} model.backbone.type=VOLOO',
     r'drop_rate': 'train volo_demo --cfg-options data_root={data} model.backbone.drop_rate=1',
     r"no 'modle'; did you mean model": 'train volo_demo --cfg-options modle.x=1',
