@@ -91,9 +91,9 @@ def _add_predict(args: argparse.ArgumentParser) -> None:
         help='look through windows of this side at the own pixels of images, which are not resized first',
     )
     args.add_argument('--frames', action='store_true', help='masks of videos as PNG files, not as a lossless video')
-    args.add_argument('--bands', type=_numbers, metavar='R,G,B', help='of GeoTIFFs, counted from 1, e.g. 4,3,2')
+    args.add_argument('--bands', type=_numbers, metavar='R,G,B', help='of images, counted from 1, e.g. 4,3,2')
     args.add_argument(
-        '--value-range', type=float, nargs=2, metavar=('LOW', 'HIGH'), help='of GeoTIFFs: what is black and white'
+        '--value-range', type=float, nargs=2, metavar=('LOW', 'HIGH'), help='of images: what is black and what white'
     )
 
 
