@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-PICTURES = {  # what OpenCV reads, of an animation the first frame
-    'JPEG': ('.jpg', '.jpeg', '.jpe', '.jfif'),
+PICTURES = {  # what `pictures.py` reads, of an animation the first frame
+    'JPEG': ('.jpg', '.jpeg', '.jpe', '.jfif', '.mpo'),
     'PNG': ('.png', '.apng'),
     'TIFF': ('.tif', '.tiff'),
     'WebP': ('.webp',),
@@ -21,13 +21,14 @@ PICTURES = {  # what OpenCV reads, of an animation the first frame
     'JPEG 2000': ('.jp2', '.j2k', '.j2c', '.jpc', '.jpf', '.jpx'),
     'Netpbm': ('.pbm', '.pgm', '.ppm', '.pnm', '.pam'),
     'Sun raster': ('.ras', '.sr'),
+    'TGA': ('.tga',),
 }
 IMAGES = tuple(suffix for suffixes in PICTURES.values() for suffix in suffixes)
 TIFFS = PICTURES['TIFF']
 ARRAYS = ('.npy',)  # read by models of other channels than RGB
 VIDEOS = ('.mp4', '.mov', '.m4v', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.wmv')
 VIDEOS += ('.3gp', '.3g2', '.asf', '.flv', '.m2ts', '.mts', '.m2v', '.mxf', '.ogv', '.vob')
-TO_CONVERT = ('.heic', '.heif', '.hif', '.tga', '.jxl', '.psd', '.svg', '.exr', '.ico', '.pcx', '.dcm', '.jp3d')
+TO_CONVERT = ('.heic', '.heif', '.hif', '.jxl', '.psd', '.svg', '.exr', '.ico', '.pcx', '.dcm', '.jp3d')
 TO_CONVERT += ('.dng', '.cr2', '.cr3', '.nef', '.arw', '.raf', '.orf', '.rw2')  # cameras' raw files
 NOISE = ('thumbs.db', 'desktop.ini')  # of Windows
 SHOWN = 8  # kinds in a message

@@ -27,6 +27,7 @@ except ImportError:
     decode_png = None
 
 warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)  # large images are what people have
+Image.init()
 HEAD = b'\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR'
 MODES = {b'\x08\x00': 'mono', b'\x08\x02': 'rgb'}  # by bit depth and colour type
 SPECIAL = (b'eXIf', b'tRNS', b'acTL')  # turned, with a transparent colour, or animated: left to the others
@@ -51,6 +52,21 @@ OTHERS = {  # what people take for pictures, by how a file begins
     b'<!DOCTYPE': 'a web page, perhaps in place of a download: fetch the picture again',
     b'<html': 'a web page, perhaps in place of a download: fetch the picture again',
 }
+FORMATS = (
+    'PNG',
+    'JPEG',
+    'MPO',
+    'TIFF',
+    'WEBP',
+    'BMP',
+    'DIB',
+    'GIF',
+    'AVIF',
+    'JPEG2000',
+    'PPM',
+    'SUN',
+    'TGA',
+)  # Pillow's
 HEIF = (b'ftypheic', b'ftypheix', b'ftyphevc', b'ftypmif1', b'ftypmsf1', b'ftypcrx ')  # from the fifth byte on
 
 
@@ -107,9 +123,20 @@ def decode_pixels(content: bytes, name: str | Path) -> np.ndarray:
             image = _decode(content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
             image = None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)
         image = _by_pillow(io.BytesIO(content)) if image is None else image
+        if image is None and (kind := _known_to_pillow(content)):
+            raise UsageError(f'{name} is a {kind} file, {CONVERT}')
     if image is None:
         raise UsageError(f'{name} ({len(content)} bytes) is not a readable picture: repair or remove it')
     return image
+
+
+def _known_to_pillow(content: bytes) -> str | None:
+    """The kind of a file that is none of `FORMATS`."""
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            return None if picture.format in FORMATS else picture.format
+    except Exception:  # whatever a broken file makes Pillow raise
+        return None
 
 
 def _is_pillows(content: bytes) -> bool:
@@ -179,7 +206,7 @@ def _loses_bits(file: Path | io.BytesIO) -> bool:
 def _by_pillow(file: Path | io.BytesIO) -> np.ndarray | None:
     """uint8 RGB (H, W, 3), or what has more bits (H, W); None if it is no readable picture."""
     try:
-        with Image.open(file) as picture:
+        with Image.open(file, formats=FORMATS) as picture:
             picture = ImageOps.exif_transpose(picture)
             if picture.mode in ('I', 'F') or picture.mode.startswith('I;'):
                 return np.array(picture)

@@ -263,6 +263,7 @@ SENTENCES = {
     'no image at .*none.jpg': lambda folder: folder / 'none.jpg',
     'from 0 to 1, here from 0 to 1.0021': lambda _: np.array([[0, 1.0021]], np.float32),
     'a.heic is a HEIC file .*convert it': lambda folder: _file(folder, 'a.heic', b'\0\0\0\x18ftypheic' + b'\0' * 50),
+    'a.pcx is a PCX file, of a kind that is not read': lambda folder: pillow('.pcx', Image.fromarray(RGB))(folder),
     'a.vrt is a virtual raster': lambda folder: _file(folder, 'a.vrt', b'<VRTDataset/>'),
     'a.jpg is a web page': lambda folder: _file(folder, 'a.jpg', b'<!DOCTYPE html><html>'),
     'a.png is a pointer of Git LFS': lambda folder: _file(

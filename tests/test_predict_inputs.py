@@ -48,13 +48,13 @@ def test_every_kind_of_the_table_is_read(tmp_path: Path) -> None:
 
 
 def test_kinds_in_folders_and_patterns(tmp_path: Path) -> None:
-    top = laid(tmp_path / 'd', 'a.jpg', 'b.GIF', 'c.avif', 'e.jfif', 'g.JP2', 'h.PnM', 'notes.txt', 'f.heic', 'k.Tga')
+    top = laid(tmp_path / 'd', 'a.jpg', 'b.GIF', 'c.avif', 'e.jfif', 'g.JP2', 'h.PnM', 'notes.txt', 'f.heic', 'k.Pcx')
     laid(top, 'deep/f.heic', '.DS_Store', '._a.jpg', '.a.1234abcd.png', 'Thumbs.db', 'n.npy')
     expected = ['a.jpg', 'b.GIF', 'c.avif', 'e.jfif', 'g.JP2', 'h.PnM']
     for given in (top, top / '*', top / '**'):
         left = Tally()
         assert names(given, out=tmp_path / 'out', left=left) == expected
-        assert str(left).startswith(f'left alone: 2 .heic ({top}/') and 'convert them to JPEG or PNG), 1 .tga (' in str(
+        assert str(left).startswith(f'left alone: 2 .heic ({top}/') and 'convert them to JPEG or PNG), 1 .pcx (' in str(
             left
         )
         assert f'1 .txt ({top}/notes.txt)' in str(left) and f'1 .npy ({top}/n.npy)' in str(left)
