@@ -52,21 +52,9 @@ OTHERS = {  # what people take for pictures, by how a file begins
     b'<!DOCTYPE': 'a web page, perhaps in place of a download: fetch the picture again',
     b'<html': 'a web page, perhaps in place of a download: fetch the picture again',
 }
-FORMATS = (
-    'PNG',
-    'JPEG',
-    'MPO',
-    'TIFF',
-    'WEBP',
-    'BMP',
-    'DIB',
-    'GIF',
-    'AVIF',
-    'JPEG2000',
-    'PPM',
-    'SUN',
-    'TGA',
-)  # Pillow's
+# of Pillow's, which knows all but the first five only after `init`; a JPEG file may be two, MPO
+FORMATS = ('BMP', 'GIF', 'JPEG', 'PPM', 'PNG', 'AVIF', 'DIB', 'JPEG2000', 'SUN', 'TGA', 'TIFF', 'WEBP')
+FORMATS = tuple(name for name in FORMATS if name in Image.OPEN)  # older ones have no AVIF
 HEIF = (b'ftypheic', b'ftypheix', b'ftyphevc', b'ftypmif1', b'ftypmsf1', b'ftypcrx ')  # from the fifth byte on
 
 
@@ -134,7 +122,7 @@ def _known_to_pillow(content: bytes) -> str | None:
     """The kind of a file that is none of `FORMATS`."""
     try:
         with Image.open(io.BytesIO(content)) as picture:
-            return None if picture.format in FORMATS else picture.format
+            return None if picture.format in (*FORMATS, 'MPO') else picture.format
     except Exception:  # whatever a broken file makes Pillow raise
         return None
 
