@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import atexit
 import gc
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -113,7 +114,10 @@ def _add_speed(args: argparse.ArgumentParser) -> None:
 
 
 def _numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(',')]
+    try:
+        return [int(number) for number in text.split(',')]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'expected numbers, e.g. 4,3,2, got {text!r}') from None
 
 
 def _add_train(args: argparse.ArgumentParser) -> None:
@@ -254,6 +258,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from mmseg_volo_doctor import doctor
 
         return doctor()
+    os.environ.setdefault('OPENCV_LOG_LEVEL', 'OFF')  # what it says of bad files, we say by their names
     with _without_collections():
         from mmengine.dist import is_distributed
         from torch.distributed import destroy_process_group

@@ -86,12 +86,20 @@ def load(
     model.dataset_meta = meta_of(weights or {}).get('dataset_meta') or _dataset_meta(cfg, given)
     if (count := len(model.dataset_meta['classes'])) != model.num_classes:
         raise UsageError(f'{given}: the model tells {model.num_classes} classes apart, but {count} are named')
-    model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu')).eval()
+    _to_device(model, device).eval()
     if optimize and next(model.parameters()).device.type == 'cpu':
         prepare(model)
     if bf16:
         use_bf16(model)
     return model
+
+
+def _to_device(model: nn.Module, device: str | None) -> nn.Module:
+    try:
+        return model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    except (RuntimeError, AssertionError) as error:
+        reason = ' '.join(str(error).split('\n')[0].split())
+        raise UsageError(f"device is one of this machine, e.g. 'cpu' or 'cuda:0', got {device!r} ({reason})") from error
 
 
 def _read(
@@ -134,6 +142,15 @@ def _build(cfg: Config, given: str) -> nn.Module:
         raise UsageError(f'the model of {given} cannot be built: {" ".join(str(error).split())}') from error
 
 
+def _renew() -> None:
+    global _BUILDING
+    _BUILDING = threading.Lock()
+
+
+if hasattr(os, 'register_at_fork'):  # a thread that held it is not in the child
+    os.register_at_fork(after_in_child=_renew)
+
+
 @contextmanager
 def _mmseg_scope() -> Iterator[None]:
     """Inside, parts are looked up among mmseg's; one thread at a time, and afterwards the scope is what it was."""
@@ -173,40 +190,40 @@ def predict(
 
     Args:
         model: from `load`; also as `torch.compile` made it, or in a wrapper such as `nn.DataParallel`.
-        image: a path, the bytes of a file, a PIL image, an array (H, W, C) or a tensor (C, H, W), RGB or grey; see
-            `mmseg_volo.images.as_rgb` for dtypes and their ranges. Georeferenced TIFF and JPEG 2000 files are read by
-            windows, and where they have no data the mask is 255 (65535 beyond 255 classes).
+        image: a path, the bytes of a file, a PIL image, an array (H, W, C) or a tensor (C, H, W); docs/images.md has
+            the rules. Where georeferenced files have no data the mask is 255 (65535 beyond 255 classes).
         maps: what else is wanted, any of 'confidence', 'entropy', 'probability'.
         bands: which channels are red, green and blue, counted from 1; those that are said to be if None.
         value_range: what is black and what is white, instead of the rules.
         windows: side in pixels of the windows to look through at the image's own size; see `segment`.
-        tell: takes a sentence about what is odd and taken all the same; the logger `mmseg_volo` by default.
+        tell: takes a sentence about what is odd and taken all the same.
 
     Raises:
         FileNotFoundError, ValueError: it is no image, or the model cannot predict as it is, see `given.segmentor`.
     """
+    from mmseg_volo.inference.options import Options
     from mmseg_volo.inference.segment import mask_type, opened, segment
-    from mmseg_volo.raster_reader import RasterPixels
+    from mmseg_volo.raster_pixels import RasterPixels
     from mmseg_volo.segmentors.bands import collect
     from mmseg_volo.segmentors.given import segmentor
     from mmseg_volo.segmentors.options import MAPS
 
     if isinstance(maps, str) or not set(maps) <= set(MAPS):
         raise UsageError(f'maps must be a list of some of {MAPS}, got {maps!r}')
+    Options(bands=bands, value_range=value_range, windows=windows)
     model = segmentor(model)
     classes, palette = (model.dataset_meta[k] for k in ('classes', 'palette'))
     with torch.inference_mode(), opened(model, image, bands, value_range, tell) as pixels:
         raster = pixels if isinstance(pixels, RasterPixels) else None
         size = pixels.shape[:2] if raster is None else tuple(pixels.shape[1:])
-        found = collect(segment(model, pixels, maps, windows), size)
+        found = collect(segment(model, pixels, maps, windows, tell), size)
         gone = ~raster.valid() if raster is not None and raster.masked else None
     dtype, nodata = mask_type(len(classes), gone is not None)
     mask = found.pop('pred_sem_seg')[0].cpu().numpy().astype(dtype)
     more = {name: values.float().cpu().numpy() for name, values in found.items()}
     if gone is not None:
-        mask[gone] = nodata
-        for values in more.values():
-            values[:, gone] = np.nan
+        for values, nothing in ((mask[None], nodata), *((values, np.nan) for values in more.values())):
+            values[:, gone] = nothing
     maps = {name: values if name == 'probability' else values[0] for name, values in more.items()}
     return Prediction(mask, classes, palette, **maps)
 
@@ -226,11 +243,13 @@ def predict_each(
     Raises:
         UsageError: one image was given instead of several, or the model cannot predict as it is.
     """
+    from mmseg_volo.inference.options import Options
     from mmseg_volo.segmentors.given import segmentor
 
     one = isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image.Image)
     if one or getattr(images, 'ndim', 4) != 4:  # the rows of an array would be taken for grey images
         raise UsageError(f'expected several images, e.g. in a list, got {type(images).__name__}: predict takes one')
+    Options(**{name: value for name, value in options.items() if name != 'tell'})
     return _predict_each(segmentor(model), images, maps, options)
 
 

@@ -61,7 +61,7 @@ def read_checkpoint(path: str | Path, trust_pickle: bool = False) -> dict[str, A
         FileNotFoundError: there is no such file.
         UsageError: it is no checkpoint, is damaged, or holds more than data.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     if not path.is_file():
         raise FileNotFoundError(f'no checkpoint at {path.absolute()}: give the path of a .pth or .safetensors file')
     if path.suffix == '.safetensors':

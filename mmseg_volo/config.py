@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -60,7 +61,7 @@ def find_config(name: str | Path) -> Path:
     Raises:
         UsageError: there is neither.
     """
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if path.is_file():
         return path
     stem = path.name.removesuffix('.py')

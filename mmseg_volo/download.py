@@ -82,7 +82,7 @@ def find(url: str) -> Path | None:
     places = [cached_path(url)]
     mirror = _mirror()
     if mirror and '://' not in mirror:
-        places.append(Path(mirror).expanduser() / _tree(url))
+        places.append(Path(os.path.expanduser(mirror)) / _tree(url))
     if hub := HUB.fullmatch(url):
         from huggingface_hub import try_to_load_from_cache
 
@@ -118,7 +118,7 @@ def _address(url: str) -> str:
 
     mirror, hub = _mirror(), HUB.fullmatch(url)
     if mirror and '://' not in mirror:
-        place = (Path(mirror).expanduser() / _tree(url)).absolute()
+        place = (Path(os.path.expanduser(mirror)) / _tree(url)).absolute()
         raise UsageError(f'{MIRROR}={mirror} lacks {url}, which is in no cache either: put it there as {place}')
     for name, on in ((OFFLINE, _switched_on(OFFLINE)), ('HF_HUB_OFFLINE', hub and constants.HF_HUB_OFFLINE)):
         if on:

@@ -64,18 +64,18 @@ def path_of(given: str | os.PathLike) -> Path:
         UsageError: it is no path.
     """
     text = os.fspath(given)
+    path = Path(os.path.expanduser(text))
+    with contextlib.suppress(OSError):  # names that are too long
+        if path.is_file():
+            return path
+        if path.is_dir():
+            raise UsageError(f'{path} is a folder: give one image; mmseg-volo predict takes folders')
     if text.startswith('data:'):
         raise UsageError(f'a data URL of {len(text)} characters was given: give the bytes, base64.b64decode(...)')
     if '://' in text[:10]:
         raise UsageError(f'{text[:200]} is an address: fetch it first, and give its path or its bytes')
     if len(text) > LONGEST:
         raise UsageError(f'a text of {len(text)} characters was given, expected a path: of base64 give the bytes')
-    path = Path(given).expanduser()
-    with contextlib.suppress(OSError):  # names that are too long
-        if path.is_file():
-            return path
-        if path.is_dir():
-            raise UsageError(f'{path} is a folder: give one image; mmseg-volo predict takes folders')
     raise FileNotFoundError(f'no image at {path.absolute()}')
 
 

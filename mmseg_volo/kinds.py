@@ -19,7 +19,7 @@ PICTURES = {  # what `pictures.py` reads, of an animation the first frame
     'GIF': ('.gif',),
     'AVIF': ('.avif',),
     'JPEG 2000': ('.jp2', '.j2k', '.j2c', '.jpc', '.jpf', '.jpx'),
-    'Netpbm': ('.pbm', '.pgm', '.ppm', '.pnm', '.pam'),
+    'Netpbm': ('.pbm', '.pgm', '.ppm', '.pnm'),
     'Sun raster': ('.ras', '.sr'),
     'TGA': ('.tga',),
 }

@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from mmseg_volo.errors import UsageError
-from mmseg_volo.raster_reader import GEO_KEYS, RasterPixels, driver_of, open_any, rasterio_module
+from mmseg_volo.raster_pixels import RasterPixels
+from mmseg_volo.raster_reader import GEO_KEYS, driver_of, is_georeferenced, open_any, rasterio_module
 from mmseg_volo.value_ranges import LOGGER, Tell, to_rgb
 
 try:
@@ -31,7 +32,8 @@ Image.init()
 HEAD = b'\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR'
 MODES = {b'\x08\x00': 'mono', b'\x08\x02': 'rgb'}  # by bit depth and colour type
 SPECIAL = (b'eXIf', b'tRNS', b'acTL')  # turned, with a transparent colour, or animated: left to the others
-BITS, SAMPLE_FORMAT, GDAL_NODATA = 258, 339, 42113  # tags of TIFF
+SUBFILE, BITS, COMPRESSION, ORIENTATION, SAMPLE_FORMAT, GDAL_NODATA = 254, 258, 259, 274, 339, 42113  # tags of TIFF
+MASK, JPEG = 4, (6, 7)  # values of the first and third
 CONVERT = 'of a kind that is not read: convert it to PNG, JPEG or TIFF'
 OTHERS = {  # what people take for pictures, by how a file begins
     b'%PDF': f'a PDF file, {CONVERT}',
@@ -44,6 +46,7 @@ OTHERS = {  # what people take for pictures, by how a file begins
     b'CDF': f'a netCDF file, {CONVERT}',
     b'EHFA_HEADER_TAG': f'an ERDAS Imagine file, {CONVERT}',
     b'GRIB': f'a GRIB file, {CONVERT}',
+    b'P7': f'a PAM file, {CONVERT}',
     b'NITF': f'a NITF file, {CONVERT}',
     b'\x93NUMPY': 'an array: numpy.load reads it',
     b'PK\x03\x04': 'a zip archive: unpack it',
@@ -128,8 +131,9 @@ def _known_to_pillow(content: bytes) -> str | None:
 
 
 def _is_pillows(content: bytes) -> bool:
-    """What OpenCV reads otherwise than Pillow: GIF (background), AVIF (EXIF, 10 bits) and JPEG of CMYK (rounding)."""
-    if content.startswith(b'GIF8') or b'ftypavi' in content[:16]:
+    """What OpenCV reads otherwise than Pillow: GIF (background), AVIF (EXIF, 10 bits), Netpbm (the largest value that
+    the file states) and JPEG of CMYK (rounding)."""
+    if content.startswith((b'GIF8', b'P1', b'P2', b'P3', b'P4', b'P5', b'P6')) or b'ftypavi' in content[:16]:
         return True
     place = 2 if content.startswith(b'\xff\xd8') else len(content)
     while place + 10 < len(content) and content[place] == 0xFF:
@@ -147,7 +151,7 @@ def _other(content: bytes) -> str | None:
     if content[128:132] == b'DICM':
         return f'a DICOM file, {CONVERT}'
     head = content[:200].lstrip()
-    return next((kind for start, kind in OTHERS.items() if head.startswith(start)), None)
+    return next((kind for start, kind in OTHERS.items() if head.lower().startswith(start.lower())), None)
 
 
 def _raster_or_picture(
@@ -155,12 +159,14 @@ def _raster_or_picture(
 ) -> np.ndarray:
     """A TIFF or JPEG 2000 file: plain ones by Pillow, which knows their kinds of colours, others by rasterio."""
     file = io.BytesIO(source) if isinstance(source, bytes) else source
-    if is_plain_tiff(file) and (image := _by_pillow(file)) is not None:
+    plain = is_plain_tiff(file) and not (bands and rasterio_module())
+    if plain and (image := _by_pillow(file)) is not None:
         return to_rgb(image, str(name), bands, value_range, tell)
     with open_any(source) as raster:
         if raster is not None:
             try:
-                return RasterPixels(raster, None, bands, value_range, name=name, tell=tell).rgb()
+                image = RasterPixels(raster, None, bands, value_range, name=name, tell=tell).rgb()
+                return image if is_georeferenced(raster) else turned(image, orientation_of(source))
             except UsageError:
                 raise
             except Exception as error:  # GDAL raises more than rasterio's errors
@@ -174,15 +180,42 @@ def _raster_or_picture(
 
 
 def is_plain_tiff(file: Path | io.BytesIO) -> bool:
-    """Whether Pillow says all of a TIFF: unsigned, up to 8 bits, no georeference, no nodata value."""
+    """Whether Pillow says all of a TIFF: unsigned, up to 8 bits, no georeference, nothing about missing data, and not
+    compressed with a loss, of which GDAL makes other pixels."""
+    if isinstance(file, Path) and any(Path(f'{file}{end}').exists() for end in ('.msk', '.aux.xml')):
+        return False
     try:
         with Image.open(file) as picture:
             tags = getattr(picture, 'tag_v2', None)
             if tags is None or max(tags.get(BITS, (1,))) > 8 or {GEO_KEYS, GDAL_NODATA} & set(tags):
                 return False
-            return set(tags.get(SAMPLE_FORMAT, (1,))) == {1}
+            gdals = tags.get(COMPRESSION) in JPEG or tags.get(ORIENTATION, 1) > 1  # which Pillow now and then forgets
+            if set(tags.get(SAMPLE_FORMAT, (1,))) != {1} or gdals and rasterio_module():
+                return False
+            for i in range(1, min(picture.n_frames, 8)):
+                picture.seek(i)
+                if picture.tag_v2.get(SUBFILE, 0) & MASK:
+                    return False
+            return True
     except Exception:  # whatever a broken file makes Pillow raise
         return False
+
+
+def orientation_of(file: Path | bytes) -> int:
+    """What a TIFF says of how it is to be turned, 1 to 8; GDAL does not look at it."""
+    try:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as picture:
+            return int(getattr(picture, 'tag_v2', {}).get(ORIENTATION, 1))
+    except Exception:  # whatever a broken or unknown file makes Pillow raise
+        return 1
+
+
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """An image (H, W, ...) as its orientation, 1 to 8 (EXIF), says."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    rows, columns = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return np.ascontiguousarray(pixels[:: -1 if rows else 1, :: -1 if columns else 1])
 
 
 def _loses_bits(file: Path | io.BytesIO) -> bool:
@@ -197,7 +230,8 @@ def _by_pillow(file: Path | io.BytesIO) -> np.ndarray | None:
         with Image.open(file, formats=FORMATS) as picture:
             picture = ImageOps.exif_transpose(picture)
             if picture.mode in ('I', 'F') or picture.mode.startswith('I;'):
-                return np.array(picture)
+                pixels = np.array(picture)
+                return pixels.astype(np.uint16) if picture.format == 'PPM' and picture.mode == 'I' else pixels
             return np.array(picture.convert('RGB'))
     except Exception:  # whatever a broken file makes Pillow raise
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def locate(source: str | Path) -> Path:
         UsageError: there is no such source, or it cannot be fetched.
     """
     url = url_of(source)
-    return fetch(url) if url else Path(source).expanduser()
+    return fetch(url) if url else Path(os.path.expanduser(source))
 
 
 def url_of(source: str | Path) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping
 from fnmatch import fnmatch
@@ -87,7 +88,7 @@ def convert(args: argparse.Namespace) -> None:
     Raises:
         FileNotFoundError, UsageError: the source cannot be read or does not fit, or the target is in the way.
     """
-    target = Path(args.target).expanduser()
+    target = Path(os.path.expanduser(args.target))
     if target.suffix != '.safetensors':
         raise UsageError(f'expected a target that ends in .safetensors, got {args.target}')
     if not target.absolute().parent.is_dir():

@@ -17,16 +17,16 @@ LEAST_DISK = 5 * GB
 
 def torch_home() -> Path:
     """Where torch keeps what it fetches, as torch says, which may be absent."""
-    return Path(os.environ.get('TORCH_HOME') or cache_home() / 'torch').expanduser()
+    return Path(os.path.expanduser(os.environ.get('TORCH_HOME') or cache_home() / 'torch'))
 
 
 def cache_home() -> Path:
-    return Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()
+    return Path(os.path.expanduser(os.environ.get('XDG_CACHE_HOME') or '~/.cache'))
 
 
 def caches() -> Findings:
-    hub = Path(os.environ.get('HF_HOME') or cache_home() / 'huggingface').expanduser() / 'hub'
-    hub = Path(os.environ.get('HF_HUB_CACHE') or hub).expanduser()
+    hub = Path(os.path.expanduser(os.environ.get('HF_HOME') or cache_home() / 'huggingface')) / 'hub'
+    hub = Path(os.path.expanduser(os.environ.get('HF_HUB_CACHE') or hub))
     for name, place in (('weights', torch_home() / 'hub/checkpoints/mmseg_volo'), ("the hub's weights", hub)):
         files = [path for path in place.rglob('*') if path.is_file() and not path.is_symlink()]
         size = sum(path.stat().st_size for path in files)
@@ -42,7 +42,7 @@ def caches() -> Findings:
     if mirror := os.environ.get('MMSEG_VOLO_MIRROR', ''):
         if '://' in mirror:  # its path may be a password
             yield Finding(OK, f'MMSEG_VOLO_MIRROR is at {urlsplit(mirror).hostname}')
-        elif not Path(mirror).expanduser().is_dir():
+        elif not Path(os.path.expanduser(mirror)).is_dir():
             yield Finding(
                 WRONG, f'MMSEG_VOLO_MIRROR={mirror} is no folder', 'name a folder or https://..., or unset it'
             )

@@ -17,7 +17,7 @@ from PIL import Image
 from small import predictor
 
 import mmseg_volo
-from mmseg_volo import raster_reader
+from mmseg_volo import raster_pixels
 from mmseg_volo.datasets import scenes
 from mmseg_volo.inference import Options, predict_files, rasters
 from mmseg_volo.inference import segment as segmenting
@@ -143,10 +143,10 @@ def test_what_has_no_place_is_told_and_the_rest_done(
 
 def test_little_is_in_memory(model: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / 'a.tif', np.tile(scene(150, 96), (1, 8, 1)), **LAYOUTS['tiles'])
-    most, read = [0, 0], raster_reader.RasterPixels.read
+    most, read = [0, 0], raster_pixels.RasterPixels.read
     flush = rasters.RasterFile._flush
 
-    def reading(self: raster_reader.RasterPixels, window: Any = None) -> np.ndarray:
+    def reading(self: raster_pixels.RasterPixels, window: Any = None) -> np.ndarray:
         found = read(self, window)
         most[0] = max(most[0], found.size)
         return found
@@ -155,7 +155,7 @@ def test_little_is_in_memory(model: torch.nn.Module, tmp_path: Path, monkeypatch
         most[1] = max(most[1], self._rows.size)
         flush(self)
 
-    monkeypatch.setattr(raster_reader.RasterPixels, 'read', reading)
+    monkeypatch.setattr(raster_pixels.RasterPixels, 'read', reading)
     monkeypatch.setattr(rasters.RasterFile, '_flush', flushing)
     predict_files(model, [str(path)], tmp_path / 'out', Options(['masks', 'overlays'], windows=64))
     assert most == [3 * 64 * 64, 32 * 96]

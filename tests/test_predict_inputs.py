@@ -35,8 +35,8 @@ def test_every_kind_of_the_table_is_read(tmp_path: Path) -> None:
     for kind, suffixes in PICTURES.items():
         for suffix in suffixes:
             file, wanted = tmp_path / f'a{suffix}', formats.get(kind, kind.upper())
-            if wanted is None or suffix == '.pam':
-                content = cv2.imencode('.ras' if wanted is None else '.pam', pixels[..., ::-1])[1].tobytes()
+            if wanted is None:
+                content = cv2.imencode('.ras', pixels[..., ::-1])[1].tobytes()
             else:
                 stream = io.BytesIO()
                 Image.fromarray(pixels).save(stream, wanted)

@@ -13,7 +13,7 @@ import torch
 from small import predictor
 
 import mmseg_volo
-from mmseg_volo import raster_reader
+from mmseg_volo import raster_pixels
 from mmseg_volo.inference import Options, predict_files
 from mmseg_volo.value_ranges import NODATA_RGB
 from mmseg_volo_cli import main
@@ -88,15 +88,15 @@ def test_bands_of_models_for_other_images(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 3000, (4, 30, 40)).astype(np.uint16)
     loading = dict(type='LoadBands', mean=[1, 2, 3, 4], std=[5, 6, 7, 8], dtype='uint16')
     with rasterio.open(write(tmp_path / 'a.tif', pixels)) as raster:
-        found = raster_reader.RasterPixels(raster, loading)
+        found = raster_pixels.RasterPixels(raster, loading)
         assert found.shape == (4, 30, 40)
         expected = (pixels - np.arange(1, 5.0)[:, None, None]) / np.arange(5.0, 9)[:, None, None]
         np.testing.assert_allclose(found[:, 3:9, 5:50].numpy(), expected[:, 3:9, 5:50].astype(np.float32), rtol=1e-5)
         assert found.picture(((0, 1), (0, 40))).shape == (3, 1, 40)
         with pytest.raises(ValueError, match='a.tif is of uint16, expected float32, as in training'):
-            raster_reader.RasterPixels(raster, {**loading, 'dtype': 'float32'})
+            raster_pixels.RasterPixels(raster, {**loading, 'dtype': 'float32'})
         with pytest.raises(ValueError, match='a.tif has 4 bands .* the network takes 2'):
-            raster_reader.RasterPixels(raster, dict(type='LoadBands', mean=[1, 2], std=[1, 2]))
+            raster_pixels.RasterPixels(raster, dict(type='LoadBands', mean=[1, 2], std=[1, 2]))
 
 
 WRONG = {

@@ -68,7 +68,7 @@ def prepare(
         FileNotFoundError: there is no such data set at root; the message says what to download.
         UsageError: files are missing, unreadable, of other sizes or values; the report has them all.
     """
-    layout, root = LAYOUTS[name], Path(root).expanduser()
+    layout, root = LAYOUTS[name], Path(os.path.expanduser(root))
     if workers is not None and workers < 1:
         raise UsageError(f'--workers must be at least 1, got {workers}')
     workers = workers or min(os.cpu_count() or 1, 16)

@@ -19,8 +19,9 @@ from torch import Tensor
 from mmseg_volo.datasets.examine import BadFile
 from mmseg_volo.errors import UsageError
 from mmseg_volo.images import path_of
-from mmseg_volo.pictures import read_image
-from mmseg_volo.raster_reader import driver_of, missing, native, open_any, rasterio_module
+from mmseg_volo.pictures import orientation_of, read_image, turned
+from mmseg_volo.raster_pixels import missing, native
+from mmseg_volo.raster_reader import driver_of, is_georeferenced, open_any, rasterio_module
 
 TIFF = ('.tif', '.tiff')
 PLAIN = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr')  # modes that loading makes RGB; alpha is dropped
@@ -94,7 +95,9 @@ def _read(source: str | Path | bytes, name: str) -> tuple[np.ndarray, np.ndarray
         if raster is not None:
             pixels = native(raster)
             gone = missing(raster, None, pixels)
-            return pixels.transpose(1, 2, 0), None if gone is None else gone.transpose(1, 2, 0)
+            both = pixels.transpose(1, 2, 0), None if gone is None else gone.transpose(1, 2, 0)
+            how = 1 if is_georeferenced(raster) else orientation_of(content)
+            return both if how == 1 else tuple(part if part is None else turned(part, how) for part in both)
     return _grey_tiff(content, name), None
 
 
@@ -128,6 +131,9 @@ def array_of(image: Any) -> tuple[np.ndarray, np.ndarray | None]:
         pixels = image.detach().cpu()
         pixels = (pixels.float() if pixels.dtype == torch.bfloat16 else pixels).numpy()
         pixels = pixels.transpose(1, 2, 0) if pixels.ndim == 3 else pixels
+    elif isinstance(image, np.ma.MaskedArray):
+        pixels = np.atleast_3d(image.data)
+        return pixels, np.atleast_3d(np.ma.getmaskarray(image))
     elif isinstance(image, (np.ndarray, Image.Image)):
         pixels = np.asarray(image)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections import Counter
@@ -132,8 +133,8 @@ def _check(wishes: Wishes) -> None:
         raise UsageError(f'--batch must be at least 1, got {wishes.batch}')
     plan.crop_of(plan.Images(64, 64, False), wishes.size)
     plan.length_of(1, 1, wishes.epochs, False)
-    if not Path(wishes.data).expanduser().exists():
-        find_layout(Path(wishes.data).expanduser())  # says so, before weights are fetched
+    if not Path(os.path.expanduser(wishes.data)).exists():
+        find_layout(Path(os.path.expanduser(wishes.data)))  # says so, before weights are fetched
 
 
 def understand_folder(wishes: Wishes) -> Found:
@@ -142,7 +143,7 @@ def understand_folder(wishes: Wishes) -> Found:
     Raises:
         FileNotFoundError, UsageError: see `prepare_training`.
     """
-    layout = find_layout(Path(wishes.data).expanduser(), wishes.images, wishes.masks, wishes.skip_unpaired)
+    layout = find_layout(Path(os.path.expanduser(wishes.data)), wishes.images, wishes.masks, wishes.skip_unpaired)
     names, source = read_names(wishes.classes, layout.root)
     facts = dict(
         zip(

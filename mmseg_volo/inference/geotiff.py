@@ -23,7 +23,8 @@ from mmseg_volo.inference.polygons import geojson
 from mmseg_volo.inference.rasters import CACHE, RasterFile
 from mmseg_volo.inference.segment import device_of, loading_of, mask_type, segment
 from mmseg_volo.progress import Bar
-from mmseg_volo.raster_reader import RasterPixels, forget_error
+from mmseg_volo.raster_pixels import RasterPixels
+from mmseg_volo.raster_reader import forget_error
 from mmseg_volo.value_ranges import LOGGER, Tell
 
 PREVIEW = 4096  # longer side of the overlay

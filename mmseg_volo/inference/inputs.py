@@ -108,7 +108,7 @@ class _Search:
         self.results: Path | None = None  # the last that was left out
 
     def items_of(self, given: str) -> Iterator[Item]:
-        path = Path(given).expanduser()
+        path = Path(os.path.expanduser(given))
         if path.is_file():
             if not self._is_result(path, os.path.realpath(path.parent)):
                 yield Item(path, Path(path.name))

@@ -5,6 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+import numpy as np
 
 from mmseg_volo.errors import UsageError
 
@@ -54,14 +58,22 @@ class Options:
             raise UsageError(f'expected at least one output of {", ".join(OUTPUTS)}')
         if not 0 <= self.opacity <= 1:
             raise UsageError(f'opacity must lie in 0..1, got {self.opacity}')
-        if self.windows is not None and self.windows < 32:
-            raise UsageError(f'windows must be of 32 pixels or more, got {self.windows}')
-        if self.bands is not None and (not self.bands or min(self.bands) < 1):
-            raise UsageError(f'bands are counted from 1, got {list(self.bands)}')
-        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
-            raise UsageError(f'the value range goes from low to high, got {list(self.value_range)}')
+        if self.windows is not None and not (_are_numbers([self.windows], int) and self.windows >= 32):
+            raise UsageError(f'windows must be of 32 pixels or more, got {self.windows!r}')
+        if self.bands is not None and not (_are_numbers(self.bands, int) and min(self.bands) >= 1):
+            raise UsageError(f'bands are counted from 1, got {self.bands!r}')
+        span = self.value_range
+        if span is not None and not (_are_numbers(span, float) and len(span) == 2 and -inf < span[0] < span[1] < inf):
+            raise UsageError(f'the value range goes from low to high, got {span!r}')
 
     @property
     def maps(self) -> list[str]:
         """What is needed of the segmentor beside the mask."""
         return [MAPS[name] for name in self.outputs if name in MAPS]
+
+
+def _are_numbers(values: Any, kind: type) -> bool:
+    """Whether it is a sequence of numbers, and not empty."""
+    kinds = (int, np.integer) if kind is int else (int, float, np.integer, np.floating)
+    plain = isinstance(values, (list, tuple, range, np.ndarray)) and len(values) > 0
+    return plain and all(isinstance(value, kinds) and not isinstance(value, bool) for value in values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import os
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -66,7 +67,7 @@ def predict_files(
             predicted (after the others were written).
         Exception: the device is lost, so that no other file could be predicted.
     """
-    model, options, out = segmentor(model), options or Options(), Path(out).expanduser()
+    model, options, out = segmentor(model), options or Options(), Path(os.path.expanduser(out))
     left = Tally('left alone')
     items = find_inputs(inputs, out, left, arrays=_sees_bands(model))
     if 'polygons' in options.outputs:
@@ -185,6 +186,7 @@ class _Run:
                     if source is None and self.bands:
                         source = as_picture(item.path)
                     elif source is None:
+                        self._note_georeference(item.path)
                         source = as_rgb(item.path, options.bands, options.value_range, self._note)
             except Exception as error:  # of any type: it is told of this file
                 source = error
@@ -195,6 +197,16 @@ class _Run:
         if text not in self.noted and len(self.noted) < NOTES:
             print(text if len(self.noted) < NOTES - 1 else f'{text}; more of this kind is not said')
         self.noted[text] = None
+
+    def _note_georeference(self, path: Path) -> None:
+        """Says what is lost of pictures that have their place on the ground in a file beside them."""
+        suffix = path.suffix.lower()
+        names = [path.with_suffix(f'{suffix[:2]}{suffix[-1:]}w'), path.with_suffix('.wld'), Path(f'{path}w')]
+        if beside := next((name for name in names if name.is_file()), None):
+            self._note(
+                f'{path}: its place on the ground, in {beside.name}, is not kept: gdal_translate {path.name} '
+                f'{path.stem}.tif makes a GeoTIFF of both'
+            )
 
     def _predict(self, item: Item, source: Any, behind: Behind) -> None:
         if isinstance(source, Exception):

@@ -21,7 +21,9 @@ from mmseg_volo.config import LABEL_STEPS
 from mmseg_volo.errors import UsageError
 from mmseg_volo.folders.bands import array_of
 from mmseg_volo.images import Source, as_rgb, path_of
-from mmseg_volo.raster_reader import RasterPixels, driver_of, is_georeferenced, open_any
+from mmseg_volo.pictures import orientation_of
+from mmseg_volo.raster_pixels import OWN_VALUES, RasterPixels
+from mmseg_volo.raster_reader import driver_of, is_georeferenced, open_any
 from mmseg_volo.segmentors.banded import BandedEncoderDecoder
 from mmseg_volo.segmentors.results import results
 from mmseg_volo.value_ranges import LOGGER, Tell
@@ -60,30 +62,38 @@ def opened(
     loading = loading_of(model)
     own_values = loading['type'] == 'LoadBands'
     if own_values and value_range is not None:
-        raise UsageError('the network takes the values of files as they are: leave the value range out')
-    if isinstance(image, (str, os.PathLike)):
-        image = path_of(image)
-        with image.open('rb') as file:
-            is_raster = driver_of(file.read(12)) is not None
-    elif isinstance(image, (bytes, bytearray, memoryview)):
-        image = bytes(image)
-        is_raster = driver_of(image[:12]) is not None
-    else:
-        is_raster = False
+        raise UsageError(OWN_VALUES)
+    image, is_raster = _source(image)
+    name = 'the image given as bytes' if isinstance(image, bytes) else str(image)
     with open_any(image) if is_raster else contextlib.nullcontext() as raster:
-        if raster is not None and (own_values or is_georeferenced(raster)):
-            name = 'the image given as bytes' if isinstance(image, bytes) else image
-            yield RasterPixels(raster, loading, bands, value_range, device_of(model), name, tell)
+        if raster is not None and (is_georeferenced(raster) or own_values and orientation_of(image) == 1):
+            try:
+                yield RasterPixels(raster, loading, bands, value_range, device_of(model), name, tell)
+            except Exception as error:
+                if type(error).__module__.partition('.')[0] != 'rasterio':  # GDAL's own errors are no RasterioError
+                    raise
+                raise UsageError(f'{name} cannot be read: {error.__cause__ or error}') from error
             return
     if not own_values:
         yield as_rgb(image, bands, value_range, tell)
         return
-    pixels, gone = array_of(image)
+    pixels, _ = array_of(image)
     if bands is not None:
         if max(bands) > pixels.shape[2]:
             raise UsageError(f'bands {list(bands)} were asked for, the image has {pixels.shape[2]}')
         pixels = pixels[..., [band - 1 for band in bands]]
     yield pixels
+
+
+def _source(image: Source) -> tuple[Any, bool]:
+    """A path or bytes as such, anything else as it is, and whether it is a TIFF or JPEG 2000 file."""
+    if isinstance(image, (str, os.PathLike)):
+        image = path_of(image)
+        with image.open('rb') as file:
+            return image, driver_of(file.read(12)) is not None
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return bytes(image), driver_of(bytes(image[:12])) is not None
+    return image, False
 
 
 def segment(
