@@ -62,6 +62,7 @@ class BandedEncoderDecoder(EncoderDecoder):
         parts = backbone, decode_head, neck, auxiliary_head, train_cfg, test_cfg
         super().__init__(*parts, data_preprocessor, pretrained, init_cfg)
         self.masks_only = False
+        self.bf16 = False  # whether predictions are made in bfloat16, see `processor.use_bf16`
         PredictionOptions.of(self.test_cfg)
 
     @property
