@@ -282,6 +282,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run() -> None:
     """The console command `mmseg-volo`."""
+    if getattr(sys.stdout, 'errors', '') == 'strict':  # names of files may be of any bytes
+        sys.stdout.reconfigure(errors='backslashreplace')
     sys.exit(main())
 
 

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 IGNORED = (0, 0, 0)
+SCALES = (0.35, 4.0)  # of the text of legends: it grows with the picture, but not without end
 
 
 def colour(mask: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
@@ -17,7 +18,7 @@ def colour(mask: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
         palette: one RGB colour per class.
     """
     table = np.array([*palette, IGNORED], dtype=np.uint8)
-    return table[np.minimum(mask, len(palette))]
+    return table[np.minimum(mask, np.uint16(len(palette)))]
 
 
 def overlay(image: np.ndarray, mask: np.ndarray, palette: Sequence[Sequence[int]], opacity: float = 0.5) -> np.ndarray:
@@ -34,16 +35,22 @@ def with_legend(picture: np.ndarray, mask: np.ndarray, classes: Sequence[str], p
     """A picture with a strip below it that names the classes which occur in its mask, with their share of the pixels.
 
     Returns:
-        (H + strip, W, 3); text and boxes grow with the picture's width.
+        (H + strip, W, 3); text and boxes grow with the picture, see `legend`.
     """
     counts = np.bincount(mask.ravel(), minlength=len(classes))[: len(classes)]
     entries = {i: f'{classes[i]} {100 * counts[i] / counts.sum():.1f}%' for i in np.argsort(-counts) if counts[i]}
-    return np.concatenate([picture, legend(entries, palette, picture.shape[1])])
+    return np.concatenate([picture, legend(entries, palette, picture.shape[1], len(picture))])
 
 
-def legend(entries: Mapping[int, str], palette: Sequence[Sequence[int]], width: int) -> np.ndarray:
-    """A white strip (n, width, 3) with a box in the class's colour before each text."""
-    scale = max(0.35, width / 1600)
+def legend(entries: Mapping[int, str], palette: Sequence[Sequence[int]], width: int, height: int) -> np.ndarray:
+    """A white strip (n, width, 3) with a box in the class's colour before each text.
+
+    Args:
+        entries: the text of each class.
+        palette: one RGB colour per class.
+        width, height: of the picture below which it goes; of a strip of an image, its text is small.
+    """
+    scale = min(max(min(width, 4 * height) / 1600, SCALES[0]), SCALES[1])
     line = round(30 * scale) + 4
     boxes, x, y = [], line // 3, 0
     for i, text in entries.items():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -17,6 +19,9 @@ from rasterio.transform import Affine, from_origin  # noqa: E402
 
 from mmseg_volo.inference.areas import PixelAreas  # noqa: E402
 from mmseg_volo.inference.ground import Ground  # noqa: E402
+from mmseg_volo.inference.polygons import geojson  # noqa: E402
+
+NAN = math.nan
 
 # CRS, transform, and square metres of the pixels (0, 0) and (59, 59): by pyproj's Geod.polygon_area_perimeter on the
 # CRS's ellipsoid (WGS 84 for the sphere), with 400 points along each edge
@@ -119,3 +124,36 @@ def test_the_table() -> None:
     found = [row['square_metres'] for row in csv.DictReader(io.StringIO(table(entries, ['x', 'y']).decode()))]
     assert found == ['1234.568', '0.000', '', '', '', '']
     assert digits(0.000123456789) == '0.000123457'
+
+
+def test_names_of_any_bytes_are_kept() -> None:
+    name = os.fsdecode(b'caf\xe9.png')
+    assert b'\ncaf\xe9.png,road,0,' in table([dict(file=name, pixels=[1])], ['road'])
+
+
+@pytest.mark.parametrize(
+    'transform',
+    [
+        (NAN, 0, 0, 0, NAN, 0),
+        (1, 0, NAN, 0, -1, 0),
+        (math.inf, 0, 0, 0, -1, 0),
+        (0, 0, 5, 0, 0, 5),
+        (1, 0, 5, 0, 0, 5),
+        (1, 1, 5, 1, 1, 5),
+        (1e-100, 0, 10, 0, -1e-100, 50),
+        (1e9, 0, 0, 0, -1e9, 0),
+    ],
+)
+def test_a_transform_that_cannot_be_is_no_ground(transform: tuple[float, ...]) -> None:
+    ground = Ground(Affine(*transform), CRS.from_epsg(4326))
+    assert ground.ellipsoid is None and ground.units == ('crs units' if transform[0] == 1e9 else 'pixels')
+    usual = dict(driver='GTiff', width=4, height=3, count=1, dtype='uint8', crs='EPSG:4326')
+    with rasterio.MemoryFile() as memory:
+        with memory.open(transform=Affine(*transform), **usual) as file:
+            file.write(np.tile(np.array([0, 0, 1, 1], np.uint8), (1, 3, 1)))
+        with memory.open() as file:
+            found = json.loads(b''.join(geojson(rasterio.band(file, 1), ['a', 'b'], ground)))
+    assert [feature['properties'] for feature in found['features']] == [
+        {'class': 'a', 'index': 0, 'pixels': 6},
+        {'class': 'b', 'index': 1, 'pixels': 6},
+    ]

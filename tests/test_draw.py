@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmseg_volo.draw import colour, overlay, with_legend
+from mmseg_volo.apis import Prediction
+from mmseg_volo.draw import colour, legend, overlay, with_legend
 from mmseg_volo.engine import hooks
 from mmseg_volo.files import encode
+from mmseg_volo.inference import Options, images
 from mmseg_volo.report.evaluation import _jpeg
 
 PALETTE = [[255, 0, 0], [0, 200, 0]]
@@ -30,6 +32,24 @@ def test_legend_names_what_occurs() -> None:
     narrow = np.repeat(np.arange(40, dtype=np.uint8), 20).reshape(20, 40)
     names = [f'class number {i}' for i in range(40)]
     assert with_legend(np.zeros((20, 40, 3), np.uint8), narrow, names, PALETTE * 20).shape[0] > 20 + 40 * 10
+
+
+def test_legends_are_no_larger_than_they_need_to_be() -> None:
+    for height, width, most in ((1, 70000, 40), (2000, 20000, 200), (9000, 300, 60)):
+        assert len(legend({0: 'road', 1: 'sky'}, PALETTE, width, height)) < most
+
+
+def test_an_overlay_that_no_file_can_hold_is_not_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(images, 'overlay', None)
+    found = Prediction(np.zeros((1, 65501), np.uint8), ['road', 'sky'], PALETTE)
+    image = np.zeros((1, 65501, 3), np.uint8)
+    written, left_out = images.write_image(tmp_path, Path('a'), image, found, Options(['overlays']), ['overlays'])
+    assert not written and 'a.jpg is left out: a .jpg file cannot hold 65501x1 pixels' in left_out['overlays']
+
+
+def test_as_many_colours_as_a_byte_has_values() -> None:
+    palette = [[i, i, i] for i in range(256)]
+    assert colour(np.array([[0, 255]], np.uint8), palette).tolist() == [[[0] * 3, [255] * 3]]
 
 
 def test_what_a_file_cannot_hold_is_said(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import errno
+import io
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -17,6 +19,7 @@ from predicting import command, times, write_photos
 from small import predictor
 
 import mmseg_volo
+import mmseg_volo_cli
 from mmseg_volo.inference import Options, images, predict_files, run
 from mmseg_volo_cli import main
 
@@ -139,3 +142,12 @@ def test_absent_packages_are_named(
     with pytest.raises(ValueError, match='v.mp4 is a video: reading it needs PyAV, pip install av'):
         predict_files(model, [str(photos)], tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
+
+
+def test_names_of_any_bytes_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(written, 'utf-8', write_through=True))
+    monkeypatch.setattr(mmseg_volo_cli, 'main', lambda: print(os.fsdecode(b'caf\xe9.png')))
+    with pytest.raises(SystemExit):
+        mmseg_volo_cli.run()
+    assert written.getvalue() == b'caf\\udce9.png\n'

@@ -126,6 +126,55 @@ def test_a_broken_video_is_told_and_the_others_are_done(
     assert '2 of 5 are done already' in said.out
 
 
+@pytest.mark.parametrize('kind', ['mkv', 'webm', 'avi', 'mov'])
+def test_a_video_that_ends_before_it_says_is_refused(kind: str, model: torch.nn.Module, tmp_path: Path) -> None:
+    options = {'movflags': 'faststart'} if kind == 'mov' else {}
+    codec = 'libvpx-vp9' if kind == 'webm' else 'mpeg4'
+    if codec not in av.codecs_available:
+        pytest.skip(f'this PyAV has no {codec}')
+    whole, cut = tmp_path / f'whole.{kind}', tmp_path / f'cut.{kind}'
+    noise = np.random.default_rng(0)
+    with av.open(str(whole), 'w', options=options) as file:
+        stream = file.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, 'yuv420p'
+        for i in range(30):
+            frame = av.VideoFrame.from_ndarray(noise.integers(0, 255, (48, 64, 3)).astype(np.uint8), format='rgb24')
+            frame.pts, frame.time_base = i, Fraction(1, 10)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
+    with pytest.raises(ValueError, match='1 of 2 files left out: .*cut.* ends too early: it says that it takes 3.00 s'):
+        predict_files(model, [str(whole), str(cut)], tmp_path / 'out')
+    assert [path.name for path in (tmp_path / 'out/masks').iterdir()] == ['whole.mkv']
+
+
+def test_a_name_with_a_colon_is_no_address(
+    model: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    content = film(tmp_path / 'v.mkv', (32, 48), Fraction(10), 3).read_bytes()
+    for name in ('12:30.mkv', 'file:x.mkv', 'http:y.mkv'):
+        Path(name).write_bytes(content)
+        predict_files(model, [name], Path('09:00') / name[:4], Options(['masks']))
+        assert (Path('09:00') / name[:4] / 'masks' / name).is_file()
+
+
+def test_playlists_lead_to_no_other_files(model: torch.nn.Module, tmp_path: Path) -> None:
+    film(tmp_path / 'v.mkv', (32, 48), Fraction(10), 3)
+    texts = {
+        'a.mp4': f"ffconcat version 1.0\nfile '{tmp_path}/v.mkv'\n",
+        'b.mkv': 'ffconcat version 1.0\nfile v.mkv\n',
+        'c.mp4': 'v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n',
+        'd.mp4': '#EXTM3U\n#EXT-X-TARGETDURATION:6\n#EXTINF:6,\nv.mkv\n#EXT-X-ENDLIST\n',
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=f'{name} is (a playlist, or no|not a readable) video'):
+            predict_files(model, [str(tmp_path / name)], tmp_path / 'out')
+    with pytest.raises(ValueError, match='b.mkv is a playlist'):
+        predict_files(model, [str(tmp_path / 'b.mkv')], tmp_path / 'out')
+
+
 def test_what_a_codec_does_not_take_is_told_and_the_masks_kept(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -18,7 +18,7 @@ import mmseg_volo
 from mmseg_volo.config import load_config
 from mmseg_volo.errors import UsageError
 from mmseg_volo.web.fence import Fence
-from mmseg_volo.web.page import Page
+from mmseg_volo.web.page import Page, serve
 from mmseg_volo.web.view import Found, Limits, areas_table, open_upload, segment, view
 
 PALETTE = [[200, 0, 0], [0, 200, 0], [0, 0, 200]]
@@ -103,9 +103,16 @@ def test_mmsegs_segmentor_gives_the_same(checkpoint: Path, image: Path) -> None:
 @pytest.mark.parametrize(
     ('content', 'expected'),
     [
-        (b'hello', 'bad.png is not a readable picture'),
-        (b'', 'bad.png is not a readable picture'),
-        (b'\x89PNG\r\n\x1a\n' + bytes(50), 'bad.png is not a readable picture'),
+        (b'hello', r'bad.png \(\d+ bytes\) is not a readable picture'),
+        (b'', r'bad.png \(\d+ bytes\) is not a readable picture'),
+        (b'\x89PNG\r\n\x1a\n' + bytes(50), r'bad.png \(\d+ bytes\) is not a readable picture'),
+        (b'<!DOCTYPE html><p>', 'bad.png is a web page'),
+        (b'version https://git-lfs.github.com/spec/v1', 'bad.png is a pointer of Git LFS'),
+        (b'\0\0\0\x18ftypheic' + bytes(50), 'bad.png is a HEIC file'),
+        (b'<VRTDataset rasterXSize="2000" rasterYSize="2000"/>', 'bad.png is a virtual raster'),
+        (b'P7\nHEIGHT 2000\nWIDTH 1000\nDEPTH 3\nMAXVAL 255\nENDHDR\n', 'bad.png has 1000x2000 pixels'),
+        (b'PF\n1000 2000\n-1\n', 'bad.png has 1000x2000 pixels'),
+        (b'#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 2000 +X 1000\n', 'bad.png has 1000x2000 pixels'),
         (bytes(1_000_001), r'bad.png has 1.0 MB, at most 1 MB are taken'),
     ],
 )
@@ -126,8 +133,67 @@ def test_too_many_pixels_are_not_decoded(tmp_path: Path, side: int) -> None:
     path = tmp_path / 'large.png'
     path.write_bytes(white_png(side))
     warnings.simplefilter('error')  # Pillow warns of some sizes
-    with pytest.raises(UsageError, match=r'^large.png has (1001x1001|10000x10000|more than 1 million) pixels'):
+    with pytest.raises(UsageError, match=r'^large.png has (1001x1001|more than 1 million) pixels'):
         open_upload(path, Limits(1, 1))
+
+
+@pytest.mark.parametrize(
+    'how',
+    [dict(dtype='int16'), dict(dtype='int32'), dict(dtype='float32'), dict(dtype='uint16'), dict(count=4)],
+    ids=str,
+)
+def test_tiffs_that_pillow_does_not_know(how: dict, tmp_path: Path) -> None:
+    rasterio = pytest.importorskip('rasterio', reason='rasterio reads such files: pip install rasterio')
+    how = dict(driver='GTiff', width=30, height=20, photometric='RGB') | dict(count=3, dtype='uint8') | how
+    with rasterio.open(tmp_path / 'a.tif', 'w', **how) as file:
+        file.write((np.arange(how['count'] * 600).reshape(-1, 20, 30) % 2).astype(how['dtype']))
+    try:
+        assert open_upload(tmp_path / 'a.tif', Limits()).shape == (20, 30, 3)
+    except UsageError as error:  # the rules for the values of integers ask for a range
+        assert str(error).startswith('a.tif') and 'readable' not in str(error) and str(tmp_path) not in str(error)
+        assert how['dtype'] in ('int16', 'int32', 'uint16')
+    with rasterio.open(tmp_path / 'large.tif', 'w', **how | dict(width=1001, height=1001, SPARSE_OK=True)):
+        pass
+    with pytest.raises(UsageError, match='^large.tif has 1001x1001 pixels'):
+        open_upload(tmp_path / 'large.tif', Limits(20, 1))
+
+
+def test_what_has_no_data_is_in_no_area(checkpoint: Path, tmp_path: Path) -> None:
+    rasterio = pytest.importorskip('rasterio', reason='rasterio reads georeferences: pip install rasterio')
+    model = mmseg_volo.load('volo_demo', checkpoint, device='cpu')
+    where = dict(crs='EPSG:32633', transform=rasterio.Affine(1, 0, 5e5, 0, -1, 5e6), nodata=0)
+    pixels = np.full((3, 32, 48), 90, np.uint8)
+    pixels[:, :, :12] = 0
+    with rasterio.open(
+        tmp_path / 'a.tif', 'w', driver='GTiff', width=48, height=32, count=3, dtype='uint8', **where
+    ) as f:
+        f.write(pixels)
+    warnings.simplefilter('error', RuntimeWarning)
+    ours = segment(model, tmp_path / 'a.tif', Limits())
+    assert np.array_equal(ours.mask, mmseg_volo.predict(model, tmp_path / 'a.tif').mask)
+    assert (ours.mask[:, :12] == 255).all() and not ours.confidence[:, :12].any() and ours.confidence[:, 12:].all()
+    shown = view(ours, [], 1.0, 0)
+    assert (shown.mask == ours.mask).all() and sum(shown.areas.values()) == 32 * 36
+    assert np.array_equal(shown.picture[:, :12], ours.picture[:, :12])
+    table = areas_table(ours, shown.areas)
+    assert '<td>no data</td><td></td><td>384</td>' in table and 'left out' not in table
+    shares = [float(share) for share in re.findall(r'<td>([\d.]+) %</td>', table)]
+    assert sum(shares) == pytest.approx(100, abs=0.1 * len(shares))
+    gone = found(mask=np.full((2, 3), 255, np.uint8))
+    assert areas_table(gone, view(gone, [], 1.0, 0).areas).count('<tr') == 2
+
+
+def test_all_values_of_a_byte_may_be_classes() -> None:
+    mask = np.full((2, 3), 255, np.uint8)
+    many = found(classes=[f'c{i}' for i in range(256)], palette=[[1, 2, 3]] * 256, mask=mask)
+    assert view(many, [], 1.0, 0).areas == {255: 6}
+
+
+def test_models_of_other_bands_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('mmseg_volo.web.page.require_gradio', lambda: None)
+    model = SimpleNamespace(cfg=SimpleNamespace(test_pipeline=[dict(type='LoadBands')]))
+    with pytest.raises(UsageError, match='use mmseg-volo predict$'):
+        serve(model, 'a', Limits())
 
 
 def test_limits_are_checked() -> None:

@@ -40,7 +40,7 @@ def table(entries: Iterable[Mapping[str, Any]], classes: Sequence[str], first: s
         for i, (name, pixels, area) in enumerate(zip(classes, entry['pixels'], metres, strict=True)):
             square_metres = '' if area is None else digits(area)
             lines.writerow([entry[first], name, i, pixels, f'{pixels / max(total, 1):.6f}', square_metres])
-    return text.getvalue().encode()
+    return text.getvalue().encode(errors='surrogateescape')  # names of files may be of any bytes
 
 
 def digits(area: float) -> str:

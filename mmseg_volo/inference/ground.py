@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -61,12 +62,17 @@ class Ground:
     """Where the pixels of an image lie.
 
     Args:
-        transform: `affine.Affine` from (column, row) to the coordinates of the CRS; None without georeference.
+        transform: `affine.Affine` from (column, row) to the coordinates of the CRS; None without georeference. One
+            that is not usable is taken for none.
         crs: `rasterio.crs.CRS`, if known.
     """
 
     transform: Any = None
     crs: Any = None
+
+    def __post_init__(self) -> None:
+        if self.transform is not None and not is_usable(self.transform):
+            object.__setattr__(self, 'transform', None)
 
     @property
     def units(self) -> str:
@@ -95,6 +101,9 @@ class Ground:
         if ellipsoid is None or told['type'] == 'GeodeticCRS':  # of no planet, or from its centre
             return None
         a = _metres(ellipsoid.get('semi_major_axis') or ellipsoid['radius'])
+        factor = self.crs.units_factor[1] * (a if self.crs.is_geographic else 1)
+        if max(map(abs, (*self.transform[:2], *self.transform[3:5]))) * factor > 2 * math.pi * a:
+            return None  # pixels that are larger than the planet
         if 'semi_minor_axis' in ellipsoid:
             return Ellipsoid(a, 1 - _metres(ellipsoid['semi_minor_axis']) / a)
         inverse = ellipsoid.get('inverse_flattening', 0)
@@ -202,6 +211,15 @@ class Ground:
 def _metres(length: Any) -> float:
     """Of PROJJSON: a number, or one with its unit."""
     return length['value'] * length['unit']['conversion_factor'] if isinstance(length, dict) else length
+
+
+def is_usable(by: Any) -> bool:
+    """Whether an `affine.Affine` keeps pixels apart: it is of numbers, maps them to no line or point, and they are not
+    too small to be told apart so far from 0.
+    """
+    if not all(map(math.isfinite, by[:6])) or not 0 < abs(by.determinant) < math.inf:
+        return False
+    return math.sqrt(abs(by.determinant)) > 8 * sys.float_info.epsilon * max(abs(by.c), abs(by.f))
 
 
 def mapped(points: np.ndarray, by: Any) -> np.ndarray:

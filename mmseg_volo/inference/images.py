@@ -24,6 +24,7 @@ SUFFIXES = {
     'probabilities': '.npy',
     'polygons': '.geojson',
 }
+LARGEST = 65500  # pixels a side of a JPEG file
 
 
 def write_image(
@@ -70,6 +71,9 @@ def _content(kind: str, image: np.ndarray, found: Prediction, options: Options) 
     elif kind == 'confidence':
         pixels = np.rint(found.confidence * 255).astype(np.uint8)
     else:
+        height, width = found.mask.shape
+        if kind == 'overlays' and max(height, width) > LARGEST:  # before it is drawn
+            raise UsageError(f'a .jpg file cannot hold {width}x{height} pixels, at most {LARGEST} a side')
         pixels = colour(found.mask, found.palette)
         if kind == 'overlays':
             pixels = overlay(image, found.mask, found.palette, options.opacity)

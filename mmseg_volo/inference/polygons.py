@@ -13,7 +13,7 @@ import numpy as np
 from mmseg_volo.errors import UsageError
 from mmseg_volo.inference.areas import digits
 from mmseg_volo.inference.globe import cut, fits, signed_area, unrolled
-from mmseg_volo.inference.ground import Ground, mapped
+from mmseg_volo.inference.ground import Ground, is_usable, mapped
 
 DECIMALS = {'degrees': 9, 'pixels': 0, 'crs units': 4}  # a tenth of a millimetre; more where pixels are small
 DEGREE = 111e3  # metres
@@ -54,6 +54,8 @@ def geojson(
     import rasterio.features
 
     yield f'{{"type": "FeatureCollection", "units": "{ground.units}", "features": ['.encode()
+    if not isinstance(mask, np.ndarray) and not is_usable(mask.ds.transform):
+        mask = mask.ds.read(1)
     shapes = ((shape['coordinates'], int(i)) for shape, i in rasterio.features.shapes(mask) if i != nodata)
     # a band's polygons come in the coordinates of its georeference
     back = None if isinstance(mask, np.ndarray) else ~mask.ds.transform

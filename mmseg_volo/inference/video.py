@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +29,11 @@ from mmseg_volo.progress import Bar
 
 PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)  # not the video's fault
 LEGEND = 0.75  # opacity
+# FFmpeg's names of formats whose files hold the video themselves; playlists would lead to other files
+FORMATS = 'mov,matroska,avi,flv,live_flv,mpeg,mpegts,mpegvideo,m4v,asf,asf_o,mxf,ogg,dv,gxf,nut,ivf,obu,h261,h263,h264,'
+FORMATS += 'hevc,vvc,vc1,vc1test,mjpeg,gif,rm,wtv,pva,nsv,swf,yuv4mpegpipe,cavsvideo,dirac,dnxhd'
+STATED = ('mov', 'matroska', 'avi', 'flv', 'asf', 'mxf')  # those whose head says how long a video is
+SPARE = (5, 0.01)  # frames, and share of the duration, that may be missing at the end
 
 
 def predict_video(
@@ -47,7 +52,7 @@ def predict_video(
         UsageError, OSError: it cannot be read, predicted or written.
     """
     try:
-        with av.open(str(item.path), options={'protocol_whitelist': 'file'}) as source:
+        with _opened(item.path) as source:
             if not source.streams.video:
                 raise UsageError(f'{item.path} holds no video')
             stream = source.streams.video[0]
@@ -55,7 +60,7 @@ def predict_video(
             with (
                 _Writer(model, item, stream, out, options) as writer,
                 Behind() as behind,
-                closing(ahead(_frames(source, stream))) as frames,  # before the file is closed
+                closing(ahead(_frames(item.path, source, stream))) as frames,  # before the file is closed
                 Bar(frames, f'predicting {item.path.name}', stream.frames or None, 'frame', leave=False) as bar,
             ):
                 for image, when in bar:
@@ -69,12 +74,55 @@ def predict_video(
     return files, dict(pixels=writer.counts.tolist(), left_out=left_out)
 
 
-def _frames(source: Any, stream: Any) -> Iterator[tuple[np.ndarray, int]]:
-    """RGB frames and their times, in the stream's time base."""
+def _url(path: Path) -> str:
+    """For FFmpeg, which takes what stands before a colon for a protocol."""
+    return f'file:{os.path.abspath(path)}'
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return av.open(_url(path), options={'protocol_whitelist': 'file', 'format_whitelist': FORMATS})
+    except av.ArgumentError as error:  # what FFmpeg says of other formats
+        raise UsageError(f'{path} is a playlist, or no video of a kind that is read: give the videos') from error
+
+
+def _frames(path: Path, source: Any, stream: Any) -> Iterator[tuple[np.ndarray, int]]:
+    """RGB frames and their times, in the stream's time base.
+
+    Raises:
+        UsageError: there are clearly fewer than the file says, which FFmpeg passes over in most formats.
+    """
     step = round(1 / ((_rate(stream)) * stream.time_base))
+    end = 0
     for i, frame in enumerate(source.decode(stream)):
         pixels = np.rot90(frame.to_ndarray(format='rgb24'), frame.rotation // 90)
-        yield np.ascontiguousarray(pixels), i * step if frame.pts is None else frame.pts
+        when = i * step if frame.pts is None else frame.pts
+        end = max(end, when + (frame.duration or step))
+        yield np.ascontiguousarray(pixels), when
+    stated, start = _stated(source, stream)
+    held = float((end - start) * stream.time_base)
+    if stated - held > max(SPARE[0] / _rate(stream), SPARE[1] * stated):
+        raise UsageError(
+            f'{path} ends too early: it says that it takes {stated:.2f} s, and holds {held:.2f} s: fetch it again'
+        )
+
+
+def _stated(source: Any, stream: Any) -> tuple[float, int]:
+    """The seconds that a file says its video takes, 0 if it does not, and when these begin, in the stream's time base.
+
+    What FFmpeg guesses where the file does not say it is no measure, nor is the duration of a file with sound.
+    """
+    names = source.format.name.split(',')
+    if not set(names) & set(STATED):
+        return 0.0, 0
+    if stream.duration:
+        frames = stream.frames / _rate(stream) if 'avi' in names else 0  # of a cut AVI FFmpeg shortens the duration
+        return float(max(stream.duration * stream.time_base, frames)), stream.start_time or 0
+    with suppress(KeyError, ValueError):  # of Matroska, from 0 on
+        hours, minutes, seconds = map(float, stream.metadata['DURATION'].split(':'))
+        return 3600 * hours + 60 * minutes + seconds, 0
+    alone = len(source.streams) == 1 and source.duration
+    return source.duration / av.time_base if alone else 0.0, 0
 
 
 def _rate(stream: Any) -> Fraction:
@@ -90,7 +138,7 @@ class _Video:
         self.codec, self.pixels, self.given = codec, pixels, given
         self.problem, self.stream = '', None
         with self._told():
-            self.file = av.open(str(self.scratch), 'w')
+            self.file = av.open(_url(self.scratch), 'w')
         if self.problem:
             raise UsageError(self.problem)
 
@@ -205,7 +253,7 @@ class _Writer:
             return colour(found.mask, found.palette)
         picture = overlay(image, found.mask, found.palette, self.options.opacity)
         seen = np.flatnonzero(count(found.mask, len(self.classes)))  # in one order, so that names do not jump
-        strip = legend({i: self.classes[i] for i in seen}, self.palette, picture.shape[1])
+        strip = legend({i: self.classes[i] for i in seen}, self.palette, *picture.shape[1::-1])
         if 2 * len(strip) < len(picture):  # over the image, for a video keeps its size
             below = picture[-len(strip) :]
             below[:] = cv2.addWeighted(below, 1 - LEGEND, strip, LEGEND, 0)

@@ -20,7 +20,7 @@ from mmseg_volo.errors import UsageError
 from mmseg_volo.files import encode, write_whole
 from mmseg_volo.transfer import LOOPBACK
 from mmseg_volo.web.fence import Fence
-from mmseg_volo.web.view import Found, Limits, areas_table, segment, view
+from mmseg_volo.web.view import Found, Limits, areas_table, refuse_bands, segment, view
 
 if TYPE_CHECKING:
     import gradio
@@ -179,9 +179,10 @@ def serve(model: nn.Module, title: str, limits: Limits, port: int | None = None)
         port: to listen on; the first free one of 7860 to 7959 if None.
 
     Raises:
-        UsageError: gradio is absent, or no port is free.
+        UsageError: gradio is absent, the model is for other images than RGB, or no port is free.
     """
     require_gradio()
+    refuse_bands(model)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt), tempfile.TemporaryDirectory(prefix='mmseg_volo_demo_') as name:
         folder = Path(name).resolve()

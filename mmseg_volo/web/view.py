@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -16,11 +18,17 @@ from mmseg_volo.apis import predict
 from mmseg_volo.draw import overlay
 from mmseg_volo.errors import UsageError
 from mmseg_volo.images import as_rgb
-from mmseg_volo.kinds import PICTURES
+from mmseg_volo.raster_reader import driver_of, open_any
 
 SHOWN_SIDE = 1600  # pixels: larger pictures are shown smaller; areas and masks are of the whole image
 
 MOST_MEGAPIXELS = 178  # what Pillow opens at all
+HEAD = 1 << 12  # bytes, in which a head of text ends
+SIZES = {  # width and height in heads of what OpenCV decodes and Pillow does not: PAM, PFM of colours, Radiance HDR
+    b'P7': (rb'\bWIDTH\s+(\d{1,9})', rb'\bHEIGHT\s+(\d{1,9})'),
+    b'PF': (rb'\APF\s+(\d{1,9})', rb'\APF\s+\d+\s+(\d{1,9})'),
+    b'#?': (rb'[-+]X (\d{1,9})', rb'[-+]Y (\d{1,9})'),
+}
 
 
 @dataclass(frozen=True)
@@ -44,8 +52,8 @@ class Found:
 
     name: str
     picture: np.ndarray  # (h, w, 3) uint8 RGB, at most SHOWN_SIDE pixels a side
-    mask: np.ndarray  # (H, W) class indices, of the image's own size
-    confidence: np.ndarray  # (H, W) uint8: the probability of that class in per cent, rounded down
+    mask: np.ndarray  # (H, W) class indices, of the image's own size; see `predict` for where it has no data
+    confidence: np.ndarray  # (H, W) uint8: the probability of that class in per cent, rounded down; 0 without data
     classes: Sequence[str]
     palette: Sequence[Sequence[int]]
 
@@ -68,42 +76,82 @@ def open_upload(path: str | Path, limits: Limits) -> np.ndarray:
     path = Path(path)
     if (size := path.stat().st_size) > limits.megabytes * 10**6:
         raise UsageError(f'{path.name} has {size / 1e6:.1f} MB, at most {limits.megabytes} MB are taken: reduce it')
-    try:
-        with Image.open(path) as header:
-            width, height = header.size
-    except Image.DecompressionBombError:
-        raise UsageError(f'{path.name} has more than {limits.megapixels} million pixels: reduce it') from None
-    except Exception as error:  # whatever a broken file makes Pillow raise
-        kinds = f'{", ".join([*PICTURES][:-1])} or {[*PICTURES][-1]}'
-        raise UsageError(f'{path.name} is not a readable picture: take a {kinds} file') from error
-    if width * height > limits.megapixels * 10**6:
+    _check_size(path, _size(path, limits), limits)
+    with _by_name(path):
+        image = as_rgb(path)  # it says what it is, if it is no picture
+    _check_size(path, image.shape[1::-1], limits)
+    return image
+
+
+def _check_size(path: Path, size: Sequence[int] | None, limits: Limits) -> None:
+    if size is not None and size[0] * size[1] > limits.megapixels * 10**6:
         raise UsageError(
-            f'{path.name} has {width}x{height} pixels, at most {limits.megapixels} million are taken: reduce it, '
+            f'{path.name} has {size[0]}x{size[1]} pixels, at most {limits.megapixels} million are taken: reduce it, '
             f'or use mmseg-volo predict, which takes any size'
         )
+
+
+def _size(path: Path, limits: Limits) -> tuple[int, int] | None:
+    """Width and height in pixels, by the head of a file; None if it is of no kind that is decoded."""
     try:
-        return as_rgb(path)
+        with Image.open(path) as picture:
+            return picture.size
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # the latter where warnings are errors
+        least = min(limits.megapixels, (Image.MAX_IMAGE_PIXELS or 0) // 10**6)
+        raise UsageError(f'{path.name} has more than {least} million pixels: reduce it') from None
+    except Exception:  # whatever a broken file makes Pillow raise, which does not know all kinds of TIFF files
+        pass
+    with path.open('rb') as file:
+        head = file.read(HEAD)
+    if driver_of(head) is not None:
+        with open_any(path) as raster:
+            return None if raster is None else (raster.width, raster.height)
+    texts = next((texts for start, texts in SIZES.items() if head.startswith(start)), ())
+    size = [max(map(int, re.findall(text, head)), default=0) for text in texts]
+    return (size[0], size[1]) if size else None
+
+
+@contextmanager
+def _by_name(path: Path) -> Iterator[None]:
+    """Inside, what is wrong with a file is said without its folder."""
+    try:
+        yield
     except UsageError as error:
-        raise UsageError(str(error).replace(str(path), path.name)) from error
+        said = str(error).replace(str(path), path.name)
+        more = ', an option of mmseg-volo predict' if ' --' in said else ''
+        raise UsageError(f'{said}{more}') from error
+
+
+def refuse_bands(model: nn.Module) -> None:
+    """Raises:
+    UsageError: the model is for other images than RGB, which the page cannot show.
+    """
+    if model.cfg.test_pipeline[0]['type'] == 'LoadBands':
+        raise UsageError(
+            'the model was trained on the bands of files as they are, and the demo is for models of RGB images: '
+            'use mmseg-volo predict'
+        )
 
 
 def segment(model: nn.Module, path: str | Path, limits: Limits) -> Found:
-    """Runs the network on an uploaded file.
+    """Runs the network on an uploaded file, as `mmseg_volo.predict` does.
 
     Args:
-        model: from `mmseg_volo.load`.
+        model: from `mmseg_volo.load`, for RGB images.
 
     Raises:
         UsageError: see `open_upload`.
     """
+    path = Path(path)
     image = open_upload(path, limits)
-    found = predict(model, image, maps=['confidence'])
-    confidence = (100 * found.confidence).clip(0, 100).astype(np.uint8)
+    with _by_name(path):
+        found = predict(model, path, maps=['confidence'], tell=lambda text: None)  # it is told already
+    confidence = np.nan_to_num(100 * found.confidence).clip(0, 100).astype(np.uint8)
     scale = min(1.0, SHOWN_SIDE / max(image.shape[:2]))
     if scale < 1:
         size = [max(1, round(n * scale)) for n in image.shape[1::-1]]
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return Found(Path(path).name, image, found.mask, confidence, found.classes, found.palette)
+    return Found(path.name, image, found.mask, confidence, found.classes, found.palette)
 
 
 def view(found: Found, chosen: Collection[str], opacity: float, least: int) -> View:
@@ -117,8 +165,8 @@ def view(found: Found, chosen: Collection[str], opacity: float, least: int) -> V
     count = len(found.classes)
     out = count  # the value behind the classes: no class
     wide = np.uint8 if count <= 255 else np.uint16
-    table = np.array([i if not chosen or name in chosen else out for i, name in enumerate(found.classes)], np.uint16)
-    mask = table[found.mask]
+    shown = [i if not chosen or name in chosen else out for i, name in enumerate(found.classes)]
+    mask = np.array([*shown, out], np.uint16)[np.minimum(found.mask, np.uint16(out))]
     mask[found.confidence < least] = out
     counts = np.bincount(mask.ravel(), minlength=count + 1)[:count]
     areas = {int(i): int(counts[i]) for i in np.argsort(-counts, kind='stable') if counts[i]}
@@ -131,8 +179,8 @@ def view(found: Found, chosen: Collection[str], opacity: float, least: int) -> V
 
 
 def areas_table(found: Found, areas: Mapping[int, int]) -> str:
-    """The areas as an HTML table with the colours of the classes."""
-    total = found.mask.size
+    """The areas as an HTML table with the colours of the classes, as shares of the pixels that have data."""
+    total = int((found.mask < len(found.classes)).sum())
     rows = []
     for i, pixels in areas.items():
         chip = f'<span class="chip" style="background:rgb{tuple(int(c) for c in found.palette[i])}"></span>'
@@ -140,4 +188,6 @@ def areas_table(found: Found, areas: Mapping[int, int]) -> str:
         rows.append(f'<tr><td>{chip}{escape(found.classes[i])}</td><td>{share}</td><td>{pixels:,}</td></tr>')
     if left := total - sum(areas.values()):
         rows.append(f'<tr class="left"><td>left out</td><td>{100 * left / total:.1f} %</td><td>{left:,}</td></tr>')
+    if gone := found.mask.size - total:
+        rows.append(f'<tr class="left"><td>no data</td><td></td><td>{gone:,}</td></tr>')
     return f'<table class="areas"><tr><th>Class</th><th>Area</th><th>Pixels</th></tr>{"".join(rows)}</table>'
