@@ -10,6 +10,8 @@ from typing import Any
 
 from PIL import Image
 
+from mmseg_volo.errors import UsageError
+
 DRIVERS = {  # GDAL's, by how a file begins; none that could lead to other files
     b'II*\0': 'GTiff',
     b'MM\0*': 'GTiff',
@@ -49,6 +51,8 @@ def open_any(source: str | Path | bytes) -> Iterator[Any]:
     if rasterio is None:
         yield None
         return
+    if not isinstance(source, bytes) and not _is_utf8(source):
+        source = Path(source).read_bytes()
     with contextlib.ExitStack() as stack:
         try:
             if isinstance(source, bytes):
@@ -62,10 +66,16 @@ def open_any(source: str | Path | bytes) -> Iterator[Any]:
 
 
 def open_georeferenced(path: Path) -> Any | None:
-    """A georeferenced TIFF or JPEG 2000 file, opened; None of other files, or where rasterio is not installed."""
+    """A georeferenced TIFF or JPEG 2000 file, opened; None of other files, or where rasterio is not installed.
+
+    Raises:
+        UsageError: GDAL cannot open it for its name.
+    """
     rasterio = rasterio_module()
     if rasterio is None or not path.is_file() or (driver := driver_of(_head(path))) is None:
         return None
+    if not _is_utf8(path) and loses_georeference(path):
+        raise UsageError(f'{path}: GDAL opens no file whose name is no UTF-8: rename it, to keep its georeference')
     try:
         raster = rasterio.open(path, driver=driver)
     except Exception:  # whatever GDAL makes of a broken file: what is wrong is said when it is read as a picture
@@ -79,6 +89,14 @@ def open_georeferenced(path: Path) -> Any | None:
 def is_georeferenced(raster: Any) -> bool:
     """Whether a raster says where on the ground it lies, in any way."""
     return bool(raster.crs or raster.gcps[0] or raster.rpcs) or not raster.transform.is_identity
+
+
+def _is_utf8(path: str | Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _head(path: Path) -> bytes:

@@ -185,6 +185,16 @@ def test_names_that_look_like_something_else(tmp_path: Path, monkeypatch: pytest
         np.testing.assert_array_equal(as_rgb(name), RGB)
 
 
+def test_names_that_are_not_utf8(model: torch.nn.Module, tmp_path: Path) -> None:
+    place, plain = (Path(os.fsdecode(os.fsencode(tmp_path) + name)) for name in (b'/caf\xe9.tif', b'/th\xe9.tif'))
+    tiff(tmp_path / 'a.tif', RGB, photometric='RGB', **UTM).rename(place)
+    tiff(tmp_path / 'b.tif', RGB.astype(np.uint16) * 257, photometric='RGB').rename(plain)
+    np.testing.assert_array_equal(as_rgb(plain), RGB)
+    with pytest.raises(UsageError, match='1 of 2 files left out: .*rename it, to keep its georeference'):
+        predict_files(model, [str(place), str(plain)], tmp_path / 'out', Options(['masks', 'areas']))
+    assert (tmp_path / 'out/areas.csv').is_file()
+
+
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='no fork here')
 def test_a_child_of_a_process_that_loads_can_load(checkpoint: Path) -> None:
     from mmseg_volo import apis
