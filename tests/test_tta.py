@@ -33,7 +33,12 @@ def wrapped(cfg: Config) -> torch.nn.Module:
     cfg.model.pop('auxiliary_head', None)
     cfg.model.test_cfg = dict(mode='slide', crop_size=(128, 160), stride=(96, 112))
     model = MODELS.build(dict(**cfg.tta_model, module=cfg.model)).eval()
-    torch.nn.init.normal_(model.module.decode_head.conv_seg.weight)  # else all classes are about as probable
+    last = model.module.decode_head.conv_seg
+    torch.nn.init.normal_(last.weight)  # else all classes are about as probable
+    logits = model.module.decode_head(model.module.extract_feat(torch.randn(2, 3, 128, 160)))
+    std, mean = torch.std_mean(logits.transpose(0, 1).flatten(1), 1)
+    last.weight.div_(std[:, None, None, None])  # whatever the random numbers, every class is the largest somewhere
+    last.bias.sub_(mean).div_(std)
     return model
 
 
