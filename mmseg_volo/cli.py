@@ -28,6 +28,7 @@ from mmseg_volo.engine.work_dir import folders_of, in_use_by_test, in_use_by_tra
 from mmseg_volo.errors import UsageError, say
 from mmseg_volo.evaluation.masks import format_only
 from mmseg_volo.folders.start import Wishes, prepare_training, say_best
+from mmseg_volo.folders.weights import try_start
 from mmseg_volo.inference import Options, predict_files
 from mmseg_volo.report import write_report
 from mmseg_volo.report.page import DATA
@@ -187,6 +188,8 @@ def read_config(args: argparse.Namespace) -> Config:
             _have('load_from', cfg.load_from)
         if not (cfg.resume and resumed_from(cfg)):
             fetch_starts(cfg.get('model') or {})
+            if is_first(args.launcher):
+                try_start(cfg.get('model') or {})
     return cfg
 
 

@@ -164,7 +164,8 @@ def test_a_training_says_that_weights_see_other_pixels(small: Config, capsys: py
         (dict(mean=None, std=None, bgr_to_rgb=True), [], 'gives it RGB values from 0 to 255'),
         (dict(), [dict(type='Normalize', mean=HALF[0], std=HALF[1])], None),
         (dict(), [dict(type='Normalize', mean=HALF[0], std=[1.0] * 3, to_rgb=False)], 'BGR of mean .* std 1, 1, 1'),
-        (dict(), [dict(type='LoadBands', mean=[500.0] * 3, std=[90.0] * 3)], None),
+        (dict(), [dict(type='LoadBands', mean=[500.0] * 3, std=[90.0] * 3)], None),  # ImageNet's may start on them
+        (dict(mean=[0.0] * 3, std=[1.0] * 3, bgr_to_rgb=True), [], 'gives it RGB values from 0 to 255'),
     ],
 )
 def test_what_a_model_is_given(before: dict, steps: list[dict], said: str | None, small: Config) -> None:

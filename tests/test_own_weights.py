@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import timm
 import torch
-from folder_training import apart, train  # noqa: F401
+from folder_training import QUICK, apart, train  # noqa: F401
 from mmengine.registry import MODELS, DefaultScope
+from small import write_config
 
 from mmseg_volo.backbones import VOLO, CAFormer, CoAtNet, RandFormer, T2TViT
 from mmseg_volo.checkpoint_files import RECORD
@@ -147,4 +148,18 @@ def test_what_does_not_fit_is_refused_before_the_data(
     error = capsys.readouterr().err.strip()
     assert re.search(f'--weights wrong.pth .*{said}.*give weights of volo_d1, or another --model', error), error
     assert len(error.splitlines()) == 1 and 'pretrain_img_size' not in error
+    assert not Path('work').exists()
+
+
+def test_what_does_not_fit_a_config_is_refused_before_the_data(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a training on a folder, and in one of a config."""
+    torch.save(CAFormer('s18').state_dict(), 'wrong.pth')
+    more = "model['backbone']['init_cfg'] = dict(type='Pretrained', checkpoint='wrong.pth')\n"
+    config = write_config(Path.cwd(), QUICK + more)
+    monkeypatch.setattr(start, 'look_at_all', None)
+    assert train(fd.write(Path('data'), 2), '--plan-only', model=config) == 2
+    assert main(['train', str(config), '--work-dir', 'work']) == 2
+    assert len(re.findall('wrong.pth does not fit CAFormer: .* unknown', capsys.readouterr().err)) == 2
     assert not Path('work').exists()

@@ -16,7 +16,17 @@ from mmseg_volo.config import load_config
 from mmseg_volo.errors import UsageError
 from mmseg_volo.folders import plan
 from mmseg_volo.normalisation import OWN, Normalisation, expected_by, trained_size
-from mmseg_volo.weights import check_fit, fetch_starts, have, locate, pick, positions, read_source, unwrap
+from mmseg_volo.weights import (
+    check_fit,
+    fetch_starts,
+    have,
+    locate,
+    pick,
+    positions,
+    read_source,
+    read_state_dict,
+    unwrap,
+)
 
 WHOLE = 'backbone.'  # begins the keys of a whole model's backbone
 
@@ -44,7 +54,32 @@ def starting_point(model: str, given: str | None) -> plan.Start | None:
     if given == 'none':
         parts = {**parts, 'backbone': {**parts['backbone'], 'init_cfg': None}}
     fetch_starts(parts, '--weights none')
+    try_start(parts)
     return None
+
+
+def try_start(model: Mapping[str, Any]) -> None:
+    """Sees that what a config's backbone starts from fits it, before anything is written; published weights do.
+
+    Args:
+        model: of a config.
+
+    Raises:
+        FileNotFoundError, UsageError: it cannot be read, or does not.
+    """
+    backbone = model.get('backbone') or {}
+    start = backbone.get('init_cfg')
+    source = start.get('checkpoint') if isinstance(start, Mapping) else None
+    if backbone.get('type') not in zoo.ARCHS or not isinstance(source, str):
+        return
+    if '://' in source and zoo.record_of(source):
+        return
+    try:
+        with torch.device('meta'):
+            built = MODELS.build({**backbone, 'init_cfg': None})
+    except (KeyError, TypeError, ValueError):  # the runner says it
+        return
+    check_fit(built, built.converted(read_state_dict(source, start.get('prefix', ''))), source)
 
 
 def starting_weights(name: str, given: str | None) -> plan.Start:
