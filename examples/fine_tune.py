@@ -7,16 +7,20 @@ python examples/fine_tune.py CHECKPOINT FOLDER --classes sky ground      # yours
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import shapes
 from folder_to_predictions import CONFIG, train
 
 import mmseg_volo
 from mmseg_volo.config import load_config
+from mmseg_volo.errors import UsageError, say
 
 CLASSES = ['background', 'triangle', 'square', 'disc']
+OF_OLD_CLASSES = ('out_channels', 'ignore_index', 'threshold')  # of a head
 
 
 def run(checkpoint: Path, data: Path | None, classes: Sequence[str], out: Path, iters: int) -> Path:
@@ -24,19 +28,46 @@ def run(checkpoint: Path, data: Path | None, classes: Sequence[str], out: Path, 
 
     Returns:
         The new checkpoint.
+
+    Raises:
+        UsageError: the checkpoint was trained on other images than 8-bit colours, which this config does not load.
     """
+    old = mmseg_volo.load(checkpoint, device='cpu').cfg
+    if any(step.type == 'LoadBands' for step in old.get('test_pipeline') or []):
+        raise UsageError(
+            f'{checkpoint} was trained on other images than 8-bit RGB: mmseg-volo train --data FOLDER --model NAME '
+            f'--weights {checkpoint} goes on from it'
+        )
     data = data or shapes.write(out / 'data', CLASSES[1:])
     cfg = load_config(CONFIG)
-    cfg.model = mmseg_volo.load(checkpoint, device='cpu').cfg.model
+    cfg.model = {**old.model, 'test_cfg': cfg.model.test_cfg}  # windows and sizes are those of the new images
     cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(checkpoint.absolute()), prefix='backbone.')
-    for head in filter(None, (cfg.model.decode_head, cfg.model.get('auxiliary_head'))):
-        head.num_classes = len(classes)
+    cfg.model.data_preprocessor.update(size=cfg.crop_size, seg_pad_val=255)
+    for name in ('decode_head', 'auxiliary_head'):
+        heads = cfg.model.get(name) or []
+        for head in heads if isinstance(heads, list) else [heads]:
+            renew(head, len(classes))
     palette = [[(53 * i) % 256, (97 * i) % 256, (193 * i) % 256] for i in range(len(classes))]
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.dataset.metainfo = dict(classes=tuple(classes), palette=palette)
     out.mkdir(parents=True, exist_ok=True)
     cfg.dump(out / 'tuned.py')
     return train(out / 'tuned.py', data, out, iters)
+
+
+def renew(head: dict[str, Any], classes: int) -> None:
+    """Takes out of a head's config what belongs to its old classes."""
+    for key in OF_OLD_CLASSES:
+        head.pop(key, None)
+    head.update(num_classes=classes)
+    if classes == 2:  # else mmseg suggests to have one output
+        head.update(out_channels=2)
+    losses = head.get('loss_decode')
+    for loss in losses if isinstance(losses, list) else filter(None, [losses]):
+        loss.pop('class_weight', None)
+        if loss['type'] in ('CrossEntropyLoss', 'WeightedCrossEntropy'):
+            loss.pop('use_sigmoid', None)
+            loss['type'] = 'CrossEntropyLoss'
 
 
 if __name__ == '__main__':
@@ -46,4 +77,8 @@ if __name__ == '__main__':
     parser.add_argument('--classes', nargs='+', default=CLASSES)
     parser.add_argument('--out', type=Path, default=Path('work_dirs/tuned'))
     parser.add_argument('--iters', type=int, default=60)
-    print(run(**vars(parser.parse_args())))
+    try:
+        print(run(**vars(parser.parse_args())))
+    except (FileNotFoundError, UsageError) as error:
+        say(error)
+        sys.exit(2)

@@ -17,6 +17,7 @@ from mmseg_volo.apis import CHECKPOINT_SUFFIXES, load
 from mmseg_volo.config import load_config
 from mmseg_volo.datasets.check import check_config, check_data, keep, keep_apart
 from mmseg_volo.engine.batch import set_batch
+from mmseg_volo.engine.checkpoints import resumed_from
 from mmseg_volo.engine.fsdp import set_fsdp
 from mmseg_volo.engine.optim import set_precision
 from mmseg_volo.engine.processes import command_line, is_first
@@ -27,13 +28,14 @@ from mmseg_volo.engine.work_dir import folders_of, in_use_by_test, in_use_by_tra
 from mmseg_volo.errors import UsageError, say
 from mmseg_volo.evaluation.masks import format_only
 from mmseg_volo.folders.start import Wishes, prepare_training, say_best
+from mmseg_volo.folders.weights import try_start
 from mmseg_volo.inference import Options, predict_files
 from mmseg_volo.report import write_report
 from mmseg_volo.report.page import DATA
 from mmseg_volo.segmentors import masks_only
 from mmseg_volo.web.page import require_gradio, serve
 from mmseg_volo.web.view import Limits
-from mmseg_volo.weights import fetch_starts, url_of
+from mmseg_volo.weights import fetch_starts, have, url_of
 
 
 def train(args: argparse.Namespace) -> None:
@@ -46,7 +48,6 @@ def train(args: argparse.Namespace) -> None:
         if args.plan_only:
             return
         cfg = read_config(args)
-        cfg.resume = args.resume or cfg.get('resume', False)
         for folder in folders_of(cfg):
             if first:
                 stack.enter_context(in_use_by_training(folder))
@@ -90,6 +91,7 @@ def test(args: argparse.Namespace) -> None:
     if url_of(args.checkpoint) is None and not Path(args.checkpoint).is_file():
         raise FileNotFoundError(f'no checkpoint at {Path(args.checkpoint).absolute()}: give the path of a .pth file')
     cfg = read_config(args)
+    have(args.checkpoint)
     with in_use_by_test(cfg.work_dir) if is_first(args.launcher) else nullcontext():
         _test(args, cfg)
 
@@ -176,12 +178,26 @@ def build(cfg: Config) -> SegRunner:
 
 
 def read_config(args: argparse.Namespace) -> Config:
-    """The config with its work dir; for a training the weights that it starts from are there."""
+    """The config with its work dir; the weights that a training starts from are there, but those of `init_cfg` where a
+    checkpoint to resume from replaces them."""
     cfg = load_config(args.config, args.cfg_options)
-    if args.command == 'train':
-        fetch_starts(cfg.get('model') or {}, '--cfg-options model.backbone.init_cfg=None')
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
+    if args.command == 'train':
+        cfg.resume = args.resume or cfg.get('resume', False)
+        if cfg.get('load_from'):
+            _have('load_from', cfg.load_from)
+        if not (cfg.resume and resumed_from(cfg)):
+            fetch_starts(cfg.get('model') or {})
+            if is_first(args.launcher):
+                try_start(cfg.get('model') or {})
     return cfg
+
+
+def _have(what: str, source: str) -> None:
+    try:
+        have(source)
+    except (FileNotFoundError, UsageError) as error:
+        raise type(error)(f'{what}: {error}') from None
 
 
 def prepare(cfg: Config, args: argparse.Namespace, loaders: Sequence[str], pixels: bool = False) -> None:

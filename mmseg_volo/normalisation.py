@@ -12,10 +12,12 @@ from torch import nn
 from mmseg_volo.checkpoint_files import RECORD
 from mmseg_volo.records import meta_of
 from mmseg_volo.weights import read_source
-from mmseg_volo.zoo import record_of
+from mmseg_volo.zoo import Weights, available, record_of
 
 PIXELS = 'pixels'  # meta[PIXELS] of converted weights that are no whole model: a Normalisation as a dict
 OWN = 'file'  # order of channels that are no colours
+SEEN = 'mmseg_volo.seen'  # in torch's metadata of a state dict, under '': (source, Normalisation)
+TRAINED = 'trained'  # meta[TRAINED] of converted weights: `checkpoint`, the published ones that they are, and `pixels`
 
 
 class Normalisation(NamedTuple):
@@ -26,14 +28,16 @@ class Normalisation(NamedTuple):
     order: str = 'RGB'  # or 'BGR', or OWN
 
     def __str__(self) -> str:
-        if not self.mean:
+        if {*self.mean} <= {0} and {*self.std} <= {1}:
             return f'{self.order} values from 0 to 255'
         mean, std = (', '.join(f'{value:g}' for value in values) for values in (self.mean, self.std))
-        return f'{self.order} of mean {mean} and std {std}'
+        return f'{"channels as in its files" if self.order == OWN else self.order} of mean {mean} and std {std}'
 
     def like(self, other: Normalisation) -> bool:
         """Whether the same pixels come out, but for rounding."""
-        pairs = [(self.mean, other.mean), (self.std, other.std)]
+        count = max(len(self.mean), len(other.mean))
+        pairs = [(a.mean or (0,) * count, a.std or (1,) * count) for a in (self, other)]
+        pairs = [*zip(*pairs, strict=True)]
         return self.order == other.order and all(
             len(a) == len(b) and all(math.isclose(x, y, rel_tol=1e-3, abs_tol=1e-6) for x, y in zip(a, b, strict=True))
             for a, b in pairs
@@ -41,12 +45,12 @@ class Normalisation(NamedTuple):
 
 
 def expected_by(source: str | Path, content: Mapping[str, Any] | None = None) -> Normalisation | None:
-    """What weights were trained with: by their name (`zoo.record_of`), or as their file says, which comes first if it
-    has been read.
+    """What weights were trained with: as their file says, else by their name (`zoo.record_of`).
 
     Args:
         source: as `init_cfg` takes it.
-        content: of the file, from `read_source`; it is read if need be.
+        content: of the file, from `read_source`; it is read if need be, which it is not for an address where published
+            weights lie.
 
     Returns:
         None where nobody says.
@@ -54,13 +58,49 @@ def expected_by(source: str | Path, content: Mapping[str, Any] | None = None) ->
     Raises:
         FileNotFoundError, UsageError: see `read_source`.
     """
-    if content is None:
-        known = record_of(source)
-        return Normalisation(known.mean, known.std) if known else _of_meta(meta_of(read_source(source)))
+    content = _read(source) if content is None else content
     if (own := _of_meta(meta_of(content))) is not None:
         return own
-    known = record_of(source)
+    known = published_as(source, content)
     return Normalisation(known.mean, known.std) if known else None
+
+
+def published_as(source: str | Path, content: Mapping[str, Any]) -> Weights | None:
+    """Which published ImageNet weights these are: as their file says, else by their name; None if none that are known.
+
+    Args:
+        source: as `init_cfg` takes it.
+        content: of the file, from `read_source`.
+    """
+    meta = meta_of(content)
+    said = meta.get(TRAINED)
+    if isinstance(said, Mapping):
+        name = said.get('checkpoint')
+        return next((row for row in available() if row.checkpoint == name), None)
+    return None if RECORD in meta or PIXELS in meta else record_of(source)
+
+
+def trained_size(source: str | Path, content: Mapping[str, Any]) -> tuple[Weights | None, int | None]:
+    """Which published weights these are, and the side in pixels of the images that they were trained on last.
+
+    Args:
+        source: as `init_cfg` takes it.
+        content: of the file, from `read_source`.
+
+    Returns:
+        None of what nobody says.
+    """
+    meta, known = meta_of(content), published_as(source, content)
+    try:
+        said = meta[TRAINED] if TRAINED in meta else meta[RECORD]['model']['backbone']
+        pixels = said.get('pixels', said.get('pretrain_img_size'))
+    except (AttributeError, KeyError, TypeError):  # what others may have written there
+        pixels = None
+    return known, pixels if isinstance(pixels, int) and pixels > 0 else known.pixels if known else None
+
+
+def _read(source: str | Path) -> Mapping[str, Any]:
+    return {} if '://' in str(source) and record_of(source) else read_source(source)
 
 
 def given_to(model: nn.Module, steps: Sequence[Mapping[str, Any]]) -> Normalisation:
@@ -91,20 +131,20 @@ def steps_of(cfg: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def mismatch(source: str | Path, expected: Normalisation | None, given: Normalisation) -> str | None:
-    """One sentence on weights that see other pixels than they were trained on, which names both; None if they do not.
-
-    Colours against other channels are left alone: their statistics are those of the data.
-    """
-    if expected is None or expected.like(given) or (given.order == OWN) != (expected.order == OWN):
+    """One sentence on weights that see other pixels than in their training, which names both; None if they do not."""
+    if expected is None or expected.like(given):
         return None
-    return (
-        f'{source} was trained on {expected}, and this model gives it {given}: its features will be off; set mean, std '
-        f'and bgr_to_rgb of model.data_preprocessor to what the weights were trained on'
-    )
+    way_out = 'set mean, std and bgr_to_rgb of model.data_preprocessor to what the weights were trained on'
+    if OWN in (expected.order, given.order):
+        way_out = 'load images as its training did'
+    return f'{source} was trained on {expected}, and this model gives it {given}: its features will be off; {way_out}'
 
 
 def mismatches(model: nn.Module, steps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """The sentences of `mismatch` on what a segmentor and its backbone start from, by `init_cfg`.
+
+    Channels that are no colours are normalised by the statistics of each data set: published ImageNet weights may start
+    on them, and weights of other such channels.
 
     Raises:
         FileNotFoundError, UsageError: see `read_source`.
@@ -115,7 +155,11 @@ def mismatches(model: nn.Module, steps: Sequence[Mapping[str, Any]]) -> Iterator
         source = start.get('checkpoint') if isinstance(start, Mapping) else None
         if isinstance(source, str) and getattr(part, 'in_channels', 3) == 3:
             source = source.removeprefix('mmseg_volo://')
-            if (said := mismatch(source, expected_by(source), given)) is not None:
+            content = _read(source)
+            expected = expected_by(source, content)
+            if given.order == OWN and (published_as(source, content) or (expected and expected.order == OWN)):
+                continue
+            if (said := mismatch(source, expected, given)) is not None:
                 yield said
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from mmseg_volo.errors import UsageError
 WRAPPERS = ('state_dict_ema', 'state_dict', 'model')  # what official files wrap their weights in; EMA is the published
 RECORD = 'mmseg_volo'  # meta[RECORD] is what inference needs, as data: no config text is ever executed
 SHOWN = 3  # keys named in a message
-POSITION_TABLES = ('pos_embed', 'relative_position_bias_table')  # their size is that of the images trained on
+# their size is that of the images trained on
+POSITION_TABLES = ('pos_embed', 'relative_position_bias_table', 'random_matrix')
+SIZE_HINT = 'set pretrain_img_size to the size of the images that these weights were trained on'
 
 
 def unwrap(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]:
@@ -122,31 +125,50 @@ def _timm_repository(name: str) -> str:
 
 def starts(model: Mapping[str, Any]) -> list[str]:
     """The sources that a model's config and its parts start from, by `init_cfg`."""
-    parts = [model, *(part for part in model.values() if isinstance(part, Mapping))]
-    found = [part['init_cfg'] for part in parts if isinstance(part.get('init_cfg'), Mapping)]
-    return [start['checkpoint'] for start in found if 'checkpoint' in start]
+    return [source for _, source in _starts(model, 'model')]
 
 
-def fetch_starts(model: Mapping[str, Any], way_out: str) -> None:
+def _starts(value: Any, key: str, inside: bool = False) -> Iterator[tuple[str, str]]:
+    """`inside` an `init_cfg`, where `checkpoint` names a file; the key is that of the outermost one."""
+    for name, part in value.items() if isinstance(value, Mapping) else enumerate(value):
+        if inside and name == 'checkpoint' and isinstance(part, str):
+            yield key, part
+        elif isinstance(part, (Mapping, list, tuple)):
+            yield from _starts(part, key if inside else f'{key}.{name}', inside or name == 'init_cfg')
+
+
+def fetch_starts(model: Mapping[str, Any], way_out: str = '--cfg-options {key}=None') -> None:
     """Fetches what a model's config starts from, before anything else is done.
 
     Args:
         model: of a config.
-        way_out: what makes it start from random weights, for the message.
+        way_out: what makes the backbone start from random weights, for the message; `{key}` stands for its `init_cfg`.
 
     Raises:
         FileNotFoundError, UsageError: it cannot be had.
     """
-    for source in starts(model):
+    for key, source in _starts(model, 'model'):
         try:
-            path = locate(str(source).removeprefix('mmseg_volo://'))
-            if not path.is_file():
-                raise FileNotFoundError(f'no checkpoint at {path.absolute()}, where the model has its init_cfg')
-        except UsageError as error:
-            raise UsageError(
-                f'the model starts from {source}: {error}; {way_out} trains from random weights, which takes more '
-                f'images and time'
-            ) from None
+            have(source)
+        except (FileNotFoundError, UsageError) as error:
+            out = f'--cfg-options {key}=None starts this part from random weights'
+            if key == 'model.backbone.init_cfg':
+                out = f'{way_out.format(key=key)} trains from random weights, which takes more images and time'
+            elif '{key}' not in way_out:
+                out = f'without {key}, the config starts this part from random weights'
+            raise type(error)(f'the model starts from {source}: {error}; {out}') from None
+
+
+def have(source: str | Path) -> Path:
+    """The file of a source, fetched if need be, which is not read.
+
+    Raises:
+        FileNotFoundError, UsageError: it cannot be had.
+    """
+    path = locate(str(source).removeprefix('mmseg_volo://'))
+    if not path.is_file():
+        raise FileNotFoundError(f'no checkpoint at {path.absolute()}')
+    return path
 
 
 def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
@@ -154,8 +176,37 @@ def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
     return [k for k, v in weights.items() if v.is_floating_point() and not v.is_meta and not v.isfinite().all()]
 
 
+def positions(key: str, table: Tensor) -> int | None:
+    """How many positions along a side a table of `POSITION_TABLES` holds; None of other weights.
+
+    Args:
+        key: its name.
+        table: (1, side, side, C) or (1, 1 + side^2, C) embeddings, ((2 side - 1)^2, heads) biases of offsets, or a
+            matrix (side^2, side^2).
+    """
+    if key.endswith('pos_embed') and table.ndim in (3, 4):
+        return table.shape[1] if table.ndim == 4 else math.isqrt(max(0, table.shape[1] - 1))
+    if key.endswith('relative_position_bias_table') and table.ndim == 2:
+        return (math.isqrt(len(table)) + 1) // 2
+    return math.isqrt(len(table)) if key.endswith('random_matrix') and table.ndim == 2 else None
+
+
 def strict_load(module: nn.Module, weights: Mapping[str, Tensor], source: str | Path) -> None:
     """Copies `weights` into `module` when every key and every shape fits and all are finite; else touches nothing.
+
+    Raises:
+        UsageError: see `check_fit`.
+    """
+    check_fit(module, weights, source)
+    module.load_state_dict({**module.state_dict(), **weights})
+
+
+def check_fit(module: nn.Module, weights: Mapping[str, Tensor], source: str | Path, hint: str = SIZE_HINT) -> None:
+    """Sees that every key and every shape of `weights` fits a module, and all are finite.
+
+    Args:
+        module: it may be on the meta device.
+        hint: what to do about tables of positions of another size.
 
     Raises:
         UsageError: names the first missing, unknown and misshapen keys, or those that are not finite.
@@ -175,13 +226,11 @@ def strict_load(module: nn.Module, weights: Mapping[str, Tensor], source: str | 
             more = f' and {len(keys) - SHOWN} more' if len(keys) > SHOWN else ''
             problems.append(f'{len(keys)} {what}: {", ".join(keys[:SHOWN])}{more}')
     if problems:
-        hint = ''
-        if any(k.split(' ')[0].endswith(POSITION_TABLES) for k in shapes):
-            hint = '; set pretrain_img_size to the size of the images that these weights were trained on'
-        raise UsageError(f'{source} does not fit {type(module).__name__}: {"; ".join(problems)}{hint}')
+        tables = any(k.split(' ')[0].endswith(POSITION_TABLES) for k in shapes)
+        more = f'; {hint}' if hint and tables else ''
+        raise UsageError(f'{source} does not fit {type(module).__name__}: {"; ".join(problems)}{more}')
     if names := not_finite(weights):
         raise UsageError(
             f'{source} holds weights that are not finite: {", ".join(names[:SHOWN])}; its training '
             f'went wrong before it was saved: take an earlier checkpoint'
         )
-    module.load_state_dict({**own, **weights})

@@ -19,7 +19,7 @@ from mmseg_volo.checkpoint_files import RECORD, read_checkpoint, save_safetensor
 from mmseg_volo.config import load_config
 from mmseg_volo.download import cached_path, find
 from mmseg_volo.errors import UsageError
-from mmseg_volo.normalisation import PIXELS, expected_by
+from mmseg_volo.normalisation import PIXELS, TRAINED, expected_by, trained_size
 from mmseg_volo.records import meta_of, published
 from mmseg_volo.weights import SHOWN, locate, pick, read_source, read_state_dict, starts, strict_load, url_of
 from mmseg_volo.zoo import ARCHS, available
@@ -103,9 +103,16 @@ def convert(args: argparse.Namespace) -> None:
         weights = _own_keys(wanted, weights, args.source)
         metadata |= {'type': wanted['type'], 'arch': str(wanted['arch'])}
     whole = {} if wanted or args.prefix else published(content)
-    expected = None if whole else expected_by(args.source, content)
-    save_safetensors(weights, target, metadata, {PIXELS: expected._asdict()} if expected else whole)
+    save_safetensors(weights, target, metadata, whole or _facts(args.source, content))
     print(f'{target}: {_size(weights)}{", and the model that they are for" if whole else ""}')
+
+
+def _facts(source: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    expected, (known, pixels) = expected_by(source, content), trained_size(source, content)
+    found = {PIXELS: expected._asdict()} if expected else {}
+    facts = {'checkpoint': known and known.checkpoint, 'pixels': pixels}
+    facts = {key: value for key, value in facts.items() if value}
+    return {**found, TRAINED: facts} if facts else found
 
 
 def _read_trusted(source: str) -> dict[str, Any]:

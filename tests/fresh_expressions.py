@@ -150,6 +150,7 @@ EXPRESSIONS = {
     'engine.TestScoresHook': 'assert TestScoresHook()',
     'engine.loading.load_from_mmseg_volo': "assert load_from_mmseg_volo(f'mmseg_volo://{CHECKPOINT}')['state_dict']",
     'engine.loading.starts_as_data': MODEL + 'starts_as_data(model)',
+    'engine.loading.without_starts': MODEL + 'without_starts(model)',
     'errors.sentence': "assert sentence(ValueError('what')) == 'what'",
     'errors.say': "say(ValueError('what'))",
     'evaluation.MaskFiles': "assert MaskFiles('out')",
@@ -173,7 +174,6 @@ EXPRESSIONS = {
     'folders.dataset.image_size': 'import pathlib\nassert image_size(pathlib.Path(IMAGE)) == ((128, 64), False)',
     'folders.memory.check_disk': AS_DATA + "import pathlib\nassert check_disk(cfg, pathlib.Path('work')) > 0",
     'folders.plan.is_shipped': "assert is_shipped('volo_demo') and not is_shipped('volo_d1')",
-    'folders.plan.starting_weights': "assert starting_weights('volo_d1', 'none').checkpoint is None",
     'folders.plan.crop_of': IMAGES + 'assert crop_of(images, [64]) == (64, 64)',
     'folders.plan.length_of': 'assert length_of(10, 2, 1, False) == 5',
     'folders.plan.class_weights': 'assert class_weights([1, 1]) is None',
@@ -201,9 +201,10 @@ EXPRESSIONS = {
     'locks.others_in': "import pathlib\nassert not [*others_in(pathlib.Path('a'), 'b')]",
     'normalisation.expected_by': "assert expected_by('timm://coatnet_0_rw_224.sw_in1k').mean == (127.5,) * 3",
     'normalisation.given_to': MODEL + "assert given_to(model, []).order == 'RGB'",
-    'normalisation.mismatch': 'from mmseg_volo.normalisation import Normalisation\n'
-    + 'one, two = Normalisation((0.0,), (1.0,)), Normalisation((0.0,), (2.0,))\n'
-    + "assert 'a was' in mismatch('a', one, two)",
+    'normalisation.mismatch': 'from mmseg_volo.normalisation import Normalisation as Seen\n'
+    "assert 'a was' in mismatch('a', Seen((0.0,), (1.0,)), Seen((0.0,), (2.0,)))",
+    'normalisation.published_as': "assert published_as('timm://volo_d1_384.sail_in1k', {}).pixels == 384",
+    'normalisation.trained_size': "assert trained_size('timm://volo_d1_384.sail_in1k', {})[1] == 384",
     'normalisation.mismatches': MODEL + 'assert not [*mismatches(model, [])]',
     'normalisation.steps_of': AS_DATA + 'assert len(steps_of(cfg)) == 3',
     'value_ranges.check_range': REFUSED
@@ -277,6 +278,9 @@ EXPRESSIONS = {
     'weights.locate': 'assert str(locate(CHECKPOINT)) == CHECKPOINT',
     'weights.url_of': "assert url_of('timm://volo_d1_224.sail_in1k').startswith('https://')",
     'weights.not_finite': READ + "assert not_finite(content['state_dict']) == []",
+    'weights.check_fit': MODEL + "check_fit(model, model.state_dict(), 'a')",
+    'weights.have': 'assert str(have(CHECKPOINT)) == CHECKPOINT',
+    'weights.positions': "import torch\nassert positions('pos_embed', torch.ones(1, 197, 8)) == 14",
     'weights.strict_load': MODEL + "strict_load(model, model.state_dict(), 'a')",
     'weights_tool.list_weights': ARGS + "list_weights(args('list', 'volo'))",
     'weights_tool.fetch_weights': ARGS + REFUSED + "refused(fetch_weights, args('fetch', 'volo_d4_cityscapes'))",

@@ -11,13 +11,17 @@ import sys
 from pathlib import Path
 
 import cv2
+import folder_data as fd
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from folder_training import QUICK
+from small import write_config
 
 import mmseg_volo
 from mmseg_volo.weights import read_source
+from mmseg_volo_cli import main
 
 EXAMPLES = ROOT / 'examples'
 ITERATIONS = 40
@@ -75,6 +79,32 @@ def test_fine_tuning_with_other_classes(trained: tuple[Path, str], examples: Non
     assert [w['decode_head.conv_seg.weight'].shape[0] for w in (before, after)] == [3, 4]
     model = mmseg_volo.load(second, device='cpu')
     assert [*model.dataset_meta['classes']] == fine_tune.CLASSES
+
+
+def test_fine_tuning_what_train_data_made(examples: None, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """With weights of three classes, 300 of them, two, or on 16-bit images."""
+    import fine_tune
+
+    def uneven(path: Path, mask: np.ndarray) -> None:
+        mask[5:, 5:][mask[5:, 5:] == 2] = 0
+        mask[:4, :4] = 2
+        fd.as_index(path, mask)
+
+    given = ['--no-amp', '--size', '64', '--batch', '2', '--epochs', '0.5', '--seed', '1']
+    kinds = dict(few=(uneven, fd.rgb), many=(fd.as_sixteen_bits, fd.rgb), two=(fd.as_black_and_white, fd.rgb))
+    for name, (mask, image) in (kinds | dict(deep=(fd.as_index, fd.deep))).items():
+        data, work = fd.write(tmp_path / name, 4, mask, image), tmp_path / f'{name}_work'
+        config = str(write_config(tmp_path, QUICK))
+        assert main(['train', '--data', str(data), '--model', config, '--work-dir', str(work), *given]) == 0
+        assert name != 'few' or 'class_weight' in (work / f'recipe/{work.name}.py').read_text()
+        (first,) = work.glob('iter_*.pth')
+        if name == 'deep':
+            with pytest.raises(ValueError, match='was trained on other images than 8-bit RGB: mmseg-volo train --data'):
+                fine_tune.run(first, None, fine_tune.CLASSES, tmp_path / 'tuned', 2)
+            continue
+        second = fine_tune.run(first, None, fine_tune.CLASSES, tmp_path / f'{name}_tuned', 2)
+        model = mmseg_volo.load(second, device='cpu')
+        assert model.decode_head.out_channels == 4 and model.decode_head.ignore_index == 255
 
 
 def test_the_new_backbone_trains(examples: None, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

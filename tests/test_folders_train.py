@@ -79,6 +79,26 @@ def test_resume_takes_the_plan_as_it_was(capsys: pytest.CaptureFixture) -> None:
     assert Path('work/recipe/work.py').read_text() == before
 
 
+def test_an_edited_recipe_is_not_written_over(capsys: pytest.CaptureFixture) -> None:
+    data = fd.write(Path('data'), 4)
+    assert train(data, '--plan-only') == train(data, '--plan-only') == train(data, '--plan-only', '--seed', '1') == 0
+    for name in ('work.py', 'train.csv'):
+        path = Path('work/recipe', name)
+        before = path.read_bytes()
+        path.write_bytes(before + b'\n# mine\n')
+        capsys.readouterr()
+        for more in ([], ['--plan-only'], ['--plan-only', '--seed', '2']):
+            assert train(data, '--seed', '1', *more) == 2
+            said = f'{path} was edited since it was written .* mmseg-volo train work/recipe/work.py takes it as it is'
+            assert re.search(said, capsys.readouterr().err)
+        assert path.read_bytes().endswith(b'# mine\n')
+        path.write_bytes(before)
+    Path('work/recipe/.written.json').unlink()  # written by an older version
+    assert train(data, '--plan-only', '--seed', '1') == 0
+    Path('work/recipe/.written.json').unlink()
+    assert train(data, '--plan-only', '--seed', '2') == 2
+
+
 @pytest.mark.parametrize(
     'options, said',
     [

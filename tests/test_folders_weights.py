@@ -8,12 +8,17 @@ from pathlib import Path
 import folder_data as fd
 import pytest
 import torch
-from folder_training import apart, train  # noqa: F401
+from folder_training import QUICK, apart, train  # noqa: F401
 from http_files import empty_caches
+from small import write_config
 
+import mmseg_volo
+from mmseg_volo import cli
 from mmseg_volo import weights as weights_of_models
+from mmseg_volo.backbones import CoAtNet
 from mmseg_volo.config import load_config
-from mmseg_volo.folders import plan, start
+from mmseg_volo.folders import start
+from mmseg_volo.folders import weights as weights_of_folders
 from mmseg_volo_cli import main
 
 FILE = 'huggingface.co/timm/caformer_s18.sail_in1k/resolve/main/model.safetensors'
@@ -78,6 +83,58 @@ def test_a_config_without_its_weights_does_not_start(
     assert not Path('other').exists()
 
 
+@pytest.mark.parametrize('part', ['model.init_cfg', 'model.backbone.init_cfg', 'model.decode_head.init_cfg'])
+def test_the_way_out_is_of_the_part_that_is_absent(
+    part: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_network(monkeypatch)
+    for source in ('https://example.org/w.pth', 'lost.pth'):
+        options = [f'{part}.type=Pretrained', f'{part}.checkpoint={source}']
+        config = str(write_config(Path.cwd()))
+        assert main(['train', config, '--work-dir', 'other', '--cfg-options', *options]) == 2
+        error = capsys.readouterr().err
+        assert re.search(f'starts from {source}: .*; --cfg-options {part}=None (trains|starts this part) from', error)
+    assert not Path('other').exists()
+
+
+@pytest.mark.parametrize('source', ['https://example.org/w.pth', 'timm://caformer_s18.sail_in1k', 'lost.pth'])
+def test_a_checkpoint_is_fetched_before_all_else(
+    source: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_network(monkeypatch)
+    config = str(write_config(Path.cwd()))
+    monkeypatch.setattr(cli, 'check_data', None)
+    assert main(['train', config, '--work-dir', 'other', '--cfg-options', f'load_from={source}']) == 2
+    assert re.search('^error: load_from: .*(could not be fetched|no checkpoint at)', capsys.readouterr().err)
+    assert main(['test', config, source, '--work-dir', 'other']) == 2
+    assert re.search('could not be fetched|no checkpoint at', capsys.readouterr().err)
+    assert [*Path().iterdir()] == [Path('small.py')]
+
+
+def test_a_resume_needs_no_first_weights(capsys: pytest.CaptureFixture) -> None:
+    """Neither of a folder's training nor of its recipe: the checkpoint holds all."""
+    start = "model['backbone']['init_cfg'] = dict(type='Pretrained', checkpoint='start.pth')\n"
+    start += "model['decode_head']['init_cfg'] = [dict(type='Normal', std=0.01, override=dict(name='conv_seg')), \\\n"
+    start += "    dict(type='Pretrained', prefix='head.', checkpoint='head.pth')]\n"
+    config = write_config(Path.cwd(), QUICK + start)
+    model = mmseg_volo.load(config, device='cpu', optimize=False)
+    torch.save(model.backbone.state_dict(), 'start.pth')
+    torch.save({f'head.{key}': value for key, value in model.decode_head.state_dict().items()}, 'head.pth')
+    data = fd.write(Path('data'), 4)
+    assert train(data, model=config) == 0
+    Path('start.pth').unlink(), Path('head.pth').unlink()
+    assert train(data, '--resume', model=config) == 0
+    longer = ['train_cfg.max_iters=3', 'default_hooks.checkpoint.interval=1']
+    recipe = ['train', 'work/recipe/work.py', '--work-dir', 'work', '--no-amp']
+    capsys.readouterr()
+    assert main([*recipe, '--resume', '--cfg-options', *longer]) == 0
+    assert Path('work/iter_3.pth').is_file() and 'WARNING' not in capsys.readouterr().out
+    moved = ['train', 'work/recipe/work.py', '--work-dir', 'elsewhere', '--no-amp', '--resume']
+    assert main([*moved, '--cfg-options', *longer]) == 2  # of nothing
+    assert 'starts from start.pth: no checkpoint at' in capsys.readouterr().err
+    assert main([*moved, '--cfg-options', 'load_from=work/iter_3.pth', *longer]) == 0
+
+
 HALF, IMAGENET = [127.5] * 3, [123.675, 116.28, 103.53]
 
 
@@ -90,7 +147,7 @@ HALF, IMAGENET = [127.5] * 3, [123.675, 116.28, 103.53]
         ('coatnet_rmlp_2_rw', None, HALF, 384),
         ('coatnet_rmlp_2_rw', 'timm://coatnet_rmlp_2_rw_224.sw_in12k_ft_in1k', HALF, 224),
         ('volo_d1', 'https://github.com/sail-sg/volo/releases/download/volo_1/d1_384_85.2.pth.tar', IMAGENET, 384),
-        ('coatnet_1_rw', 'mine.pth', HALF, 224),  # nobody says: as the published ones
+        ('coatnet_nano_rw', 'mine.pth', HALF, 224),  # nobody says: as the published ones
         ('coatnet_0_rw_cityscapes', None, HALF, 224),
     ],
 )
@@ -102,8 +159,8 @@ def test_recipes_say_what_the_weights_expect(
     capsys: pytest.CaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    torch.save({}, 'mine.pth')
-    for room in (plan, weights_of_models):  # they are all here
+    torch.save(CoAtNet('nano_rw').state_dict() if source == 'mine.pth' else {}, 'mine.pth')
+    for room in (weights_of_models, weights_of_folders):  # they are all here
         monkeypatch.setattr(room, 'locate', lambda source: Path('mine.pth'))
     given = ['--weights', source] if source else []
     assert train(fd.write(Path('data'), 2), *given, '--plan-only', model=model) == 0
@@ -111,5 +168,6 @@ def test_recipes_say_what_the_weights_expect(
     assert cfg.data_preprocessor.mean == mean and cfg.data_preprocessor.bgr_to_rgb
     assert cfg.data_preprocessor.std == (HALF if mean == HALF else [58.395, 57.12, 57.375])
     assert cfg.backbone.get('pretrain_img_size', 224) == size
-    assert re.search(f'pixels  .*RGB, mean {mean[0]:g} .*as these weights expect', said)
-    assert ('does not say how its images were normalised: as for timm://coatnet_1_rw' in said) == (source == 'mine.pth')
+    known = source != 'mine.pth'
+    assert bool(re.search(f'pixels  .*RGB, mean {mean[0]:g} .*as these weights expect', said)) == known
+    assert ('does not say how its images were normalised: as for timm://coatnet_nano_rw' in said) != known

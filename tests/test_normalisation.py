@@ -27,8 +27,8 @@ from mmseg_volo.engine.runner import SegRunner
 from mmseg_volo.errors import UsageError
 from mmseg_volo.folders.fit import as_weights_expect
 from mmseg_volo.folders.plan import Images
-from mmseg_volo.normalisation import PIXELS, Normalisation, expected_by, given_to, mismatch, mismatches
-from mmseg_volo.weights import url_of
+from mmseg_volo.normalisation import PIXELS, Normalisation, expected_by, given_to, mismatch, mismatches, trained_size
+from mmseg_volo.weights import read_source, url_of
 from mmseg_volo_cli import main
 
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -164,7 +164,8 @@ def test_a_training_says_that_weights_see_other_pixels(small: Config, capsys: py
         (dict(mean=None, std=None, bgr_to_rgb=True), [], 'gives it RGB values from 0 to 255'),
         (dict(), [dict(type='Normalize', mean=HALF[0], std=HALF[1])], None),
         (dict(), [dict(type='Normalize', mean=HALF[0], std=[1.0] * 3, to_rgb=False)], 'BGR of mean .* std 1, 1, 1'),
-        (dict(), [dict(type='LoadBands', mean=[500.0] * 3, std=[90.0] * 3)], None),
+        (dict(), [dict(type='LoadBands', mean=[500.0] * 3, std=[90.0] * 3)], None),  # ImageNet's may start on them
+        (dict(mean=[0.0] * 3, std=[1.0] * 3, bgr_to_rgb=True), [], 'gives it RGB values from 0 to 255'),
     ],
 )
 def test_what_a_model_is_given(before: dict, steps: list[dict], said: str | None, small: Config) -> None:
@@ -219,6 +220,8 @@ def test_converted_weights_keep_what_is_known(tmp_path: Path) -> None:
     torch.save(CoAtNet(arch).state_dict(), tmp_path / KNOWN)
     assert main(['weights', 'convert', str(tmp_path / KNOWN), str(tmp_path / 'mine.safetensors')]) == 0
     assert expected_by(tmp_path / 'mine.safetensors') == Normalisation(*HALF)
+    known, pixels = trained_size('mine.safetensors', read_source(tmp_path / 'mine.safetensors'))
+    assert (known.checkpoint, pixels) == ('timm://coatnet_0_rw_224.sw_in1k', 224)
     with safe_open(tmp_path / 'mine.safetensors', 'pt') as file:
         assert file.metadata()['source'] == KNOWN
 

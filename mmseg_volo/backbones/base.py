@@ -217,6 +217,14 @@ class Backbone(BaseModule):
         Raises:
             UsageError: a key is missing, unknown, or of another shape; names the first ones. Nothing is loaded then.
         """
+        strict_load(self, self.converted(state_dict), source)
+
+    def converted(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Classifier weights (classifier left out) or this backbone's own, under its keys; shapes are as they are.
+
+        Args:
+            state_dict: in any layout that the family knows.
+        """
         own = self.state_dict()
         weights = {k: v for k, v in self._convert(state_dict).items() if not k.startswith(self.ignored_keys)}
         stem = weights.get(self.stem_key)
@@ -224,7 +232,7 @@ class Backbone(BaseModule):
             weights[self.stem_key] = adapt_stem(stem, self.in_channels)
         if not any(k.startswith('out_norms.') for k in weights):  # a classifier has none: ours start at identity
             weights |= {k: v for k, v in own.items() if k.startswith('out_norms.')}
-        strict_load(self, weights, source)
+        return weights
 
 
 def _parameters(part: nn.Module | nn.Parameter) -> Iterable[nn.Parameter]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import mmengine
 import torch
+from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.model import is_model_wrapper
@@ -114,6 +115,15 @@ def newest(work_dir: Path) -> tuple[Path | None, list[str]]:
             f'--resume: no checkpoint in {work_dir.absolute()} is whole ({"; ".join(wrong)}): remove them to start anew'
         )
     return None, []
+
+
+def resumed_from(cfg: Config) -> str | None:
+    """The checkpoint that `--resume` goes on with: `load_from`, else the newest whole one of the work dir.
+
+    Raises:
+        UsageError: see `newest`.
+    """
+    return cfg.get('load_from') or ((found := newest(Path(cfg.work_dir))[0]) and str(found))
 
 
 def _by_age(work_dir: Path) -> Iterator[Path]:

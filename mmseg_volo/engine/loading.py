@@ -1,17 +1,20 @@
 """mmengine's own ways to a checkpoint, led to our reader: `mmseg_volo://SOURCE`, an address beside mmengine's own.
 
 mmengine unpickles whatever it is given (`init_cfg` of heads and of mmseg's backbones, `init_model`). An address of this
-kind gives it plain data instead, in `init_model(CONFIG, 'mmseg_volo://model.pth')` too.
+kind gives it plain data instead, in `init_model(CONFIG, 'mmseg_volo://model.pth')` too. How the images of its training
+were normalised goes along as torch's metadata of a state dict, which our segmentor compares with what it gives.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from mmseg_volo.backbones.base import Backbone
+from mmseg_volo.normalisation import SEEN, expected_by
 from mmseg_volo.records import meta_of
 from mmseg_volo.weights import read_source, unwrap
 
@@ -32,7 +35,10 @@ def load_from_mmseg_volo(filename: str, map_location: Any = None) -> dict[str, A
     source = filename.removeprefix(SCHEME)
     checkpoint = read_source(source)
     meta = {key: value for key, value in meta_of(checkpoint).items() if key == 'dataset_meta'}
-    return dict(state_dict=unwrap(checkpoint, source), meta=meta)
+    weights = OrderedDict(unwrap(checkpoint, source))
+    if expected := expected_by(source, checkpoint):
+        weights._metadata = OrderedDict({'': {SEEN: (source, expected)}})
+    return dict(state_dict=weights, meta=meta)
 
 
 def starts_as_data(model: nn.Module) -> None:
@@ -40,6 +46,25 @@ def starts_as_data(model: nn.Module) -> None:
     for part in model.modules():
         if not isinstance(part, Backbone):
             _lead_to_us(getattr(part, 'init_cfg', None))
+
+
+def without_starts(model: nn.Module) -> None:
+    """Takes out of the `init_cfg` of a built model's parts what names a checkpoint: another one holds all weights."""
+    for part in model.modules():
+        if getattr(part, 'init_cfg', None) is not None:
+            part.init_cfg = _without_checkpoints(part.init_cfg)
+
+
+def _without_checkpoints(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        kept = [kept for inner in value if (kept := _without_checkpoints(inner)) is not None]
+        return kept or None
+    if not isinstance(value, dict):
+        return value
+    if 'checkpoint' in value:
+        return None
+    found = {key: _without_checkpoints(inner) if key == 'override' else inner for key, inner in value.items()}
+    return {key: inner for key, inner in found.items() if key != 'override' or inner is not None}
 
 
 def _lead_to_us(value: Any) -> None:

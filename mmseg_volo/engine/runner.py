@@ -28,11 +28,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
 from mmseg_volo.engine.batch import Batch, check_norms
-from mmseg_volo.engine.checkpoints import GRADIENTS, contents, newest, write_checkpoint
+from mmseg_volo.engine.checkpoints import GRADIENTS, contents, newest, resumed_from, write_checkpoint
 from mmseg_volo.engine.fsdp import WholeInValidationHook, keep_states_whole, shard
 from mmseg_volo.engine.hooks import ACCUMULATED
 from mmseg_volo.engine.items import NamedDataset
-from mmseg_volo.engine.loading import starts_as_data
+from mmseg_volo.engine.loading import starts_as_data, without_starts
 from mmseg_volo.engine.logs import quiet_console
 from mmseg_volo.engine.loop import DRAWS
 from mmseg_volo.engine.optim import precision_of
@@ -90,9 +90,9 @@ class SegRunner(Runner):
         return super().build_visualizer(visualizer)
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
-        """mmengine's; what its parts start from, by `init_cfg`, is read as plain data."""
+        """mmengine's; what its parts start from, by `init_cfg`, is read as data, or not if a resume replaces it."""
         built = super().build_model(model)
-        starts_as_data(built)
+        (without_starts if self._resume and resumed_from(self.cfg) else starts_as_data)(built)
         return built
 
     @property

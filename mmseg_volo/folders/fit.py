@@ -106,8 +106,9 @@ def as_weights_expect(images: Images, model: Mapping[str, Any]) -> Images:
     before = model['data_preprocessor']
     if not model['backbone'].get('init_cfg') or not before.get('mean') or not before.get('std'):
         return images
-    shift = np.mean((np.array(IMAGENET_DEFAULT_MEAN) * 255 - before['mean']) / before['std'])
-    spread = np.mean(np.array(IMAGENET_DEFAULT_STD) * 255 / before['std'])
+    turn = 1 if before.get('bgr_to_rgb', True) else -1  # ImageNet's as the weights had them: RGB or BGR
+    shift = np.mean((np.array(IMAGENET_DEFAULT_MEAN)[::turn] * 255 - before['mean']) / before['std'])
+    spread = np.mean(np.array(IMAGENET_DEFAULT_STD)[::turn] * 255 / before['std'])
     std = np.array(images.std) / spread
     mean = np.array(images.mean) - shift * std
     normal = (tuple(float(f'{value:.5g}') for value in values) for values in (mean, std))

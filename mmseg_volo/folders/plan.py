@@ -17,8 +17,6 @@ from mmseg_volo import zoo
 from mmseg_volo.config import CONFIGS, find_config, load_config, nearest, shipped_configs
 from mmseg_volo.errors import UsageError
 from mmseg_volo.folders.rates import drop_path_rate, optimiser
-from mmseg_volo.normalisation import expected_by
-from mmseg_volo.weights import locate
 
 MODELS_BY_NAME = {
     f'{"t2t_vit" if family == "T2TViT" else family.lower()}_{arch}': (family, arch)
@@ -54,8 +52,13 @@ class Start:
     checkpoint: str | None
     pixels: int  # side of the images that it was trained on
     note: str  # in words
-    mean: tuple[float, ...] | None = None  # of RGB values from 0 to 255, as it expects; those of the recipe if None
+    mean: tuple[float, ...] | None = None  # of colours from 0 to 255, as it expects; those of the recipe if None
     std: tuple[float, ...] | None = None
+    order: str = 'RGB'  # or 'BGR'
+    said: bool = False  # whether these three are what it was trained with, and not those of others like it
+    own: bool = False  # whether it was trained on channels that are no colours
+    channels: int = 3  # of the images that it was trained on
+    prefix: str = ''  # of its keys in the file
 
 
 def is_shipped(name: str) -> bool:
@@ -75,53 +78,6 @@ def is_shipped(name: str) -> bool:
             f'{nearest(name, known)}'
         ) from None
     return True
-
-
-def starting_weights(name: str, given: str | None) -> Start:
-    """The ImageNet weights of a backbone, fetched if need be.
-
-    Args:
-        name: e.g. 'caformer_s18'.
-        given: `--weights`: a source for `init_cfg`, 'none', or None for the published ones.
-
-    Raises:
-        FileNotFoundError, UsageError: they cannot be had, or are another backbone's; random ones take their place
-            where 'none' asks for it only.
-    """
-    if given == 'none':
-        return Start(None, 224, 'none, as --weights none says: from scratch')
-    family, arch = MODELS_BY_NAME[name]
-    main = zoo.PUBLISHED[family][arch].weights
-    published = None if main == zoo.NO_WEIGHTS else main
-    if given is None:
-        return _published_weights(name, published)
-    record = zoo.record_of(given)
-    if record and (record.family, record.arch) != (family, arch):
-        raise UsageError(
-            f'--weights {given} is for {record.family} {record.arch}, and --model {name} is {family} {arch}: take '
-            f'{published or "none"}, or another --model'
-        )
-    path = locate(given)
-    if '://' not in given and not path.is_file():
-        raise FileNotFoundError(f'--weights {given}: no file at {path.absolute()}')
-    source = given if '://' in given else str(path.absolute())
-    if expected := expected_by(given):
-        return Start(source, record.pixels if record else 224, given, expected.mean, expected.std)
-    note = f'{given}, which does not say how its images were normalised: as for {published or "ImageNet"}'
-    like = zoo.record_of(published) if published else None
-    return Start(source, 224, note, *((like.mean, like.std) if like else ()))
-
-
-def _published_weights(name: str, source: str | None) -> Start:
-    scratch = '--weights none trains from random ones, which takes more images and time'
-    if source is None:
-        raise UsageError(f'for --model {name} no weights are published: give your own by --weights, or {scratch}')
-    try:
-        locate(source)
-    except UsageError as error:
-        raise UsageError(f'--model {name} starts from {source}: {error}; {scratch}') from None
-    row = zoo.record_of(source)
-    return Start(source, row.pixels, f'{source}, ImageNet top-1 {row.top1}', row.mean, row.std)
 
 
 def crop_of(images: Images, size: Sequence[int] | None) -> tuple[int, int]:
@@ -197,10 +153,13 @@ def _model(name: str, start: Start, base: dict, crop: tuple[int, int], images: I
         backbone['pretrain_img_size'] = start.pixels
     if start.checkpoint:
         backbone['init_cfg'] = dict(type='Pretrained', checkpoint=start.checkpoint)
+    if start.checkpoint and start.prefix:
+        backbone['init_cfg']['prefix'] = start.prefix
     dims, strides = [*built.out_channels], [*built.out_strides]
     found = dict(backbone=backbone)
     if start.mean and start.std:
-        found['data_preprocessor'] = {**base['data_preprocessor'], 'mean': [*start.mean], 'std': [*start.std]}
+        normal = dict(mean=[*start.mean], std=[*start.std], bgr_to_rgb=start.order == 'RGB')
+        found['data_preprocessor'] = {**base['data_preprocessor'], **normal}
     if strides != [4, 8, 16, 32]:
         backbone['out_norm'] = False  # LV-ViT's neck takes raw taps
         found['neck'] = dict(type='StridePyramid', in_channels=dims, in_strides=strides, refine=True)

@@ -28,8 +28,8 @@ from mmseg_volo.folders.look import WAY, Facts, look_at_all
 from mmseg_volo.folders.memory import check_disk, fitting_batch
 from mmseg_volo.folders.split import split_pairs
 from mmseg_volo.folders.table import class_table
-from mmseg_volo.folders.weights import pixel_words, starting_point, weight_words
-from mmseg_volo.folders.write import config_text, write_recipe
+from mmseg_volo.folders.weights import for_images, pixel_words, starting_point, weight_words
+from mmseg_volo.folders.write import config_text, edited, refuse_edited, write_recipe
 
 COMMON = (
     '.png',
@@ -96,8 +96,10 @@ def prepare_training(wishes: Wishes) -> Path:
         FileNotFoundError, UsageError: something is wrong with the data or the wishes; nothing was written.
     """
     _check(wishes)
+    refuse_edited(wishes.config.parent, edited(wishes.config.parent))
     start = starting_point(wishes.model, wishes.weights)
     found = understand_folder(wishes)
+    start = start and for_images(start, found.images, wishes.model)
     report, sets = _report(found)
     complain(report, WAY)
     weights = plan.class_weights(_pixels(found.splits['train'], found))
@@ -235,7 +237,7 @@ def _plan(
     lines = [
         ('model', f'{plan.model_words(cfg)}, {parameters / 1e6:.1f} M parameters'),
         ('weights', weight_words(wishes.model, start, cfg)),
-        ('pixels', pixel_words(cfg)),
+        ('pixels', pixel_words(cfg, start, found.images)),
         ('crops', '{}x{} (height x width)'.format(*cfg['crop_size'])),
         (
             'length',

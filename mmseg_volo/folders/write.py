@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from mmseg_volo.files import write_whole
 from mmseg_volo.folders.fit import Name
 
 WIDTH = 116
+WRITTEN = '.written.json'  # SHA-256 of each file of a recipe, as it was written
 SECTIONS = {  # heading -> keys, in this order
     'what is trained on': ('data_root', 'num_classes', 'ignore_index', 'class_weight', 'crop_size'),
     'the model': ('model',),
@@ -101,6 +104,37 @@ def _flat(value: Any) -> str:
     return f'[{inside}]'
 
 
+def edited(folder: Path) -> list[str]:
+    """Names of the files of a recipe that are not as they were written; none where that is not known."""
+    try:
+        known = json.loads((folder / WRITTEN).read_text(encoding='utf-8'))
+        return [name for name, digest in known.items() if (folder / name).is_file() and _hash(folder / name) != digest]
+    except (OSError, ValueError, AttributeError):
+        return []
+
+
+def refuse_edited(folder: Path, names: Sequence[str]) -> None:
+    """What somebody edited is not written over.
+
+    Args:
+        folder: of a recipe.
+        names: of the files that differ from what is to be written.
+
+    Raises:
+        UsageError: there are some.
+    """
+    if names:
+        config = next(iter(sorted(folder.glob('*.py'))), folder)
+        raise UsageError(
+            f'{folder / names[0]} was edited since it was written and would be lost: mmseg-volo train {config} takes '
+            f'it as it is, --work-dir names another place; to have it written anew, remove {folder} first'
+        )
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def write_recipe(folder: Path, files: Mapping[str, str]) -> None:
     """Writes a config, its lists and what else belongs to it.
 
@@ -109,7 +143,7 @@ def write_recipe(folder: Path, files: Mapping[str, str]) -> None:
         files: name -> text.
 
     Raises:
-        UsageError: they cannot be written, or the folder above holds another training.
+        UsageError: they cannot be written, one was edited, or the folder above holds another training.
     """
     texts = {folder / name: text for name, text in files.items()}
     trained = sorted(folder.parent.glob('*.pth'))
@@ -120,10 +154,14 @@ def write_recipe(folder: Path, files: Mapping[str, str]) -> None:
             f'{folder.parent} holds another training ({trained[0].name}; {what}): --resume goes on with it as it was, '
             f'--work-dir names another place'
         )
+    known = (folder / WRITTEN).is_file()  # older recipes say nothing: whoever differs may have been edited
+    refuse_edited(folder, [path.name for path in differs if not known or path.name in edited(folder)])
+    digests = {path.name: hashlib.sha256(text.encode()).hexdigest() for path, text in texts.items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, text in texts.items():
             write_whole(path, text.encode())
+        write_whole(folder / WRITTEN, json.dumps(digests, indent=1).encode())
     except OSError as error:
         raise UsageError(f'{folder} cannot be written ({error.strerror}): make room, or name another --work-dir') from (
             error

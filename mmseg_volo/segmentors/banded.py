@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +19,7 @@ from mmseg.utils import stack_batch
 from torch import Tensor, nn
 
 from mmseg_volo import processor
+from mmseg_volo.normalisation import SEEN, given_to, mismatch
 from mmseg_volo.segmentors.bands import Geometry, bands, collect, read
 from mmseg_volo.segmentors.options import PredictionOptions
 from mmseg_volo.segmentors.windows import LazyImage, WindowMean
@@ -84,6 +86,18 @@ class BandedEncoderDecoder(EncoderDecoder):
         steps = type(self).encode_decode, type(self)._forward, head.predict, head.predict_by_feat
         mmsegs = EncoderDecoder.encode_decode, EncoderDecoder._forward, base.predict, base.predict_by_feat
         return steps == mmsegs
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, *args: Any) -> None:
+        """torch's; warns of weights by `mmseg_volo://FILE` that were trained on other pixels than they are given.
+
+        What steps of a pipeline normalise is not seen from here: where the preprocessor leaves values as they are, it
+        is silent.
+        """
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+        source, expected = local_metadata.get(SEEN, (None, None))
+        given = given_to(self, [])
+        if given.mean and (sentence := mismatch(source, expected, given)):
+            warnings.warn(sentence, stacklevel=2)
 
     def test_step(self, data: Mapping[str, Any]) -> list[SegDataSample]:
         """mmengine's: predicts a collated batch. Images are normalised window by window."""
