@@ -121,9 +121,9 @@ def _read(
 
 
 def _compare_pixels(model: nn.Module, cfg: Config, checkpoint: Weights, weights: Mapping[str, Any]) -> None:
-    from mmseg_volo.normalisation import expected_by, given_to, mismatch
+    from mmseg_volo.normalisation import expected_by, given_to, mismatch, steps_of
 
-    given = given_to(model, cfg.get('test_pipeline') or [])
+    given = given_to(model, cfg.get('test_pipeline') or steps_of(cfg))
     if sentence := mismatch(checkpoint, expected_by(checkpoint, weights), given):
         warnings.warn(sentence, stacklevel=3)
 
