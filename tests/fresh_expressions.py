@@ -118,7 +118,7 @@ EXPRESSIONS = {
     'draw.colour': PIXELS + 'assert colour(mask, [[1, 2, 3]])[0, 0].tolist() == [1, 2, 3]',
     'draw.overlay': PIXELS + 'assert overlay(image, mask, [[1, 2, 3]]).shape == image.shape',
     'draw.with_legend': PIXELS + "assert with_legend(image, mask, ['a'], [[1, 2, 3]]).shape[0] > 40",
-    'draw.legend': "assert legend({0: 'a'}, [[1, 2, 3]], 100).shape[1] == 100",
+    'draw.legend': "assert legend({0: 'a'}, [[1, 2, 3]], 100, 100).shape[1] == 100",
     'engine.AveragePerUpdateHook': 'assert AveragePerUpdateHook()',
     'engine.CpuAmpOptimWrapper': 'import torch\nparameters = [torch.zeros(1, requires_grad=True)]\n'
     'assert CpuAmpOptimWrapper(optimizer=torch.optim.SGD(parameters, 0.1))',
@@ -208,8 +208,8 @@ EXPRESSIONS = {
     'normalisation.mismatches': MODEL + 'assert not [*mismatches(model, [])]',
     'normalisation.steps_of': AS_DATA + 'assert len(steps_of(cfg)) == 3',
     'value_ranges.check_range': REFUSED
-    + "import numpy as np\nrefused(check_range, np.dtype('uint16'), 0, 200, 'a')\n"
-    + "check_range(np.dtype(bool), 0, 1, 'a')",
+    + "import numpy as np\nfrom mmseg_volo.value_ranges import Values\nvalues = Values(np.dtype('uint16'))\n"
+    + "values.add(np.full(9, 200, np.uint16))\nrefused(check_range, values, 'a')",
     'value_ranges.to_bytes': PIXELS + 'assert to_bytes(image + 0.5, (0, 1)).max() == 128',
     'value_ranges.to_rgb': PIXELS + "assert to_rgb(mask, 'a').shape == (40, 50, 3)",
     'weights.starts': "assert starts(dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='a')))) == ['a']",
@@ -224,6 +224,7 @@ EXPRESSIONS = {
     'raster_reader.loses_georeference': TIFF + 'import pathlib\nassert loses_georeference(pathlib.Path("a.tif"))',
     'raster_pixels.colours_of': TIFF + 'assert colours_of(rasterio.open("a.tif")) is None',
     'raster_pixels.is_masked': TIFF + 'assert not is_masked(rasterio.open("a.tif"))',
+    'raster_pixels.widened': TIFF + 'assert not widened(rasterio.open("a.tif"), image).any()',
     'raster_pixels.native': TIFF + 'assert native(rasterio.open("a.tif")).shape == (3, 40, 50)',
     'raster_pixels.missing': TIFF + 'assert missing(rasterio.open("a.tif"), None, image.transpose(2, 0, 1)) is None',
     'raster_reader.forget_error': TIFF + 'assert forget_error(rasterio.open("a.tif")) is None',
@@ -250,6 +251,8 @@ EXPRESSIONS = {
     'pictures.read_image': 'assert read_image(IMAGE).shape == (64, 128, 3)',
     'pictures.decode_image': "assert decode_image(open(IMAGE, 'rb').read(), 'a').shape == (64, 128, 3)",
     'pictures.decode_pixels': "assert decode_pixels(open(IMAGE, 'rb').read(), 'a').shape == (64, 128, 3)",
+    'pictures.orientation_of': "assert orientation_of(open(IMAGE, 'rb').read()) == 1",
+    'pictures.turned': PIXELS + 'assert turned(image, 6).shape == (50, 40, 3)',
     'pictures.is_plain_tiff': 'import pathlib\nassert not is_plain_tiff(pathlib.Path(IMAGE))',
     'pictures.read_label': 'assert read_label(LABEL).shape == (64, 128)',
     'pictures.broken_png': "assert not broken_png(open(IMAGE, 'rb').read())",
