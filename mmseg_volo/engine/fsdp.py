@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -59,6 +60,8 @@ def set_fsdp(cfg: Config, wanted: bool) -> None:
         raise UsageError(
             f'--fsdp: {found[0]} keeps a second copy of the model, which cannot be split: leave out one of the two'
         )
+    if get_device() == 'cpu' and not hasattr(torch.cpu.Stream, 'record_event'):
+        raise UsageError(f'--fsdp on CPUs needs a newer torch than {torch.__version__}: update it, or leave it out')
 
 
 def shard(model: nn.Module, device: str) -> nn.Module:
