@@ -133,7 +133,7 @@ def _compare_pixels(model: nn.Module, cfg: Config, checkpoint: Weights, weights:
 def _build(cfg: Config, given: str, described: Mapping[str, Tensor] | None) -> nn.Module:
     """The model of a config; `described`: the weights of a checkpoint that says itself what it is for."""
     from mmengine.model import revert_sync_batchnorm
-    from mmseg.registry import MODELS
+    from mmseg.registry import MODELS, TRANSFORMS
 
     import mmseg_volo.parts  # noqa: F401
     from mmseg_volo.allowed.size import NoLargerThan, TooLarge
@@ -142,6 +142,8 @@ def _build(cfg: Config, given: str, described: Mapping[str, Tensor] | None) -> n
     faults = BUILDING_FAULTS if described is None else (Exception,)  # whatever parts make of odd arguments
     try:
         with _mmseg_scope(), nullcontext() if described is None else NoLargerThan(described.values()):
+            for step in () if described is None else cfg.get('test_pipeline', ()):
+                TRANSFORMS.build(step)
             return revert_sync_batchnorm(MODELS.build(cfg.model))
     except TooLarge:
         raise UsageError(f'{given} describes a model that is much larger than its weights: get the file anew') from None

@@ -48,7 +48,7 @@ def config_of(checkpoint: Mapping[str, Any], source: str) -> Config:
             f'{source} asks for {error}, which is not taken from a checkpoint: read its config, and if you trust it '
             f'as a program, give it too, load(CONFIG, {source!r})'
         ) from None
-    return Config(dict(model=model, test_pipeline=pipeline))
+    return Config(dict(model=model, test_pipeline=pipeline) if pipeline else dict(model=model))
 
 
 def shown_by(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any] | None:

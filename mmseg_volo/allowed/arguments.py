@@ -66,12 +66,13 @@ _KINDS: list[tuple[Kind, str]] = [
         FLAG,
         'add_extra_convs add_identity add_lateral align_corners avg_down avg_down_stride avg_non_ignore bgr_to_rgb '
         'coarse_pred_each_layer concat_input contract_dilation conv_first deep_stem expand_channels '
-        'extra_convs_on_inputs final_norm fusion gate_norm_act gate_sigmoid activate_out inplace kernel_init multiscale_output naive_dice '
-        'no_norm_on_lateral norm_after_stage norm_eval out_norm out_origin output_cls_token patch_bias patch_norm '
-        'per_image pre_norm qkv_bias qv_bias refine relu_before_extra_convs requires_grad rgb_to_bgr use_abs_pos_embed '
-        'use_mask use_scale use_se_loss use_sigmoid with_cls_token with_cp with_ffn with_final_conv zero_init_residual '
-        'affine elementwise_affine track_running_stats bias activate keep_ratio clip_object_border pad_to_square '
-        'auto_pad to_rgb to_float32 ignore_empty sub_sample',
+        'extra_convs_on_inputs final_norm fusion gate_norm_act gate_sigmoid activate_out inplace kernel_init '
+        'multiscale_output naive_dice no_norm_on_lateral norm_after_stage norm_eval out_norm out_origin '
+        'output_cls_token patch_bias patch_norm per_image pre_norm qkv_bias qv_bias refine relu_before_extra_convs '
+        'requires_grad rgb_to_bgr use_abs_pos_embed use_mask use_scale use_se_loss use_sigmoid with_cls_token '
+        'with_cp with_ffn with_final_conv zero_init_residual affine elementwise_affine track_running_stats bias '
+        'activate keep_ratio clip_object_border pad_to_square '
+        'auto_pad compact psa_softmax to_rgb to_float32 ignore_empty sub_sample',
     ),
     (
         CHANNELS,
@@ -92,8 +93,8 @@ _KINDS: list[tuple[Kind, str]] = [
         one_or_several(COUNT),
         'num_blocks num_branch_blocks num_convs num_fcs num_ffn_fcs num_heads num_layers num_mask_fcs num_modules '
         'num_branches num_outs num_stages num_stem_blocks depths dec_num_convs dec_stages_non_bottleneck enc_num_convs '
-        'enc_stage_non_bottlenecks recurrence reduction reduction_factor reductions radix semantic_expansion_ratio '
-        'filter_sizes',
+        'enc_stage_non_bottlenecks recurrence shrink_factor reduction reduction_factor reductions radix '
+        'semantic_expansion_ratio filter_sizes',
     ),
     (
         one_or_several(STEP),
@@ -108,7 +109,11 @@ _KINDS: list[tuple[Kind, str]] = [
         SHARE,
         'attn_drop_rate drop_path_rate drop_rate dropout momentum boundary_threshold init_std thresh thres',
     ),
-    (NUMBER, 'alpha beta gamma eps loss_weight smooth pad_val init_values negative_slope divisor max_value min_value'),
+    (
+        NUMBER,
+        'normalization_factor alpha beta gamma eps loss_weight smooth pad_val init_values negative_slope divisor '
+        'max_value min_value',
+    ),
     (SIZE, 'crop_size img_size pretrain_img_size'),
     (Several(FLAG), 'downsamples stage_with_dcn'),
     (or_none(LABEL), 'ignore_index ignore_label seg_pad_val'),

@@ -103,7 +103,7 @@ BACKBONES = {
     'CoAtNet': typed(
         _OURS,
         arch=_sizes(
-            '0 1 2 3 4 5 6 7 nano_rw rmlp_nano_rw 0_rw bn_0_rw rmlp_0_rw 1_rw rmlp_1_rw rmlp_1_rw2 2_rw rmlp_2_rw 3_rw',
+            '0 1 2 3 4 5 6 7 nano_rw rmlp_nano_rw 0_rw bn_0_rw 1_rw rmlp_1_rw rmlp_1_rw2 2_rw rmlp_2_rw 3_rw',
             _COATNET_SIZE,
         ),
         stages=words('CCCC', 'CCCT', 'CCTT', 'CTTT'),

@@ -110,6 +110,11 @@ _HEADS = {
     'ANNHead': typed('project_channels query_scales key_pool_scales'),
     'APCHead': typed('pool_scales fusion'),
     'CCHead': {**_FCN, **typed('recurrence')},
+    'PSAHead': typed(
+        'compact psa_softmax shrink_factor normalization_factor',
+        mask_size=Several(Integer(1, 256), exactly=2),
+        psa_type=words('collect', 'distribute', 'bi-direction'),
+    ),
     'DAHead': typed('pam_channels'),
     'DMHead': typed('filter_sizes fusion'),
     'NLHead': {**_FCN, **_NON_LOCAL},
