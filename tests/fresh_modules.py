@@ -93,6 +93,7 @@ EXPRESSIONS = {
     'raster_reader.rasterio_module': "assert rasterio_module().__name__ == 'rasterio'",
     'records.config_of': READ + "assert config_of(content, 'a').model",
     'records.meta_of': READ + 'assert meta_of(content)',
+    'records.shown_by': READ + "assert shown_by(content, 'a')['classes']",
     'records.published': READ + 'assert published(content)',
     'transfer.require_https': "require_https('https://example.org')",
     'transfer.sha256': 'import pathlib\nassert len(sha256(pathlib.Path(IMAGE))) == 64',
