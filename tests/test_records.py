@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
 import re
@@ -14,7 +15,8 @@ import pytest
 import small
 import torch
 from conftest import Trap
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
+from mmseg.apis import inference_model
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -39,7 +41,7 @@ def popen(trace: Path) -> dict[str, Any]:
     return dict(type='subprocess.Popen', args=['mkdir', str(trace)])
 
 
-READER = dict(type='LoadBiomedicalData', decode_backend='pickle')
+READER = dict(type='LoadBiomedicalData', decode_backend='pickle', backend_args=dict(backend='local'))
 CLASS_WEIGHTS = ('pkl', 'pickle', 'yaml', 'yml', 'json')  # mmseg reads the files of these names
 EVIL = {
     'a dotted name': lambda model, trace: model.update(popen(trace)),
@@ -147,20 +149,34 @@ def test_no_file_is_taken_for_class_weights(word: str, tmp_path: Path, monkeypat
     assert not Path('trace').exists()
 
 
-def test_an_image_that_is_a_pickle_too_stays_an_image(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """A BMP may begin with any bytes after its first two; `BM.` is a pickle of a short text."""
+FLIPPED = dict(type='RandomFlip', prob=1.0, direction='horizontal')  # leaves that word in the results
+PIPELINES = {
+    'the image itself': [READER, dict(type='PackSegInputs')],
+    'a file of a usual word': [
+        dict(type='LoadImageFromFile'),
+        FLIPPED,
+        dict(type='KeyMapper', mapping=dict(img_path='flip_direction'), transforms=[READER]),
+        dict(type='PackSegInputs'),
+    ],
+}
+
+
+@pytest.mark.parametrize('way', PIPELINES)
+def test_no_image_is_unpickled(way: str, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     checkpoint = small.predictor(tmp_path)
     content = read_checkpoint(checkpoint)
-    steps = content['meta'][RECORD]['test_pipeline']
-    content['meta'][RECORD]['test_pipeline'] = [*steps[:1], READER, *steps[1:]]
+    content['meta'][RECORD]['test_pipeline'] = PIPELINES[way]
     torch.save(content, checkpoint)
-    Image.new('RGB', (64, 64)).save(tmp_path / 'sample.bmp')
-    evil = pickle.dumps(Trap(tmp_path / 'trace'))
-    (tmp_path / 'sample.bmp').write_bytes(as_bitmap_too(evil))
-    assert main(['predict', str(checkpoint), str(tmp_path / 'sample.bmp'), '--out', str(tmp_path / 'out')]) == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert re.search(r"asks for test_pipeline\[1\].type='LoadBiomedicalData', which is not taken", error), error
-    assert not (tmp_path / 'trace').exists()
+    for name in ('sample.bmp', 'horizontal'):
+        Path(name).write_bytes(as_bitmap_too(pickle.dumps(Trap(tmp_path / 'trace'))))
+    with DefaultScope.overwrite_default_scope('mmseg'):  # as in applications of MMSegmentation
+        assert main(['predict', str(checkpoint), 'sample.bmp', '--out', 'out']) == 2
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        with contextlib.suppress(UsageError):
+            inference_model(mmseg_volo.load(checkpoint), 'sample.bmp')
+    assert not Path('trace').exists()
+    assert re.search(r"asks for test_pipeline\[\d\].type='(LoadBio|KeyMapper)\w*', which is not taken", error), error
 
 
 def as_bitmap_too(content: bytes) -> bytes:
