@@ -69,7 +69,7 @@ def what_fits(
             left.append(f'{layer} ({note})')
         elif given[key].shape == own[key].shape:
             state[key], count = given[key], count + 1
-        elif layer.endswith(CLASSIFIER):
+        elif layer.endswith(CLASSIFIER) and given[key].ndim == own[key].ndim:
             left.append(f'{layer} ({len(given[key])} classes there, {len(own[key])} here)')
         else:
             left.append(f'{key} ({tuple(given[key].shape)} there, {tuple(own[key].shape)} here)')
@@ -109,7 +109,8 @@ def _rows(own: Tensor, given: Tensor, there: Sequence[str], here: Sequence[str])
         own: (classes here, ...).
         given: (classes there, ...).
     """
-    if [*there] == [*here] or (len(given), len(own)) != (len(there), len(here)) or own.shape[1:] != given.shape[1:]:
+    shapes = (len(there), *own.shape[1:]), (len(here), *own.shape[1:])
+    if [*there] == [*here] or (given.shape, own.shape) != shapes:
         return None
     known = [name for name in here if name in there]
     rows = own.clone()

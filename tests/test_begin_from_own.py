@@ -68,12 +68,14 @@ def test_rows_of_the_same_classes(way: str, data: Path, capsys: pytest.CaptureFi
     assert all(torch.equal(weights[key], given[key]) for key in given if key.startswith('backbone.'))
 
 
-@pytest.mark.parametrize('kind', ['other names', 'unknown names', 'another head', '.safetensors'])
+@pytest.mark.parametrize('kind', ['other names', 'unknown names', 'another head', 'a number', '.safetensors'])
 def test_what_is_left_out_is_said(kind: str, data: Path, capsys: pytest.CaptureFixture) -> None:
     classes = [f'name {i}' for i in range(10)] if kind == 'other names' else ['a', 'b']
     content, path = other(classes), 'other.pth'
     if kind == 'unknown names':
         content['meta'].pop('dataset_meta')
+    if kind == 'a number':
+        content['state_dict'][f'{HEAD}.bias'] = torch.tensor(1.0)
     if kind == 'another head':
         named = content['state_dict'].items()
         content['state_dict'] = {key.replace('decode_head.', 'decode_head.x.'): value for key, value in named}
@@ -87,6 +89,7 @@ def test_what_is_left_out_is_said(kind: str, data: Path, capsys: pytest.CaptureF
         'other names': r'conv_seg \(10 classes there, 10 others here\)',
         'unknown names': r'conv_seg \(2 classes there, 10 here\)',
         'another head': r'decode_head \(\d+ tensors of this model\), decode_head \(\d+ tensors of the checkpoint\)',
+        'a number': r'conv_seg \(2 classes there, 10 here\), decode_head.conv_seg.bias \(\(\) there, \(10,\) here\)',
         '.safetensors': r'conv_seg \(2 classes there, 10 here\)',
     }
     assert re.search(f'not loaded: (decode_head.)?{expected[kind]}$', said), said
