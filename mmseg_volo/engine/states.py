@@ -46,7 +46,8 @@ def check_progress(checkpoint: Mapping[str, Any], source: str) -> None:
     parts = (
         [hub.get(key) for key in ('log_scalars', 'runtime_info', 'resumed_keys')] if isinstance(hub, Mapping) else []
     )
-    counts = [meta.get('epoch'), meta.get('iter'), *(meta.get(key) or 0 for key in ('seed', DRAWS))]
+    counts = [meta.get('epoch'), meta.get('iter')]
+    counts += [meta[key] for key in ('seed', DRAWS) if meta.get(key) is not None]
     if not (parts and all(isinstance(part, Mapping) for part in parts) and all(map(_is_count, counts))):
         raise UsageError(
             f'{source} holds no training that could go on: take an iter_N.pth, or begin one from these '
