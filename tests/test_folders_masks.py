@@ -15,9 +15,10 @@ from PIL import Image
 from mmseg_volo.config import load_config
 from mmseg_volo.datasets.examine import BadFile
 from mmseg_volo.errors import UsageError
-from mmseg_volo.folders.classes import Labels, read_names, understand
+from mmseg_volo.folders.classes import Labels, understand
 from mmseg_volo.folders.look import Facts, look_at_all
 from mmseg_volo.folders.masks import MaskRule, count
+from mmseg_volo.folders.names import read_names
 from mmseg_volo.folders.plan import class_weights
 
 ROWS = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)

@@ -20,12 +20,13 @@ from mmseg_volo.datasets.examine import IGNORED, Tally, named
 from mmseg_volo.datasets.survey import Files, columns, complain, judge
 from mmseg_volo.errors import UsageError
 from mmseg_volo.folders import plan
-from mmseg_volo.folders.classes import Labels, read_names, understand
+from mmseg_volo.folders.classes import Labels, understand
 from mmseg_volo.folders.fit import fit, resolved
 from mmseg_volo.folders.layout import Layout, Pair, find_layout
 from mmseg_volo.folders.lists import class_text, list_text, spelled
 from mmseg_volo.folders.look import WAY, Facts, look_at_all
 from mmseg_volo.folders.memory import check_disk, fitting_batch
+from mmseg_volo.folders.names import read_names
 from mmseg_volo.folders.split import split_pairs
 from mmseg_volo.folders.table import class_table
 from mmseg_volo.folders.weights import for_images, pixel_words, starting_point, weight_words
