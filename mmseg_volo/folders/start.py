@@ -147,7 +147,8 @@ def understand_folder(wishes: Wishes) -> Found:
         FileNotFoundError, UsageError: see `prepare_training`.
     """
     layout = find_layout(Path(os.path.expanduser(wishes.data)), wishes.images, wishes.masks, wishes.skip_unpaired)
-    names, source = read_names(wishes.classes, layout.root)
+    folders = {path.parent for pair in layout.pairs for path in (pair.image, pair.mask) if path is not None}
+    names, source, unread = read_names(wishes.classes, layout.root, [*folders])
     facts = dict(
         zip(
             (pair.image for pair in layout.pairs),
@@ -176,7 +177,7 @@ def understand_folder(wishes: Wishes) -> Found:
         ('names', source or 'none given (--classes), so made up; --ignore VALUE leaves out what is no class'),
         ('split', f'{counts}, {how}'),
     ]
-    return Found(layout, splits, facts, labels, images, lines, [*layout.notes, *labels.notes, *notes])
+    return Found(layout, splits, facts, labels, images, lines, [*layout.notes, *unread, *labels.notes, *notes])
 
 
 def _images(facts: Sequence[Facts]) -> plan.Images:
