@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmseg_volo.config import READ_KEYS, load_config
+from mmseg_volo.config import READ_KEYS, literally, load_config
 from mmseg_volo.errors import UsageError
 from mmseg_volo.files import write_whole
 from mmseg_volo.folders.fit import Name
@@ -41,7 +41,7 @@ def config_text(cfg: Mapping[str, Any], docstring: str) -> str:
         lines = [f'{key} = {literal(cfg[key], 0, len(key) + 3)}' for key in keys or kept if key in cfg]
         if lines:
             parts.append('\n'.join([f'# {heading}', *lines]))
-    return '\n\n'.join(parts) + '\n'
+    return literally('\n\n'.join(parts) + '\n')
 
 
 def literal(value: Any, indent: int, used: int) -> str:
@@ -147,7 +147,7 @@ def write_recipe(folder: Path, files: Mapping[str, str]) -> None:
     """
     texts = {folder / name: text for name, text in files.items()}
     trained = sorted(folder.parent.glob('*.pth'))
-    differs = [path for path, text in texts.items() if path.is_file() and path.read_text(encoding='utf-8') != text]
+    differs = [path for path, text in texts.items() if path.is_file() and path.read_bytes() != text.encode()]
     if trained and (differs or not folder.is_dir()):
         what = f'{differs[0].name} would change' if differs else 'it has no recipe'
         raise UsageError(
