@@ -10,6 +10,7 @@ from typing import Any
 
 MASK = '***'
 EMPTY = ('', 'None', 'True', 'False')
+FOLDERS = ('PWD', 'OLDPWD')  # of the shell, no passwords
 LONG = 8  # characters of a value of the environment that is looked for in text
 WORDS = r'passw(?:or)?d|passphrase|pwd|secret|(?:api|access|private|secret)[_-]?key(?:[_-]?id)?|credentials?'
 WORDS += r'|authori[sz]ation|(?<![a-z])auth|token'
@@ -63,7 +64,7 @@ def masked_text(text: str) -> str:
     the environment that have such a name.
     """
     for name, value in os.environ.items():
-        if len(value) >= LONG and value in text and is_secret(name):
+        if len(value) >= LONG and value in text and is_secret(name) and name not in FOLDERS:
             text = text.replace(value, MASK)
     if '://' in text:
         text = USER.sub(lambda match: f'{match[1] or match[2]}{MASK}@', text)

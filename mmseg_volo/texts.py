@@ -6,20 +6,16 @@ import codecs
 import csv
 import os
 import re
-import unicodedata
 from collections import Counter
 from pathlib import Path, PureWindowsPath
 from urllib.parse import unquote
 
-from mmseg_volo.errors import UsageError
+from mmseg_volo.errors import UsageError, printable
 
 BOMS = ((codecs.BOM_UTF8, 'utf-8'), (codecs.BOM_UTF32_LE, 'utf-32-le'), (codecs.BOM_UTF32_BE, 'utf-32-be'))
 BOMS += ((codecs.BOM_UTF16_LE, 'utf-16-le'), (codecs.BOM_UTF16_BE, 'utf-16-be'))  # UTF-32's begins as UTF-16's does
 SEPARATORS = '\t;|,'  # the rarest inside cells first
 CONTROL = re.compile(r'[\x00-\x08\x0e-\x19\x1c-\x1f]')  # no text file has these: tab, line ends, Ctrl-Z, escape remain
-DIRECTIONS = frozenset(
-    '\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff'
-)  # marks of bidirectional text
 PLAIN = 0.3  # share of UTF-16's high bytes that are 0 in what is Latin, digits and separators at least in part
 
 
@@ -144,7 +140,5 @@ def local_path(text: str, folder: Path) -> Path:
 
 
 def hidden(text: str) -> bool:
-    """Whether text has characters that a terminal obeys or nobody sees: control characters, ends of lines, changes of
-    the direction of writing, halves of surrogate pairs.
-    """
-    return any(unicodedata.category(sign) in ('Cc', 'Cs', 'Zl', 'Zp') or sign in DIRECTIONS for sign in text)
+    """Whether text is not what a terminal shows of it, see `printable`, or has several lines or tabs."""
+    return printable(text) != text or not {'\n', '\t'}.isdisjoint(text)

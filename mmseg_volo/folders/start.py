@@ -30,7 +30,7 @@ from mmseg_volo.folders.names import read_names
 from mmseg_volo.folders.split import split_pairs
 from mmseg_volo.folders.table import class_table
 from mmseg_volo.folders.weights import for_images, pixel_words, starting_point, weight_words
-from mmseg_volo.folders.write import config_text, edited, refuse_edited, write_recipe
+from mmseg_volo.folders.write import config_text, edited, refuse_edited, refuse_folders, refuse_unlisted, write_recipe
 
 COMMON = (
     '.png',
@@ -132,6 +132,7 @@ def prepare_training(wishes: Wishes) -> Path:
 
 
 def _check(wishes: Wishes) -> None:
+    refuse_folders(wishes.data, str(wishes.place.absolute()))
     if wishes.batch is not None and wishes.batch < 1:
         raise UsageError(f'--batch must be at least 1, got {wishes.batch}')
     plan.crop_of(plan.Images(64, 64, False), wishes.size)
@@ -147,8 +148,9 @@ def understand_folder(wishes: Wishes) -> Found:
         FileNotFoundError, UsageError: see `prepare_training`.
     """
     layout = find_layout(Path(os.path.expanduser(wishes.data)), wishes.images, wishes.masks, wishes.skip_unpaired)
-    folders = {path.parent for pair in layout.pairs for path in (pair.image, pair.mask) if path is not None}
-    names, source, unread = read_names(wishes.classes, layout.root, [*folders])
+    files = [path for pair in layout.pairs for path in (pair.image, pair.mask) if path is not None]
+    refuse_unlisted(files, layout.root)
+    names, source, unread = read_names(wishes.classes, layout.root, [*{path.parent for path in files}])
     facts = dict(
         zip(
             (pair.image for pair in layout.pairs),
