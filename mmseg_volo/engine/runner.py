@@ -75,10 +75,8 @@ class SegRunner(Runner):
             super().dump_config()
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
-        """mmengine's logger; its console handler lets only warnings through until `load_or_resume`.
-
-        A line that cannot be written, on a full disk, is left out without the traceback that Python would print.
-        """
+        """mmengine's logger; its console handler lets only warnings through until `load_or_resume`. A line that cannot
+        be written, on a full disk, is left out without the traceback that Python would print."""
         logging.raiseExceptions = False
         logger = super().build_logger(*args, **kwargs)
         self._console = quiet_console(logger)
