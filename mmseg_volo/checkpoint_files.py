@@ -128,12 +128,12 @@ def _check_depth(content: Any) -> None:
 def reason(error: Exception) -> str:
     """What an error says, in one line without control characters."""
     if found := re.search(r'GLOBAL (\S+)', str(error)):
-        return f'it asks for {printable(found[1])}'
+        return f'it asks for {one_line(found[1])}'
     lines = str(error).rpartition('UnpicklingError: ')[2].strip().splitlines()
-    return printable(re.sub(r'\x1b\[[\d;]*m', '', lines[0])) if lines else type(error).__name__
+    return one_line(re.sub(r'\x1b\[[\d;]*m', '', lines[0])) if lines else type(error).__name__
 
 
-def printable(text: str, most: int = 200) -> str:
+def one_line(text: str, most: int = 200) -> str:
     """A text of a file for a message: `most` characters at most, with escapes for what would command a terminal."""
     shown = text if len(text) <= most else f'{text[:most]}...'
     return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in shown)

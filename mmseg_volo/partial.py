@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmseg_volo.backbones.base import Backbone
-from mmseg_volo.checkpoint_files import RECORD, printable
+from mmseg_volo.checkpoint_files import RECORD, one_line
 from mmseg_volo.errors import UsageError
 from mmseg_volo.records import meta_of
 from mmseg_volo.weights import SHOWN, WHOLE, check_fit, pick
@@ -28,7 +28,7 @@ def backbone_words(model: Any) -> str:
     if not isinstance(part, Mapping) or not isinstance(part.get('type'), str):
         return ''
     sizes = (part.get(key) for key in ('arch', 'depth'))
-    return printable(' '.join([part['type'], *(str(size) for size in sizes if isinstance(size, str | int))]))
+    return one_line(' '.join([part['type'], *(str(size) for size in sizes if isinstance(size, str | int))]))
 
 
 def what_fits(
@@ -116,7 +116,7 @@ def _rows(own: Tensor, given: Tensor, there: Sequence[str], here: Sequence[str])
     rows = own.clone()
     for name in known:
         rows[here.index(name)] = given[there.index(name)]
-    shown = ', '.join(map(printable, known[:SHOWN])) + (f' and {len(known) - SHOWN} more' if len(known) > SHOWN else '')
+    shown = ', '.join(map(one_line, known[:SHOWN])) + (f' and {len(known) - SHOWN} more' if len(known) > SHOWN else '')
     counts = f'{len(there)} classes there, {len(here)}{" others" if len(there) == len(here) else ""} here'
     return rows, f'{counts}, but for the rows of {shown}' if known else counts
 
@@ -127,4 +127,4 @@ def _by_part(keys: Sequence[str], whose: str) -> list[str]:
     for key in keys:
         part = key.partition('.')[0]
         parts[part] = parts.get(part, 0) + 1
-    return [f'{printable(part)} ({count} tensors {whose})' for part, count in parts.items()]
+    return [f'{one_line(part)} ({count} tensors {whose})' for part, count in parts.items()]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmseg_volo.checkpoint_files import printable, read_checkpoint
+from mmseg_volo.checkpoint_files import one_line, read_checkpoint
 from mmseg_volo.download import HUB_HOST, fetch
 from mmseg_volo.errors import UsageError
 
@@ -44,7 +44,7 @@ def unwrap(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]:
     for key, value in weights.items():
         if what := _odd(value):
             raise UsageError(
-                f'{source}: {printable(key)} is {what}, and a model takes dense tensors of real numbers: have it saved '
+                f'{source}: {one_line(key)} is {what}, and a model takes dense tensors of real numbers: have it saved '
                 f'as float32'
             )
     return weights
@@ -256,13 +256,13 @@ def check_fit(module: nn.Module, weights: Mapping[str, Tensor], source: str | Pa
     for what, keys in (('missing', missing), ('unknown', unknown), ('of another shape', shapes)):
         if keys:
             more = f' and {len(keys) - SHOWN} more' if len(keys) > SHOWN else ''
-            problems.append(f'{len(keys)} {what}: {", ".join(map(printable, keys[:SHOWN]))}{more}')
+            problems.append(f'{len(keys)} {what}: {", ".join(map(one_line, keys[:SHOWN]))}{more}')
     if problems:
         tables = any(k.split(' ')[0].endswith(POSITION_TABLES) for k in shapes)
         more = f'; {hint}' if hint and tables else ''
         raise UsageError(f'{source} does not fit {type(module).__name__}: {"; ".join(problems)}{more}')
     if names := not_finite(weights):
         raise UsageError(
-            f'{source} holds weights that are not finite: {", ".join(map(printable, names[:SHOWN]))}; its training '
+            f'{source} holds weights that are not finite: {", ".join(map(one_line, names[:SHOWN]))}; its training '
             f'went wrong before it was saved: take an earlier checkpoint'
         )

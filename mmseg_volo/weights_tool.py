@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmseg_volo.apis import load
 from mmseg_volo.backbones.base import Backbone
-from mmseg_volo.checkpoint_files import RECORD, printable, read_checkpoint, save_safetensors
+from mmseg_volo.checkpoint_files import RECORD, one_line, read_checkpoint, save_safetensors
 from mmseg_volo.config import load_config
 from mmseg_volo.download import cached_path, find
 from mmseg_volo.errors import UsageError
@@ -153,7 +153,7 @@ def check(args: argparse.Namespace) -> None:
     wanted = _backbone_config(args)
     weights = read_state_dict(args.source, args.prefix)
     if bad := not_finite(weights):
-        shown = ', '.join(map(printable, bad[:SHOWN]))
+        shown = ', '.join(map(one_line, bad[:SHOWN]))
         raise UsageError(f'{args.source}: {len(bad)} weights hold NaN or infinity: {shown}')
     if wanted is None:
         if RECORD not in meta_of(read_source(args.source)):

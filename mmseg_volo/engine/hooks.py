@@ -22,6 +22,7 @@ from mmseg_volo.draw import colour, overlay, with_legend
 from mmseg_volo.errors import UsageError
 from mmseg_volo.files import encode, write_whole
 from mmseg_volo.folders.bands import as_picture
+from mmseg_volo.secrets import masked
 
 PATIENCE = 'early_stopping'  # in the message hub: validations without a better score, best score
 ACCUMULATED = 'accumulated'  # meta[ACCUMULATED]: iterations per update of the weights
@@ -58,7 +59,7 @@ def make_plain(runner: Runner, checkpoint: dict[str, Any]) -> None:
     """
     meta = checkpoint['meta']
     shown = meta.get('dataset_meta')
-    meta[RECORD] = {'model': runner.cfg['model'], 'test_pipeline': _test_steps(runner.cfg)}
+    meta[RECORD] = masked({'model': runner.cfg['model'], 'test_pipeline': _test_steps(runner.cfg)})
     meta[ACCUMULATED] = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
     if isinstance(shown, Mapping):  # as .safetensors can hold it
         lists = {key: value.tolist() for key, value in shown.items() if isinstance(value, np.ndarray)}
