@@ -112,24 +112,24 @@ class Dice:
         return {'type': name, self.random.choice(self.keys): self.value(depth + 1)}
 
     def change(self, record: dict[str, Any]) -> None:
-        """One change somewhere."""
+        """One change somewhere; at a part of the record, if it still has any."""
         places = [*_places(record)]
         holder, key = self.random.choice(places)
-        typed = [place for place in places if isinstance(place[0], dict)]
-        how = self.random.randrange(6)
-        if how == 0 and isinstance(holder, dict):
+        parts = [h for h, k in places if k == 'type' and isinstance(h[k], str)]
+        how = self.random.randrange(6) if parts else 4
+        if how == 0 and isinstance(holder, dict) and holder is not record:
             del holder[key]
         elif how == 1:
-            self.random.choice(typed)[0][self.random.choice(self.keys)] = self.value()
+            self.random.choice(parts)[self.random.choice(self.keys)] = self.value()
         elif how == 2:
-            self.random.choice([h for h, k in typed if k == 'type'])['type'] = self.random.choice(self.types)
+            self.random.choice(parts)['type'] = self.random.choice(self.types)
         elif how == 3:
             other, there = self.random.choice(places)
             holder[key] = copy.deepcopy(other[there])
         elif how == 4:
             holder[key] = self.value()
         else:
-            part = self.random.choice([h for h, k in typed if k == 'type' and isinstance(h[k], str)] or [{'type': ''}])
+            part = self.random.choice(parts)
             known = [types[part['type']] for types in GROUPS.values() if part['type'] in types]
             if known and known[0]:
                 argument = self.random.choice([*known[0]])
