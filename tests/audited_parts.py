@@ -146,13 +146,18 @@ def smallest(group: str, name: str) -> dict[str, Any]:
     return {'type': name, **copy.deepcopy(small)}
 
 
+def _is_plain(kind: Kind) -> bool:
+    """Whether a kind has neither words nor parts."""
+    return isinstance(kind.kind if isinstance(kind, Several) else kind, (Nothing, Flag, Number))
+
+
 def samples(kind: Kind) -> Iterator[Any]:
-    """Values of a kind, every word of it; of types every one if `EVERY`, else one after the other."""
+    """Values of a kind, every word of it; of numbers and types all if `EVERY`, else one, types in turn."""
     match kind:
         case Nothing():
             yield None
         case Flag():
-            yield from (False, True)
+            yield from (True, False) if EVERY else (True,)
         case Integer():
             yield from (value for value in ((-1, 0, 1, 2, 8) if EVERY else (2,)) if kind.low <= value <= kind.high)
         case Number():
@@ -170,7 +175,8 @@ def samples(kind: Kind) -> Iterator[Any]:
                 yield tuple(samples(kind.kind))[: kind.exactly]
         case Either():
             for each in kind.kinds:
-                yield from samples(each)
+                if EVERY or each is kind.kinds[0] or not _is_plain(each):
+                    yield from samples(each)
         case Table():
             yield {}
             for key, each in kind.arguments.items():

@@ -105,7 +105,7 @@ class Dice:
         if kind < 3:
             return self.random.choice(self.words)
         if kind < 5 or depth > 2:
-            return self.random.choice(self.odd)
+            return copy.deepcopy(self.random.choice(self.odd))
         if kind == 5:
             return [self.value(depth + 1) for _ in range(self.random.randint(1, 4))]
         name = self.random.choice(self.types if kind == 6 else self.words)
