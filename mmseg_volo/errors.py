@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 
 LAUNCHED = 'MMSEG_VOLO_LAUNCHED'  # set in processes of `launch.py`
 
 
 class UsageError(ValueError):
     """What the user gave cannot work; the message says what was given, what was expected and what to do."""
+
+
+@contextlib.contextmanager
+def as_errors() -> Iterator[None]:
+    """Inside, whatever is raised is an `Exception`, panics of Rust too, but for what is to end the process."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise RuntimeError(f'{type(error).__name__}: {error}') from error
 
 
 def sentence(error: Exception) -> str:

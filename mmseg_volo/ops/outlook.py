@@ -113,7 +113,9 @@ def _check(v: Tensor, logits: Tensor) -> None:
         raise ValueError(f'expected v on an NVIDIA GPU, with Triton 3.6 or later installed, got it on {v.device}')
     check_inputs(v, logits, DTYPES, range(1, MAX_HEAD_DIM + 1))
     if len(v) >= MAX_BATCH or max(prod(v.shape[1:]), prod(logits.shape[1:])) >= MAX_INDEX:
-        raise ValueError(f'expected fewer than {MAX_BATCH} images of fewer than {MAX_INDEX} values, got {len(v)} images')
+        raise ValueError(
+            f'expected fewer than {MAX_BATCH} images of fewer than {MAX_INDEX} values, got {len(v)} images'
+        )
 
 
 def _keep(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
