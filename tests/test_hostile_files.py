@@ -1,4 +1,4 @@
-"""What a file may reach, claim and end: other files, addresses, memory, the folder that it lies in. Nothing of these."""
+"""What a file may reach, claim and end: other files, addresses, memory, the folder that it lies in."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from PIL import Image
 from predicting import command, times, write_photos
 from small import predictor
 
+from mmseg_volo import pictures
 from mmseg_volo.errors import UsageError
 from mmseg_volo.folders.bands import read_bands
 from mmseg_volo.folders.masks import read_raw
@@ -130,6 +131,16 @@ def test_files_that_claim_too_much_end_no_folder(
     assert main(['train', '--data', str(data), '--model', 'volo_demo', '--work-dir', 'work']) == 2
     error = capsys.readouterr().err
     assert '01.png' in error and '02.png' in error and '03' in error and 'Traceback' not in error
+
+
+def test_no_decoder_is_asked_for_what_a_file_cannot_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ('decode_png', '_decode', '_by_pillow'):
+        monkeypatch.setattr(pictures, name, lambda *given: pytest.fail('it was asked'))
+    for mode, read in ((2, read_image), (0, read_label)):
+        path = tmp_path / f'{mode}.png'
+        path.write_bytes(png(30000, 30000, mode))
+        with pytest.raises(UsageError, match='not a readable picture'):
+            read(path)
 
 
 @pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='Windows has no such files')

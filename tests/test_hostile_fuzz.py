@@ -1,4 +1,4 @@
-"""Damaged files of all kinds, through what reads them: one of our errors or pixels, in bounded memory, without a crash."""
+"""Damaged files of all kinds, through what reads them: pixels or one of our errors, in bounded memory."""
 
 from __future__ import annotations
 
