@@ -68,6 +68,8 @@ def main(folder: Path, cases: int, seed: int) -> None:
                 except UsageError as error:
                     assert len(str(error).splitlines()) == 1
                     outcomes[suffix, 'refused'] += 1
+                except MemoryError:  # which those who call it for many files tell of this one
+                    outcomes[suffix, 'no memory'] += 1
     print(dict(outcomes), f'{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB')
 
 
