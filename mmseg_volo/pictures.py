@@ -166,7 +166,7 @@ def _raster_or_picture(
             try:
                 image = RasterPixels(raster, None, bands, value_range, name=name, tell=tell).rgb()
                 return image if is_georeferenced(raster) else turned(image, orientation_of(source))
-            except UsageError:
+            except (UsageError, MemoryError):
                 raise
             except Exception as error:  # GDAL raises more than rasterio's errors
                 reason = error.__cause__ or error
