@@ -6,6 +6,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ def each(pool: Executor, work: Callable, jobs: Sequence[tuple], what: str) -> It
     Yields:
         (job, its result, or the exception it ended with), in the order in which they end.
     """
-    futures = {pool.submit(_run, work, *job): job for job in jobs}
+    if isinstance(pool, ThreadPoolExecutor):  # processes would have to load us
+        work = partial(_run, work)
+    futures = {pool.submit(work, *job): job for job in jobs}
     try:
         for future in Bar(as_completed(futures), total=len(jobs), desc=what, unit='file'):
             error = future.exception()
