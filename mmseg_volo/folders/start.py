@@ -29,6 +29,7 @@ from mmseg_volo.folders.memory import check_disk, fitting_batch
 from mmseg_volo.folders.names import read_names
 from mmseg_volo.folders.split import split_pairs
 from mmseg_volo.folders.table import class_table
+from mmseg_volo.folders.unused import unused_notes
 from mmseg_volo.folders.weights import for_images, pixel_words, starting_point, weight_words
 from mmseg_volo.folders.write import config_text, edited, refuse_edited, write_recipe
 
@@ -60,6 +61,7 @@ class Wishes:
     images: str | None = None
     masks: str | None = None
     skip_unpaired: bool = False
+    allow_outside: bool = False
     work_dir: str | None = None
 
     @property
@@ -146,7 +148,8 @@ def understand_folder(wishes: Wishes) -> Found:
     Raises:
         FileNotFoundError, UsageError: see `prepare_training`.
     """
-    layout = find_layout(Path(os.path.expanduser(wishes.data)), wishes.images, wishes.masks, wishes.skip_unpaired)
+    where = Path(os.path.expanduser(wishes.data))
+    layout = find_layout(where, wishes.images, wishes.masks, wishes.skip_unpaired, wishes.allow_outside)
     names, source = read_names(wishes.classes, layout.root)
     facts = dict(
         zip(
@@ -176,7 +179,9 @@ def understand_folder(wishes: Wishes) -> Found:
         ('names', source or 'none given (--classes), so made up; --ignore VALUE leaves out what is no class'),
         ('split', f'{counts}, {how}'),
     ]
-    return Found(layout, splits, facts, labels, images, lines, [*layout.notes, *labels.notes, *notes])
+    others = [name for name in layout.unused if Path(name).name != Path(source).name]
+    notes = [*layout.notes, *unused_notes(others), *labels.notes, *notes]
+    return Found(layout, splits, facts, labels, images, lines, notes)
 
 
 def _images(facts: Sequence[Facts]) -> plan.Images:

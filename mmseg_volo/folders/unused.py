@@ -1,0 +1,52 @@
+"""What a folder holds that was not used: lists, tables and folders, of which a user should know."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from mmseg_volo.folders.words import looks_like_split
+
+LISTS = ('.txt', '.lst', '.list', '.csv', '.tsv', '.json', '.jsonl', '.xml', '.yaml', '.yml', '.xlsx')
+PAPERS = ('readme', 'license', 'licence', 'copying', 'citation', 'changelog', 'requirements')  # about data, no data
+SHOWN = 8
+MANY = 3  # lists in one folder that are named one by one
+
+
+def unused(root: Path, files: Sequence[Path], used: Collection[Path]) -> list[str]:
+    """Names of folders of which nothing was used, with a slash, and of lists and tables elsewhere that were not.
+
+    Args:
+        root: of the data.
+        files: all below it.
+        used: of them.
+    """
+    kept = {folder for path in used for folder in path.parents}
+    names: dict[str, None] = {}
+    loose: dict[Path, list[Path]] = {}
+    for path in sorted(files):
+        top = next(
+            (folder for folder in [*path.parents][::-1] if folder.is_relative_to(root) and folder not in kept), None
+        )
+        if top is not None:
+            names[f'{top.relative_to(root).as_posix()}/'] = None
+        elif path not in used and path.suffix.lower() in LISTS and not path.stem.lower().startswith(PAPERS):
+            loose.setdefault(path.parent, []).append(path)
+    for folder, paths in loose.items():
+        for suffix, count in Counter(path.suffix for path in paths).items():
+            some = [path.relative_to(root).as_posix() for path in paths if path.suffix == suffix]
+            pattern = (folder.relative_to(root) / f'*{suffix}').as_posix()
+            names.update(dict.fromkeys(some if count <= MANY else [f'{pattern} ({count} files)']))
+    return [*names]
+
+
+def unused_notes(names: Sequence[str]) -> list[str]:
+    """What is said of them: those that look like a split in a sentence of its own."""
+    splits = [name for name in names if looks_like_split(name.rstrip('/').rpartition('/')[2])]
+    notes = []
+    for what, some in (('not used', names), ('look like a split, but were not understood or needed', splits)):
+        if some:
+            more = f' and {len(some) - SHOWN} more' * (len(some) > SHOWN)
+            notes.append(f'{what}: {", ".join(some[:SHOWN])}{more}')
+    return notes
