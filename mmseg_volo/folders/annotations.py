@@ -44,7 +44,7 @@ def annotation_of(files: Sequence[Path]) -> str | None:
         for path in sorted(some, key=lambda path: path.name.lower().startswith('readme'))[:LOOKED_AT]:
             if kind := _kind(path):
                 what, remedy = KINDS[kind]
-                return f'the annotations are {what} ({path}), not masks: {remedy}'
+                return f'{what} ({path}): {remedy}'
     return None
 
 

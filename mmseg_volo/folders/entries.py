@@ -81,12 +81,20 @@ def read_listing(path: Path, given: bool = False) -> Listing | str | None:
         found = _of_table(read_rows(path), said) if suffix in TABLES else _of_text(path)
     except UnknownSplit as error:
         raise UsageError(f'{path}: {error}') from error
-    except (OSError, RecursionError, ValueError):  # broken JSON, or the reader's error of binary files
+    except (OSError, RecursionError, json.JSONDecodeError) as error:
+        if given:
+            raise UsageError(f'{path} cannot be read: {error}') from error
+        return None
+    except UsageError as error:  # it is binary
         if given:
             raise
-        return None
+        return f'not used: {error}'
     if isinstance(found, str) or not found:
-        return f'{path} {found}' if found else None
+        return (
+            f'{path} {found}: no split is guessed from it; give lists (train.txt, val.txt) or a column split'
+            if found
+            else None
+        )
     return Listing(path, found, said)
 
 

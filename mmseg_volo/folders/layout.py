@@ -16,7 +16,7 @@ from pathlib import Path
 from mmseg_volo.errors import UsageError
 from mmseg_volo.folders.annotations import annotation_of
 from mmseg_volo.folders.entries import Listing, read_listing
-from mmseg_volo.folders.listed import Group, Index, OutsideError, choose_lists, group, is_table, pairs_of, rank
+from mmseg_volo.folders.listed import PLACES, Group, Index, OutsideError, choose_lists, group, is_table, pairs_of, rank
 from mmseg_volo.folders.pairing import File, Matched, Pair, match
 from mmseg_volo.folders.roles import NoMasks, by_name, by_option, split_by_file_names
 from mmseg_volo.folders.unused import unused
@@ -37,7 +37,8 @@ class Layout:
     pairs: list[Pair]
     how: str  # by what, in words
     notes: list[str] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)  # names of lists, tables and folders
+    lists: set[Path] = field(default_factory=set)  # and tables, that were followed or that notes are about
+    unused: list[str] = field(default_factory=list)  # names of other lists, tables and folders
 
     @property
     def splits(self) -> Counter[str | None]:
@@ -54,6 +55,7 @@ class _Found:
     others: list[Path]
     groups: list[Group]  # of lists and tables
     notes: list[str] = field(default_factory=list)
+    said: set[Path] = field(default_factory=set)  # what the notes are about
 
 
 def find_layout(
@@ -84,10 +86,10 @@ def find_layout(
         return _of_file(root, allow_outside)
     left = Tally()
     found = _look(root, left)
-    layout, used = (None if images or masks else _by_tables(found, allow_outside)) or _by_names(
-        found, images, masks, skip_unpaired
-    )
-    used |= {path for pair in layout.pairs for path in (pair.image, pair.mask) if path}
+    layout = None if images or masks else _by_tables(found, allow_outside)
+    layout = layout or _by_names(found, images, masks, skip_unpaired)
+    layout.lists |= found.said
+    used = layout.lists | {path for pair in layout.pairs for path in (pair.image, pair.mask) if path}
     layout.unused = unused(root, found.pictures + found.others, used)
     layout.notes += [*found.notes, *[str(left)] * bool(left)]
     return layout
@@ -119,7 +121,8 @@ def _look(root: Path, left: Tally) -> _Found:
         few = beside[path.parent, path.suffix.lower()] <= FEW
         listing = read_listing(path) if few or looks_like_split(path.stem) else None
         if isinstance(listing, str):
-            found.notes.append(f'{listing}: no split is guessed from it, write train, val or test in a column split')
+            found.notes.append(listing)
+            found.said.add(path)
         elif listing is not None:
             listings.append(listing)
     found.groups = group(listings, root)
@@ -130,11 +133,12 @@ def _is_no_data(folder: Path, real: str) -> bool:
     return folder.name.startswith('__') or folder.name == 'mmseg_volo_cache'
 
 
-def _by_tables(found: _Found, outside: bool) -> tuple[Layout, set[Path]] | None:
+def _by_tables(found: _Found, outside: bool) -> Layout | None:
     """The pairs that tables or lists of images and masks name; None if there are none."""
     root, tables = found.root, [one for one in found.groups if one.has_masks]
     tables = [one for one in tables if rank(one, root) == min(rank(t, root) for t in tables)]
-    if not tables:
+    usual = bool(tables) and rank(tables[0], root)[0] < len(PLACES)
+    if not tables or (len(tables) > 1 and not usual):
         return None
     if len(tables) > 1:
         names = ', '.join(map(str, tables))
@@ -145,26 +149,18 @@ def _by_tables(found: _Found, outside: bool) -> tuple[Layout, set[Path]] | None:
     except OutsideError:
         raise
     except UsageError:
-        if is_table(table):
+        if is_table(table) and usual:
             raise
         return None  # names in a plain list may stand without folders
     beside = {pair.image.parent for pair in pairs}
     used = {path for pair in pairs for path in (pair.image, pair.mask)}
     unlisted = sum(path.parent in beside and path not in used for path in found.pictures)
     notes = [*table.notes, *[f'{unlisted} pictures beside the images are in no list and are left out'] * bool(unlisted)]
-    layout = Layout(root, pairs, str(table), notes)
-    if layout.splits.keys() == {None}:
-        layout, lists = _listed(layout, found.groups)
-    else:
-        lists = None
-    return layout, _paths(table) | _paths(lists)
+    layout = Layout(root, pairs, str(table), notes, {listing.path for listing in table.listings})
+    return _listed(layout, found.groups)[0] if layout.splits.keys() == {None} else layout
 
 
-def _paths(one: Group | None) -> set[Path]:
-    return {listing.path for listing in one.listings} | {*one.others} if one else set()
-
-
-def _by_names(found: _Found, images: str | None, masks: str | None, skip_unpaired: bool) -> tuple[Layout, set[Path]]:
+def _by_names(found: _Found, images: str | None, masks: str | None, skip_unpaired: bool) -> Layout:
     root = found.root
     try:
         if images or masks:
@@ -174,20 +170,33 @@ def _by_names(found: _Found, images: str | None, masks: str | None, skip_unpaire
         matched = _matched(root, files)
     except NoMasks as error:
         if said := annotation_of(found.others):
-            raise UsageError(f'--data {root}: no masks, and {said}') from error
+            raise UsageError(f'--data {root} holds no masks, but {said}') from error
         raise
     pairs = [Pair(i.path, m.path, i.split or m.split) for i, m in matched.pairs]
     pairs += [Pair(image.path, None, image.split) for image in matched.images]
     how = f'{_folders(root, matched.pairs[0])}, by name'
     layout = Layout(root, sorted(pairs, key=lambda p: str(p.image)), how, notes + [matched.guess] * bool(matched.guess))
-    layout, lists = _listed(layout, found.groups)
-    if layout.splits.keys() == {None} and (splits := split_by_file_names([p.image.stem for p in layout.pairs])):
-        layout.pairs = [replace(pair, split=split) for pair, split in zip(layout.pairs, splits, strict=True)]
-        layout.how += ', splits by the names of files'
-    lone_masks = [] if lists else [mask.path for mask in matched.masks]
+    layout, by_lists = _listed(layout, found.groups)
+    if layout.splits.keys() == {None}:
+        layout = _by_file_names(layout)
+    lone_masks = [] if by_lists else [mask.path for mask in matched.masks]
     _complete(layout, lone_masks, skip_unpaired)
     layout.notes += _unsplit(layout, files)
-    return layout, _paths(lists)
+    return layout
+
+
+def _by_file_names(layout: Layout) -> Layout:
+    """A layout with the splits that all names of images begin or end with, if these are several."""
+    splits = split_by_file_names([pair.image.stem for pair in layout.pairs])
+    named = {*splits} - {None}
+    if len(named) < 2:
+        return layout
+    if None in splits:
+        example = next(pair.image for pair, split in zip(layout.pairs, splits, strict=True) if split)
+        said = f'some names of images look like splits ({example.name}), others do not: none is followed'
+        return replace(layout, notes=[*layout.notes, said])
+    pairs = [replace(pair, split=split) for pair, split in zip(layout.pairs, splits, strict=True)]
+    return replace(layout, pairs=pairs, how=f'{layout.how}, splits by the names of files')
 
 
 def _matched(root: Path, files: Sequence[File]) -> Matched:
@@ -209,7 +218,10 @@ def _folders(root: Path, pair: Sequence[File]) -> str:
     names = []
     for file in pair:
         parts = file.path.relative_to(root).parent.parts
-        names.append('/'.join('SPLIT' if said_by(part) == Said(split=said_by(part).split) else part for part in parts) or root.name)
+        names.append(
+            '/'.join('SPLIT' if said_by(part) == Said(split=said_by(part).split) else part for part in parts)
+            or root.name
+        )
     return ' + '.join(names)
 
 
@@ -250,30 +262,28 @@ def _unsplit(layout: Layout, files: Sequence[File]) -> list[str]:
         )
     if images and len(layout.splits) > 1:
         where = sorted({path.parent.relative_to(layout.root).as_posix() for path in images})
-        notes.append(f'{len(images)} images are of no split and are trained on ({", ".join(where[:SHOWN])})')
+        notes.append(f'{len(images)} images are of no split and count as training images ({", ".join(where[:SHOWN])})')
     return notes
 
 
-def _listed(layout: Layout, groups: Sequence[Group]) -> tuple[Layout, Group | None]:
-    """A layout with its splits by lists, if there are some and its folders do not say what validates."""
+def _listed(layout: Layout, groups: Sequence[Group]) -> tuple[Layout, bool]:
+    """A layout with its splits by lists, and whether there are some; not if its folders say what validates."""
     if 'val' in layout.splits:
-        return layout, None
-    index = Index(layout.root, layout.pairs)
-    lists, splits, notes = choose_lists(groups, index)
-    notes = layout.notes + notes
-    if lists is None:
-        return replace(layout, notes=notes), None
+        return layout, False
+    choice = choose_lists(groups, Index(layout.root, layout.pairs))
+    layout = replace(layout, notes=[*layout.notes, *choice.notes], lists={*layout.lists, *choice.paths})
+    if choice.lists is None:
+        return layout, False
     pairs, left = [], 0
     for place, pair in enumerate(layout.pairs):
-        if place in splits and pair.split not in (None, splits[place], 'train'):
-            raise UsageError(
-                f'{pair.image} lies in a folder of {pair.split} and is in a list of {splits[place]}: keep one'
-            )
-        if place in splits:
-            pairs.append(replace(pair, split=splits[place]))
-        elif pair.split == 'test' or 'train' not in splits.values():
+        split = choice.splits.get(place)
+        if split and pair.split not in (None, split, 'train'):
+            raise UsageError(f'{pair.image} lies in a folder of {pair.split} and is in a list of {split}: keep one')
+        if split:
+            pairs.append(replace(pair, split=split))
+        elif pair.split == 'test' or 'train' not in choice.splits.values():
             pairs.append(pair)
         else:
             left += 1
-    notes += [f'{left} images are in no list and are left out'] * bool(left)
-    return Layout(layout.root, pairs, f'{layout.how}, splits by {lists}', notes), lists
+    layout.notes += [f'{left} images are in no list and are left out'] * bool(left)
+    return replace(layout, pairs=pairs, how=f'{layout.how}, splits by {choice.lists}'), True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +27,6 @@ class Group:
     """Lists that belong together: one for each split, or one of all."""
 
     listings: Sequence[Listing]
-    others: Sequence[Path] = ()  # lists that say nothing more
 
     @property
     def entries(self) -> list[tuple[Listing, Entry, str | None]]:
@@ -220,24 +219,39 @@ def splits_of(one: Group, index: Index) -> tuple[dict[int, str | None], Mapping[
     return found, unknown
 
 
-def choose_lists(groups: Sequence[Group], index: Index) -> tuple[Group | None, dict[int, str | None], list[str]]:
-    """The lists that say the splits, the split of each pair that they name, and notes.
+@dataclass(frozen=True)
+class Choice:
+    """The lists that say the splits."""
+
+    lists: Group | None = None
+    splits: Mapping[int, str | None] = field(default_factory=dict)  # of each pair that they name, by its place
+    notes: Sequence[str] = ()
+    paths: Collection[Path] = ()  # of lists that are followed, or that the notes are about
+
+
+def choose_lists(groups: Sequence[Group], index: Index) -> Choice:
+    """The first lists that name any image; none if others in as usual a place say something else.
 
     Raises:
         UsageError: they name some images that are not there, or an image is in two lists.
     """
-    ready = [(one, splits_of(one, index)) for one in groups if one.splits - {None}]
-    ready = [(one, found) for one, found in ready if found[0]]
-    if not ready:
-        return None, {}, []
-    first, (splits, unknown) = ready[0]
-    equal = [one for one, (other, _) in ready if order(one, index.root) == order(first, index.root) and other != splits]
-    if equal:
-        names = ' or '.join(str(one.listings[0].path) for one in (first, *equal[:SHOWN]))
-        return None, {}, [f'the split of {names}? They differ, so none is followed: keep the one that counts']
-    for what, names in unknown.items():
-        raise UsageError(f'{what}: {len(names)} names are no image of {index.root}, e.g. {printable(names[0])}')
-    return first, splits, first.notes
+    waiting = [one for one in groups if one.splits - {None}]
+    while waiting:
+        first = waiting.pop(0)
+        splits, unknown = splits_of(first, index)
+        if not splits:
+            continue
+        equal = [one for one in waiting if order(one, index.root) == order(first, index.root)]
+        equal = [one for one in equal if splits_of(one, index)[0] not in ({}, splits)]
+        paths = {listing.path for one in (first, *equal) for listing in one.listings}
+        if equal:
+            names = ' and '.join(str(one.listings[0].path) for one in (first, *equal[:SHOWN]))
+            said = f'no list is followed, as {names} say different splits: leave only those that count'
+            return Choice(notes=[said], paths=paths)
+        for what, names in unknown.items():
+            raise UsageError(f'{what}: {len(names)} names are no image of {index.root}, e.g. {printable(names[0])}')
+        return Choice(first, splits, first.notes, paths)
+    return Choice()
 
 
 def is_table(one: Group) -> bool:

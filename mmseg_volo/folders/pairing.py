@@ -203,20 +203,21 @@ def _by_common_parts(images: Sequence[File], masks: Sequence[File]) -> tuple[lis
 
     Only if that pairs all masks: `21_training.tif` with `21_manual1.gif`.
     """
-    cuts = [_common(files) for files in (images, masks)]
-    if len(images) < 2 or not any(any(cut) for cut in cuts):
+    cuts = dict(image=_common(images), mask=_common(masks))
+    if len(images) < 2 or not any(map(any, cuts.values())):
         return [], ''
-    cut = dict(zip(('image', 'mask'), cuts, strict=True))
 
-    def key(file: File) -> Hashable | None:
-        begin, end = cut[file.role]
-        return file.split, _folded(file.folder), plain(file.path.stem.removeprefix(begin).removesuffix(end))
+    def key(file: File, deep: bool) -> Hashable:
+        begin, end = cuts[file.role]
+        stem = plain(file.path.stem.removeprefix(begin).removesuffix(end))
+        return file.split, _folded(file.folder) * deep, stem
 
-    one, two = ({key(file): file for file in files} for files in (images, masks))
-    if len(one) < len(images) or len(two) < len(masks) or not two.keys() <= one.keys():
-        return [], ''
-    said = ' with '.join(f'{begin}*{end}' for begin, end in cuts)
-    return [(one[k], two[k]) for k in two], f'names are read as {said}: rename files if that is wrong'
+    for deep in (True, False):
+        one, two = ({key(file, deep): file for file in files} for files in (images, masks))
+        if len(one) == len(images) and len(two) == len(masks) and two.keys() <= one.keys():
+            said = ' with '.join(f'{begin}*{end}' for begin, end in cuts.values())
+            return [(one[k], two[k]) for k in two], f'names are read as {said}: rename files if that is wrong'
+    return [], ''
 
 
 def _common(files: Sequence[File]) -> tuple[str, str]:

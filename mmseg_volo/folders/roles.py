@@ -14,7 +14,8 @@ from mmseg_volo.kinds import PICTURES
 
 PHOTOS = tuple(s for kind in ('JPEG', 'TIFF', 'BMP', 'AVIF', 'JPEG 2000') for s in PICTURES[kind])  # no masks beside
 SURE_ENDS = tuple(word for word in MASK_ENDS if len(word) > 1)
-BY_NAME = re.compile(r'(train|training|val|valid|validation|test|testing)[A-Z]?(?=[_.\- ]?\d)', re.IGNORECASE)
+SPLIT = '(train|training|val|valid|validation|test|testing)'
+BY_NAME = re.compile(rf'{SPLIT}(?:[A-Z]?\d|[A-Z]?[_.\- ]).*|.*[_.\- ]{SPLIT}', re.IGNORECASE)
 
 
 class NoMasks(UsageError):
@@ -141,8 +142,7 @@ def by_option(root: Path, files: Sequence[Path], images: str | None, masks: str 
     return [row.file(row.role or '') for row in rows], notes
 
 
-def split_by_file_names(names: Sequence[str]) -> list[str] | None:
-    """The split of each file where all their names begin with one and there are several: `testA_1`, `train_12`."""
-    matches = [BY_NAME.match(name) for name in names]
-    splits = [match and said_by(match[1]).split for match in matches]
-    return [split for split in splits if split] if None not in splits and len({*splits}) > 1 else None
+def split_by_file_names(names: Sequence[str]) -> list[str | None]:
+    """The split that each file's name begins or ends with, `testA_1`, `train_12`, `12_val`; None where it does not."""
+    matches = [BY_NAME.fullmatch(name) for name in names]
+    return [match and said_by(match[1] or match[2]).split for match in matches]

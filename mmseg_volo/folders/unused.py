@@ -44,8 +44,9 @@ def unused(root: Path, files: Sequence[Path], used: Collection[Path]) -> list[st
 def unused_notes(names: Sequence[str]) -> list[str]:
     """What is said of them: those that look like a split in a sentence of its own."""
     splits = [name for name in names if looks_like_split(name.rstrip('/').rpartition('/')[2])]
+    others = [name for name in names if name not in splits]
     notes = []
-    for what, some in (('not used', names), ('look like a split, but were not understood or needed', splits)):
+    for what, some in (('not used, though named like a split', splits), ('not used', others)):
         if some:
             more = f' and {len(some) - SHOWN} more' * (len(some) > SHOWN)
             notes.append(f'{what}: {", ".join(some[:SHOWN])}{more}')

@@ -76,12 +76,14 @@ def _parts(word: str, fillers: tuple[str, ...]) -> list[str]:
 
 
 def without_end(stem: str, words: Collection[str]) -> str | None:
-    """A stem without its last part, if that is such a word: `a_gt_mask` is `a_gt`; '' if the whole stem is one.
-
-    A word of one letter has no number, as `y1` is a place; None if there is nothing to take off.
+    """A stem without its last part, if that is such a word: `a_gt_mask` is `a_gt`, `a_mask1` is `a_1`; '' if the whole
+    stem is one; None if there is nothing to take off. A word of one letter has no number, as `y1` is a place.
     """
-    match = re.fullmatch(r'(?:(.*[^_.\- ])[_.\- ]+|(.*\d)(?=[A-Za-z]{2})|)([A-Za-z]+\d*[A-Za-z]*)', stem)
-    return (match[1] or match[2] or '') if match and _is_word(match[3], words) else None
+    match = re.fullmatch(r'(?:(.*[^_.\- ])[_.\- ]+|(.*\d)(?=[A-Za-z]{2})|)([A-Za-z]+(?:\d+[A-Za-z]+)?)(\d*)', stem)
+    if not match or not _is_word(match[3], words) or (len(match[3]) == 1 and match[4]):
+        return None
+    rest = match[1] or match[2] or ''
+    return f'{rest}_{match[4]}' if rest and match[4] else rest + match[4]
 
 
 def without_begin(stem: str, words: Collection[str]) -> str | None:
@@ -91,8 +93,7 @@ def without_begin(stem: str, words: Collection[str]) -> str | None:
 
 
 def _is_word(text: str, words: Collection[str]) -> bool:
-    plain = re.sub(r'\d', '', text.lower())
-    return plain in words and (len(plain) > 1 or plain == text.lower())
+    return re.sub(r'\d', '', text.lower()) in words
 
 
 def settle(splits: Collection[str | None]) -> dict[str | None, str | None]:
