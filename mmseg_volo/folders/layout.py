@@ -268,7 +268,7 @@ def _unsplit(layout: Layout, files: Sequence[File]) -> list[str]:
 
 def _listed(layout: Layout, groups: Sequence[Group]) -> tuple[Layout, bool]:
     """A layout with its splits by lists, and whether there are some; not if its folders say what validates."""
-    if 'val' in layout.splits:
+    if 'val' in layout.splits or not any(one.splits - {None} for one in groups):
         return layout, False
     choice = choose_lists(groups, Index(layout.root, layout.pairs))
     layout = replace(layout, notes=[*layout.notes, *choice.notes], lists={*layout.lists, *choice.paths})

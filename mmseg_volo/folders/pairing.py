@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from mmseg_volo.errors import UsageError
@@ -41,6 +42,20 @@ class File:
     split: str | None
     folder: tuple[str, ...] = ()  # parts of its folder that say neither split nor role
     number: str = ''  # of the folder of its split
+
+    @cached_property
+    def place(self) -> tuple[str, ...]:
+        """Its folder as file systems that ignore case see it."""
+        return tuple(map(plain, self.folder))
+
+    @cached_property
+    def stems(self) -> tuple[str, ...]:
+        """Its stem, and that without one word at its end, two, ...; each as `plain`."""
+        stems: list[str] = [self.path.stem]
+        words = MASK_ENDS if self.role == 'mask' else IMAGES
+        while stems[-1] and (shorter := without_end(stems[-1], words)) is not None:
+            stems.append(shorter)
+        return tuple(map(plain, stems))
 
 
 @dataclass(frozen=True)
@@ -92,18 +107,18 @@ def _sure() -> Iterator[Key]:
     """What an image and its mask share, from the surest on."""
     yield lambda f: (f.number, f.folder, f.path.stem)
     yield lambda f: (f.folder, f.path.stem)
-    yield lambda f: (_folded(f.folder), plain(f.path.stem))
-    yield lambda f: (_folded(f.folder), plain(f.path.name if f.role == 'image' else f.path.stem))  # a.jpg, a.jpg.png
-    yield from _bare(lambda f: _folded(f.folder))
+    yield lambda f: (f.place, f.stems[0])
+    yield lambda f: (f.place, plain(f.path.name) if f.role == 'image' else f.stems[0])  # a.jpg, a.jpg.png
+    yield from _bare(lambda f: f.place)
 
 
 def _wide(images: Sequence[File]) -> Iterator[Key]:
     """What an image and its mask may share where nothing surer pairs any."""
-    for place in (lambda f: _folded(f.folder), lambda f: ()):
+    for place in (lambda f: f.place, lambda f: ()):
         yield from _bare(place)
-        if all(CHANNEL.search(image.path.stem) for image in images):
+        if all(CHANNEL.search(image.stems[0]) for image in images):
             yield _without_channel(place)
-    yield lambda f: _folded(f.folder) or None
+    yield lambda f: f.place or None
 
 
 def _bare(place: Key) -> Iterator[Key]:
@@ -113,6 +128,34 @@ def _bare(place: Key) -> Iterator[Key]:
             if total - of_image <= STRIPPED:
                 yield _stripped(place, dict(image=of_image, mask=total - of_image))
     yield _without_words(place)
+
+
+def _stripped(place: Key, words: dict[str, int]) -> Key:
+    """By stems without so many words at their ends."""
+
+    def key(file: File) -> Hashable | None:
+        count = words[file.role]
+        return (place(file), file.stems[count]) if count < len(file.stems) else None
+
+    return key
+
+
+def _without_words(place: Key) -> Key:
+    """By stems without all words at their ends and beginnings: `img_01` with `mask_01`, `image` with `mask`."""
+
+    def key(file: File) -> Hashable | None:
+        stem, words = file.stems[-1], MASK_ENDS if file.role == 'mask' else IMAGES
+        while (shorter := without_begin(stem, words)) is not None:
+            stem = shorter
+        at = place(file)
+        return (at, stem) if stem or at else None
+
+    return key
+
+
+def _without_channel(place: Key) -> Key:
+    """By the stems of masks, and of images without the number of their channel (nnU-Net's `_0000`)."""
+    return lambda f: (place(f), CHANNEL.sub('', f.stems[0]) if f.role == 'image' else f.stems[0])
 
 
 def _same_split(key: Key, left: dict[str, list[File]]) -> Key:
@@ -128,42 +171,6 @@ def _any_split(key: Key, left: dict[str, list[File]]) -> Key:
 def plain(text: str) -> str:
     """Text as file systems that ignore case and ways of writing accents see it."""
     return unicodedata.normalize('NFC', text).casefold()
-
-
-def _folded(folder: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(map(plain, folder))
-
-
-def _stripped(place: Key, words: dict[str, int]) -> Key:
-    """By stems without so many words at their ends."""
-
-    def key(file: File) -> Hashable | None:
-        stem: str | None = file.path.stem
-        for _ in range(words[file.role]):
-            stem = without_end(stem, MASK_ENDS if file.role == 'mask' else IMAGES) if stem else None
-        return None if stem is None else (place(file), plain(stem))
-
-    return key
-
-
-def _without_words(place: Key) -> Key:
-    """By stems without all words at their ends and beginnings: `img_01` with `mask_01`, `image` with `mask`."""
-
-    def key(file: File) -> Hashable | None:
-        stem, words = file.path.stem, MASK_ENDS if file.role == 'mask' else IMAGES
-        while (shorter := without_end(stem, words)) is not None and stem:
-            stem = shorter
-        while (shorter := without_begin(stem, words)) is not None:
-            stem = shorter
-        at = place(file)
-        return (at, plain(stem)) if stem or at else None
-
-    return key
-
-
-def _without_channel(place: Key) -> Key:
-    """By the stems of masks, and of images without the number of their channel (nnU-Net's `_0000`)."""
-    return lambda f: (place(f), plain(CHANNEL.sub('', f.path.stem) if f.role == 'image' else f.path.stem))
 
 
 def _agree(images: Sequence[File], masks: Sequence[File], key: Key) -> list[tuple[File, File]]:
@@ -210,7 +217,7 @@ def _by_common_parts(images: Sequence[File], masks: Sequence[File]) -> tuple[lis
     def key(file: File, deep: bool) -> Hashable:
         begin, end = cuts[file.role]
         stem = plain(file.path.stem.removeprefix(begin).removesuffix(end))
-        return file.split, _folded(file.folder) * deep, stem
+        return file.split, file.place * deep, stem
 
     for deep in (True, False):
         one, two = ({key(file, deep): file for file in files} for files in (images, masks))

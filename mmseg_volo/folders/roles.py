@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmseg_volo.errors import UsageError
@@ -23,18 +23,17 @@ class NoMasks(UsageError):
 
 
 @dataclass(frozen=True)
-class _Row:
-    """A picture and what its folders say."""
+class _Folder:
+    """What the names of a folder and of those above it say."""
 
-    path: Path
     role: str | None
     split: str | None
-    folder: tuple[str, ...]
+    rest: tuple[str, ...]  # parts that say neither
     number: str
-    said: str = ''  # the name of the folder that says the split
+    name: str = ''  # of the folder that says the split
 
-    def file(self, role: str) -> File:
-        return File(self.path, role, self.split, self.folder, self.number)
+    def file(self, path: Path, role: str) -> File:
+        return File(path, role, self.split, self.rest, self.number)
 
 
 def by_name(root: Path, files: Sequence[Path]) -> tuple[list[File], list[str]]:
@@ -45,49 +44,52 @@ def by_name(root: Path, files: Sequence[Path]) -> tuple[list[File], list[str]]:
     Raises:
         NoMasks: nothing tells masks from images.
     """
-    said = {part: said_by(part) for path in files for part in path.relative_to(root).parent.parts}
+    parents = {path.parent for path in files}
+    said = {part: said_by(part) for parent in parents for part in parent.relative_to(root).parts}
     plain = {name: what if not what.rest else Said() for name, what in said.items()}
     splits = settle({what.split for what in said.values() if what.split})
     loose = {name for name, what in said.items() if what.split and what.rest and len({*splits.values()}) > 1}
-    rows = [_row(path, root, plain, said, loose) for path in files]
+    found = {parent: _folder(parent, root, plain, said, loose) for parent in parents}
     for role in ('mask', 'image'):
-        if not any(row.role == role for row in rows):
-            others = [_row(path, root, said, said, loose) for path in files]
-            rows = [b if a.role is None and b.role == role else a for a, b in zip(rows, others, strict=True)]
-    rows, notes = _settled(rows)
+        if all(folder.role != role for folder in found.values()):
+            others = {parent: _folder(parent, root, said, said, loose) for parent in parents}
+            better = {parent for parent in parents if found[parent].role is None and others[parent].role == role}
+            found |= {parent: others[parent] for parent in better}
+    found, notes = _settled(found)
     if loose:
         notes.append(f'{", ".join(sorted(loose)[:5])}: taken for splits by a word in the name')
-    if any(row.role == 'mask' for row in rows):  # pictures that nothing names are images, if none are named
-        named = any(row.role == 'image' for row in rows)
-        return [row.file(row.role or 'image') for row in rows if row.role or not named], notes
-    return _by_file_name(rows), notes
+    roles = {folder.role for folder in found.values()}
+    if 'mask' not in roles:
+        return _by_file_name(files, found), notes
+    rows = [(path, found[path.parent]) for path in files]  # pictures that nothing names are images, if none are named
+    return [at.file(path, at.role or 'image') for path, at in rows if at.role or 'image' not in roles], notes
 
 
-def _row(path: Path, root: Path, roles: dict[str, Said], said: dict[str, Said], loose: set[str]) -> _Row:
+def _folder(path: Path, root: Path, roles: dict[str, Said], said: dict[str, Said], loose: set[str]) -> _Folder:
     role = split = None
     number = name = ''
-    folder = []
-    for part in path.relative_to(root).parent.parts:
+    rest: list[str] = []
+    for part in path.relative_to(root).parts:
         what = roles[part]
         its_role = what.role if role in (None, what.role) or (role, what.role) == ('image', 'mask') else None
         its_split = said[part].split if not said[part].rest or part in loose else None
         its_split = its_split if split in (None, its_split) else None
         if its_role or its_split:
-            folder += ['_'.join(said[part].rest)] * bool(said[part].rest)
+            rest += ['_'.join(said[part].rest)] * bool(said[part].rest)
         else:
-            folder.append(part)
+            rest.append(part)
         if its_split and not split:
             number, name = said[part].number, part
         role, split = its_role or role, its_split or split
-    return _Row(path, role, split, (*folder,), number, name)
+    return _Folder(role, split, (*rest,), number, name)
 
 
-def _settled(rows: Sequence[_Row]) -> tuple[list[_Row], list[str]]:
-    """Rows with 'train', 'val', 'test' or None as their split."""
-    meant = settle({row.split for row in rows})
-    held_out = sorted({row.said for row in rows if row.split == 'eval'})
+def _settled(found: dict[Path, _Folder]) -> tuple[dict[Path, _Folder], list[str]]:
+    """Folders with 'train', 'val', 'test' or None as their split, and notes."""
+    meant = settle({folder.split for folder in found.values()})
+    held_out = sorted({folder.name for folder in found.values() if folder.split == 'eval'})
     notes = [held_out_note(held_out, meant['eval'])] if held_out else []
-    return [_Row(r.path, r.role, meant[r.split], r.folder, r.number, r.said) for r in rows], notes
+    return {path: replace(folder, split=meant[folder.split]) for path, folder in found.items()}, notes
 
 
 def held_out_note(names: Sequence[str], split: str | None) -> str:
@@ -96,23 +98,23 @@ def held_out_note(names: Sequence[str], split: str | None) -> str:
     return f'{", ".join(names)} is taken for {"test" if split == "test" else "validation"}, {why}'
 
 
-def _by_file_name(rows: Sequence[_Row]) -> list[File]:
+def _by_file_name(files: Sequence[Path], found: dict[Path, _Folder]) -> list[File]:
     """Images and masks in the same folders: `a.jpg` with `a.png`, `a_mask.png` or `mask_a.png`, `s1/image.png`."""
-    photos = [row for row in rows if row.path.suffix.lower() in PHOTOS]
-    others = [row for row in rows if row.path.suffix.lower() not in PHOTOS]
-    by_suffix = [*(row.file('image') for row in photos), *(row.file('mask') for row in others)]
-    stems = [{(row.path.parent, row.path.stem) for row in some} for some in (photos, others)]
-    if photos and stems[1] in (stems[0], {(row.path.parent, row.path.name) for row in photos}):
+    photos = [path for path in files if path.suffix.lower() in PHOTOS]
+    others = [path for path in files if path.suffix.lower() not in PHOTOS]
+    by_suffix = [found[path.parent].file(path, 'image' if path.suffix.lower() in PHOTOS else 'mask') for path in files]
+    stems = [{path.with_suffix('') for path in some} for some in (photos, others)]
+    if photos and stems[1] in (stems[0], {*photos}):
         return by_suffix
     for ends in (SURE_ENDS, MASK_ENDS):
-        masks = {row.path for row in rows if _is_mask(row.path.stem, ends)}
-        if 0 < len(masks) < len(rows):
-            return [row.file('mask' if row.path in masks else 'image') for row in rows]
-    if photos and others and stems[0] & stems[1]:
+        masks = {path for path in files if _is_mask(path.stem, ends)}
+        if 0 < len(masks) < len(files):
+            return [found[path.parent].file(path, 'mask' if path in masks else 'image') for path in files]
+    if stems[0] & stems[1]:
         return by_suffix
     raise NoMasks(
-        f'{len(rows)} pictures, of which none is a mask by the name of its folder ({", ".join(MASKS[:5])}, ...) or its '
-        f'own (a_mask.png), e.g. {rows[0].path}: say where they lie with --images FOLDER --masks FOLDER'
+        f'{len(files)} pictures, of which none is a mask by the name of its folder ({", ".join(MASKS[:5])}, ...) or '
+        f'its own (a_mask.png), e.g. {files[0]}: say where they lie with --images FOLDER --masks FOLDER'
     )
 
 
@@ -128,18 +130,19 @@ def by_option(root: Path, files: Sequence[Path], images: str | None, masks: str 
     """
     if not images or not masks:
         raise UsageError('--images and --masks are given together: the folders below --data, e.g. --images a --masks b')
-    rows = []
+    inside: list[tuple[Path, str]] = []
+    found: dict[Path, _Folder] = {}
     for role, given in (('image', images), ('mask', masks)):
         folder = root / given
         if not folder.is_dir():
             raise FileNotFoundError(f'--{role}s {given}: there is no folder {folder.absolute()}')
-        inside = [path for path in files if folder in path.parents]
-        said = {part: said_by(part) for path in inside for part in path.relative_to(folder).parent.parts}
-        only = {name: Said(None, what.split, what.rest, what.number) for name, what in said.items()}
-        found = [_row(path, folder, only, only, set()) for path in inside]
-        rows += [_Row(row.path, role, row.split, row.folder, row.number, row.said) for row in found]
-    rows, notes = _settled(rows)
-    return [row.file(row.role or '') for row in rows], notes
+        below = [path for path in files if path.is_relative_to(folder)]
+        said = {part: said_by(part) for path in below for part in path.relative_to(folder).parent.parts}
+        splits = {name: replace(what, role=None) for name, what in said.items()}
+        found |= {parent: _folder(parent, folder, splits, splits, set()) for parent in {path.parent for path in below}}
+        inside += [(path, role) for path in below]
+    found, notes = _settled(found)
+    return [found[path.parent].file(path, role) for path, role in inside], notes
 
 
 def split_by_file_names(names: Sequence[str]) -> list[str | None]:

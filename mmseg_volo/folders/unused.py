@@ -22,17 +22,19 @@ def unused(root: Path, files: Sequence[Path], used: Collection[Path]) -> list[st
         files: all below it.
         used: of them.
     """
-    kept = {folder for path in used for folder in path.parents}
+    kept = {folder for parent in {path.parent for path in used} for folder in (parent, *parent.parents)}
+    tops: dict[Path, Path | None] = {}  # the highest folder of which nothing was used
     names: dict[str, None] = {}
     loose: dict[Path, list[Path]] = {}
     for path in sorted(files):
-        top = next(
-            (folder for folder in [*path.parents][::-1] if folder.is_relative_to(root) and folder not in kept), None
-        )
-        if top is not None:
+        folder = path.parent
+        if folder not in tops:
+            above = [up for up in (folder, *folder.parents) if up not in kept and up.is_relative_to(root)]
+            tops[folder] = above[-1] if above else None
+        if top := tops[folder]:
             names[f'{top.relative_to(root).as_posix()}/'] = None
         elif path not in used and path.suffix.lower() in LISTS and not path.stem.lower().startswith(PAPERS):
-            loose.setdefault(path.parent, []).append(path)
+            loose.setdefault(folder, []).append(path)
     for folder, paths in loose.items():
         for suffix, count in Counter(path.suffix for path in paths).items():
             some = [path.relative_to(root).as_posix() for path in paths if path.suffix == suffix]
