@@ -22,6 +22,7 @@ from mmseg_volo.draw import colour, overlay, with_legend
 from mmseg_volo.errors import UsageError
 from mmseg_volo.files import encode, write_whole
 from mmseg_volo.folders.bands import as_picture
+from mmseg_volo.secrets import masked
 
 PATIENCE = 'early_stopping'  # in the message hub: validations without a better score, best score
 ACCUMULATED = 'accumulated'  # meta[ACCUMULATED]: iterations per update of the weights
@@ -59,7 +60,7 @@ class PlainCheckpointHook(Hook):
             for name, buffer in hub['log_scalars'].items()
         }
         cfg = runner.cfg
-        checkpoint['meta'][RECORD] = {key: cfg[key] for key in ('model', 'test_pipeline') if key in cfg}
+        checkpoint['meta'][RECORD] = {key: masked(cfg[key]) for key in ('model', 'test_pipeline') if key in cfg}
         checkpoint['meta'][ACCUMULATED] = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
         for key, value in checkpoint.items():
             if key not in ('state_dict', 'ema_state_dict', 'optimizer'):

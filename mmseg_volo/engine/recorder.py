@@ -27,6 +27,7 @@ from mmseg_volo.engine.optim import precision_of
 from mmseg_volo.evaluation.tally import FORMAT, Tally
 from mmseg_volo.files import write_whole
 from mmseg_volo.report import write_report
+from mmseg_volo.secrets import masked
 
 SESSION = 'session.json'
 LIBRARIES = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmseg', 'timm', 'numpy')
@@ -160,7 +161,7 @@ class RecordHook(Hook):
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(self.folder / name, json.dumps(content).encode())
+        write_whole(self.folder / name, json.dumps(masked(content)).encode())
 
 
 @contextmanager

@@ -27,13 +27,14 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
+from mmseg_volo.config import formatted
 from mmseg_volo.engine.batch import Batch, check_norms
 from mmseg_volo.engine.checkpoints import GRADIENTS, contents, newest, resumed_from, write_checkpoint
 from mmseg_volo.engine.fsdp import WholeInValidationHook, keep_states_whole, shard
 from mmseg_volo.engine.hooks import ACCUMULATED
 from mmseg_volo.engine.items import NamedDataset
 from mmseg_volo.engine.loading import starts_as_data, without_starts
-from mmseg_volo.engine.logs import quiet_console
+from mmseg_volo.engine.logs import discreet, quiet_console
 from mmseg_volo.engine.loop import DRAWS
 from mmseg_volo.engine.optim import precision_of
 from mmseg_volo.engine.processes import join_on_cpu
@@ -62,6 +63,7 @@ class SegRunner(Runner):
         CUDA. What a config may name is registered, also where it was not read from a file with `custom_imports`."""
         import mmseg_volo.parts  # noqa: F401
 
+        self.cfg = formatted(self.cfg)
         if self._launcher != 'none' and get_device() == 'cpu' and not is_distributed():
             join_on_cpu(self._launcher, env_cfg.get('dist_cfg', {}).get('timeout'))
         super().setup_env(env_cfg)
@@ -87,7 +89,7 @@ class SegRunner(Runner):
         write into the first one's work dir."""
         if isinstance(visualizer, Mapping):
             visualizer = {**visualizer, 'name': self._log_dir}
-        return super().build_visualizer(visualizer)
+        return discreet(super().build_visualizer(visualizer))
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
         """mmengine's; what its parts start from, by `init_cfg`, is read as data, or not if a resume replaces it."""

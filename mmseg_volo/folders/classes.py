@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from mmseg_volo.errors import UsageError
 from mmseg_volo.folders.look import Facts
 from mmseg_volo.folders.masks import GREY, MaskRule, shown, unpack
-from mmseg_volo.folders.names import Named, colour_code
+from mmseg_volo.folders.name_files import Named, colour_code
+from mmseg_volo.folders.names import LABELME, painted
 
 VOID = ('void', 'ignore', 'ignored', 'unlabeled', 'unlabelled', 'unknown', 'dontcare', 'dont care', 'border', 'nodata')
+VOID += (LABELME,)
 USUAL = (255, 65535)  # values that mean 'ignored' where they stand apart from the others
 SHOWN = 8
 
@@ -50,6 +52,7 @@ def understand(
         UsageError: it cannot be told; says what to add to the command.
     """
     kind = 'binary' if binary else _kind(facts, named)
+    named = painted(named) if kind == 'colours' else named
     pixels: Counter[int] = Counter()
     for fact in facts:
         pixels.update(fact.recoded(kind))

@@ -18,6 +18,7 @@ from mmseg_volo.folders.plan import PATIENCE, Images
 ONLY_RGB = ('PhotoMetricDistortion', 'TablePhotoMetricDistortion', 'CLAHE')  # steps for 8-bit colours
 ORDER = ('type', 'data_preprocessor', 'backbone', 'neck', 'decode_head', 'auxiliary_head')  # of a model's parts
 CROPS = ('LoadRandomCrop', 'RandomCrop')
+HERE = '{{ fileDirname }}/'  # mmengine puts in the folder of the config
 
 
 class Name(str):
@@ -211,8 +212,8 @@ def _loaders(
         dataset = dict(
             type='FolderDataset',
             data_root=Name('data_root'),
-            ann_file=f'{{{{ fileDirname }}}}/{split}.csv',
-            classes='{{ fileDirname }}/classes.csv',
+            ann_file=f'{HERE}{split}.csv',
+            classes=f'{HERE}classes.csv',
             masks=kind,
             **(dict(ignore_index=Name('ignore_index')) if ignored != 255 else {}),
             pipeline=Name(pipeline),

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmseg_volo.errors import UsageError
+from mmseg_volo.errors import UsageError, printable
 from mmseg_volo.folders.entries import TABLES, Entry, Listing
 from mmseg_volo.folders.pairing import MASK_ENDS, Pair, plain
 from mmseg_volo.folders.roles import held_out_note
@@ -120,11 +120,6 @@ def pairs_of(one: Group, root: Path, outside: bool) -> list[Pair]:
                 f'{", ..." * (len(files) > SHOWN)}'
             )
     return [*pairs.values()]
-
-
-def printable(text: str) -> str:
-    """Text with control characters escaped."""
-    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
 
 
 def located(text: str, listing: Listing, entry: Entry, root: Path, outside: bool) -> Path:

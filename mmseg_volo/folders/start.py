@@ -26,12 +26,12 @@ from mmseg_volo.folders.layout import Layout, Pair, find_layout
 from mmseg_volo.folders.lists import class_text, list_text, spelled
 from mmseg_volo.folders.look import WAY, Facts, look_at_all
 from mmseg_volo.folders.memory import check_disk, fitting_batch
-from mmseg_volo.folders.names import read_names
+from mmseg_volo.folders.names import name_files, read_names
 from mmseg_volo.folders.split import split_pairs
 from mmseg_volo.folders.table import class_table
 from mmseg_volo.folders.unused import unused_notes
 from mmseg_volo.folders.weights import for_images, pixel_words, starting_point, weight_words
-from mmseg_volo.folders.write import config_text, edited, refuse_edited, write_recipe
+from mmseg_volo.folders.write import config_text, edited, refuse_edited, refuse_folders, refuse_unlisted, write_recipe
 
 COMMON = (
     '.png',
@@ -134,6 +134,7 @@ def prepare_training(wishes: Wishes) -> Path:
 
 
 def _check(wishes: Wishes) -> None:
+    refuse_folders(wishes.data, str(wishes.place.absolute()))
     if wishes.batch is not None and wishes.batch < 1:
         raise UsageError(f'--batch must be at least 1, got {wishes.batch}')
     plan.crop_of(plan.Images(64, 64, False), wishes.size)
@@ -150,7 +151,10 @@ def understand_folder(wishes: Wishes) -> Found:
     """
     where = Path(os.path.expanduser(wishes.data))
     layout = find_layout(where, wishes.images, wishes.masks, wishes.skip_unpaired, wishes.allow_outside)
-    names, source = read_names(wishes.classes, layout.root)
+    files = [path for pair in layout.pairs for path in (pair.image, pair.mask) if path is not None]
+    refuse_unlisted(files, layout.root)
+    parents = [*{path.parent for path in files}]
+    names, source, unread = read_names(wishes.classes, layout.root, parents)
     facts = dict(
         zip(
             (pair.image for pair in layout.pairs),
@@ -179,8 +183,10 @@ def understand_folder(wishes: Wishes) -> Found:
         ('names', source or 'none given (--classes), so made up; --ignore VALUE leaves out what is no class'),
         ('split', f'{counts}, {how}'),
     ]
-    others = [name for name in layout.unused if Path(name).name != Path(source).name]
-    notes = [*layout.notes, *unused_notes(others), *labels.notes, *notes]
+    named = [] if wishes.classes else name_files(layout.root, parents)
+    read = [path.relative_to(layout.root).as_posix() for path in named]
+    others = unused_notes([name for name in layout.unused if name not in read])
+    notes = [*layout.notes, *others, *unread, *labels.notes, *notes]
     return Found(layout, splits, facts, labels, images, lines, notes)
 
 
