@@ -21,7 +21,8 @@ COLUMNS = dict(
     maybe_split=('dataset', 'phase', 'stage', 'usage', 'group', 'type', 'fold', 'part'),  # if its cells say so
 )
 COLUMNS['image'] += ('image_name', 'img_name', 'file_name', 'image_filename', 'path', 'filepath', 'file_path')
-COLUMNS['image'] += ('image_id', 'imageid', 'img_id', 'id', 'name', 'stem', 'sample')
+COLUMNS['image'] += ('image_id', 'imageid', 'img_id')
+MORE_IMAGE = ('id', 'name', 'stem', 'sample')  # which other tables have, too
 COLUMNS['mask'] += ('mask_name', 'mask_file', 'mask_filename', 'label_file', 'label_name', 'gt', 'gt_path', 'seg')
 COLUMNS['mask'] += ('ground_truth', 'groundtruth', 'annotation_path', 'seg_path', 'y')
 FLAGS = dict(is_val='val', is_valid='val', is_validation='val', is_test='test')  # columns of true and false
@@ -135,6 +136,7 @@ def _of_table(rows: Sequence[Sequence[str]], said: Said) -> list[Entry] | str | 
     else:
         columns, first = {what: _column(heads, known) for what, known in COLUMNS.items()}, 2
     image, mask, split = (columns[what] for what in ('image', 'mask', 'split'))
+    image = _column(heads, MORE_IMAGE) if image is None else image
     if image is None or not body:
         return None
     if mask is not None and not any(PurePosixPath(row[mask]).suffix.lower() in PICTURE for row in body):
@@ -211,7 +213,8 @@ def _of_item(item: Any, split: str | None, where: str) -> Entry | None:
         return None
     cells = {str(key).lower(): value for key, value in item.items() if isinstance(value, str)}
     image, mask, its_split = (
-        next((cells[name] for name in COLUMNS[what] if name in cells), None) for what in ('image', 'mask', 'split')
+        next((cells[name] for name in known if name in cells), None)
+        for known in (COLUMNS['image'] + MORE_IMAGE, COLUMNS['mask'], COLUMNS['split'])
     )
     if mask is not None and PurePosixPath(mask).suffix.lower() not in PICTURE:
         mask = None

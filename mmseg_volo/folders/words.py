@@ -9,10 +9,10 @@ from functools import cache
 
 SPLITS = dict(
     train=('train', 'training', 'trn', 'tr'),
-    val=('val', 'valid', 'validation', 'validate', 'vld'),
-    test=('test', 'testing', 'tst', 'ts'),
     trainval=('trainval', 'trainvalid'),  # validation is drawn from it, or is a list of its own
+    val=('val', 'valid', 'validation', 'validate', 'vld'),
     eval=('eval', 'evaluation', 'holdout', 'heldout', 'dev', 'devel'),  # validation, or test where that is there
+    test=('test', 'testing', 'tst', 'ts'),
 )
 IMAGES = ('images', 'image', 'img', 'imgs', 'photos', 'photo', 'rgb', 'sat', 'x', 'jpegimages', 'leftimg', 'leftimgbit')
 MASKS = ('masks', 'mask', 'labels', 'label', 'annotations', 'annotation', 'ann', 'anns', 'gt', 'groundtruth', 'y')
