@@ -55,6 +55,9 @@ USUAL = {'train': NAMES[:3], 'val': [NAMES[3]], 'test': NAMES[4:]}
         {f'{split}.txt': lines(*names, pattern='C:\\data\\images\\{}.jpg') for split, names in USUAL.items()},
         {f'{split}.txt': lines(*names, pattern='/home/me/images/{}.jpg') for split, names in USUAL.items()},
         {f'{split}.csv': lines('image', *names) for split, names in USUAL.items()},
+        {f'{split}.csv': lines(*names) for split, names in USUAL.items()},
+        {f'{split}.txt': lines('filename', *names) for split, names in USUAL.items()},
+        {f'{split}_split.json': json.dumps(names) for split, names in USUAL.items()},
         {'split.csv': f'image,split\n{TABLE}'},
         {'meta/splits.csv': f'filename;subset\n{TABLE.replace(",", ";")}'},
         {'splits.csv': ',train,val,test\n0,00,03,04\n1,01,,05\n2,02,,\n'},
@@ -109,6 +112,11 @@ def test_folders_of_splits(tmp_path: Path, folders: list[str], expected: list[st
     assert by_folder == dict(zip(folders, expected, strict=True))
     notes = ' '.join(find_layout(tmp_path).notes)
     assert said in notes and bool(said) == bool(notes)
+
+
+def test_a_flat_folder_of_test_images(tmp_path: Path) -> None:
+    laid(tmp_path, 'train/images/a.jpg', 'train/masks/a.png', 'test/b.jpg')
+    assert splits(tmp_path) == {'train': ['a'], 'test': ['b']}
 
 
 def test_names_of_files_say_splits_if_all_do(tmp_path: Path) -> None:

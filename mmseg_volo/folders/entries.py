@@ -79,7 +79,7 @@ def read_listing(path: Path, given: bool = False) -> Listing | str | None:
     if suffix not in TABLES + LISTS + JSON or (suffix in LISTS and not said.split and not given):
         return None
     try:
-        found = _of_table(read_rows(path), said) if suffix in TABLES else _of_text(path)
+        found = _of_table(read_rows(path), said) if suffix in TABLES else _of_text(path, said)
     except UnknownSplit as error:
         raise UsageError(f'{path}: {error}') from error
     except (OSError, RecursionError, json.JSONDecodeError) as error:
@@ -103,15 +103,17 @@ class UnknownSplit(ValueError):
     """A table of images and masks has a split that is none of train, val and test."""
 
 
-def _of_text(path: Path) -> list[Entry] | str | None:
+def _of_text(path: Path, said: Said) -> list[Entry] | str | None:
     if path.suffix.lower() in LISTS:
         return _of_lines(read_lines(path))
-    return _of_json(json.loads(read_text(path))) if path.stat().st_size <= MOST else None
+    return _of_json(json.loads(read_text(path)), said) if path.stat().st_size <= MOST else None
 
 
 def _of_lines(lines: Sequence[str]) -> list[Entry]:
     """One name in a line, or in all lines an image and its mask with a blank, tab, comma or semicolon between."""
     lines = [line for line in lines if not line.startswith('#')]
+    if lines and lines[0].lower() in COLUMNS['image'] + MORE_IMAGE:  # a heading
+        lines = lines[1:]
     both = [TWO.fullmatch(line) for line in lines]
     if all(both):
         return [Entry(match[1], match[2], None, f'line {n}') for n, match in enumerate(both, 1) if match]
@@ -137,6 +139,8 @@ def _of_table(rows: Sequence[Sequence[str]], said: Said) -> list[Entry] | str | 
         columns, first = {what: _column(heads, known) for what, known in COLUMNS.items()}, 2
     image, mask, split = (columns[what] for what in ('image', 'mask', 'split'))
     image = _column(heads, MORE_IMAGE) if image is None else image
+    if image is None and len(heads) == 1 and said.split:
+        return _of_lines([row[0] for row in rows])
     if image is None or not body:
         return None
     if mask is not None and not any(PurePosixPath(row[mask]).suffix.lower() in PICTURE for row in body):
@@ -171,7 +175,7 @@ def _split(row: Sequence[str], column: int | None, flags: Mapping[int, str]) -> 
     return said_by(row[column]).split
 
 
-def _of_json(content: Any) -> list[Entry] | str | None:
+def _of_json(content: Any, said: Said) -> list[Entry] | str | None:
     """`{"train": [...], "val": [...]}`, `{"a.jpg": "train"}`, or a list of images with their masks and splits."""
     if isinstance(content, list) and content and all(_by_split(fold) for fold in content):
         if len(content) == 1:
@@ -183,6 +187,8 @@ def _of_json(content: Any) -> list[Entry] | str | None:
         if content and all(isinstance(v, str) and split_of(v) for v in content.values()):
             return [Entry(name, None, split_of(split), f'name {name!r}') for name, split in content.items()]
         return None
+    if isinstance(content, list) and said.split and all(isinstance(item, str) for item in content):
+        return [Entry(name, None, None, f'item {n}') for n, name in enumerate(content, 1)]
     if isinstance(content, list) and content and all(isinstance(item, dict) for item in content):
         found = [_of_item(item, None, f'item {n}') for n, item in enumerate(content, 1)]
         if None not in found and any(entry and (entry.mask or entry.split) for entry in found):

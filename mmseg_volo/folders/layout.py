@@ -218,11 +218,12 @@ def _folders(root: Path, pair: Sequence[File]) -> str:
     names = []
     for file in pair:
         parts = file.path.relative_to(root).parent.parts
-        names.append(
-            '/'.join('SPLIT' if said_by(part) == Said(split=said_by(part).split) else part for part in parts)
-            or root.name
-        )
+        names.append('/'.join('SPLIT' if _is_split(said_by(part)) else part for part in parts) or root.name)
     return ' + '.join(names)
+
+
+def _is_split(said: Said) -> bool:
+    return said.split is not None and said.role is None and not said.rest
 
 
 def _complete(layout: Layout, masks: Sequence[Path], skip_unpaired: bool) -> None:

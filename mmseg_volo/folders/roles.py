@@ -61,8 +61,12 @@ def by_name(root: Path, files: Sequence[Path]) -> tuple[list[File], list[str]]:
     roles = {folder.role for folder in found.values()}
     if 'mask' not in roles:
         return _by_file_name(files, found), notes
-    rows = [(path, found[path.parent]) for path in files]  # pictures that nothing names are images, if none are named
-    return [at.file(path, at.role or 'image') for path, at in rows if at.role or 'image' not in roles], notes
+    rows = [(path, found[path.parent]) for path in files]
+    unnamed = 'image' not in roles  # pictures that nothing names are images, if none are named
+    tests = all(at.split != 'test' for at in found.values() if at.role)  # `test/` beside `train/images`, `train/masks`
+    return [
+        at.file(path, at.role or 'image') for path, at in rows if at.role or unnamed or tests and at.split == 'test'
+    ], notes
 
 
 def _folder(path: Path, root: Path, roles: dict[str, Said], said: dict[str, Said], loose: set[str]) -> _Folder:
