@@ -17,6 +17,7 @@ from mmengine.visualization import LocalVisBackend
 from mmseg_volo.config import load_config
 from mmseg_volo.datasets import scenes
 from mmseg_volo.secrets import masked, masked_text, masked_words
+from mmseg_volo_cli import main
 
 CANARY = 'c4n4ry-in-no-file'
 REACHED: list[object] = []
@@ -93,6 +94,13 @@ def test_what_fails_tells_no_file_either(tmp_path: Path) -> None:
         small.train(config, data, work)
     assert '401 for token=***' in (work / 'report.html').read_text()
     assert not leaks(work)
+
+
+def test_a_recipe_would_hold_the_password_of_an_address(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    command = ['train', '--data', str(tmp_path), '--model', 'volo_d1', '--work-dir', str(tmp_path / 'work')]
+    assert main([*command, '--weights', f'https://me:{CANARY}@host/a.pth']) == 2
+    said = capsys.readouterr().err
+    assert 'https://***@host/a.pth' in said and CANARY not in said
 
 
 def test_dumps_of_other_kinds(tmp_path: Path) -> None:

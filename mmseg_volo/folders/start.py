@@ -32,6 +32,7 @@ from mmseg_volo.folders.table import class_table
 from mmseg_volo.folders.unused import unused_notes
 from mmseg_volo.folders.weights import for_images, pixel_words, starting_point, weight_words
 from mmseg_volo.folders.write import config_text, edited, refuse_edited, refuse_folders, refuse_unlisted, write_recipe
+from mmseg_volo.secrets import masked_text
 
 COMMON = (
     '.png',
@@ -135,6 +136,11 @@ def prepare_training(wishes: Wishes) -> Path:
 
 def _check(wishes: Wishes) -> None:
     refuse_folders(wishes.data, str(wishes.place.absolute()))
+    if wishes.weights and masked_text(wishes.weights) != wishes.weights:
+        raise UsageError(
+            f'--weights {masked_text(wishes.weights)}: the recipe would hold the password of this address: fetch the '
+            f'file first, and give its path'
+        )
     if wishes.batch is not None and wishes.batch < 1:
         raise UsageError(f'--batch must be at least 1, got {wishes.batch}')
     plan.crop_of(plan.Images(64, 64, False), wishes.size)
