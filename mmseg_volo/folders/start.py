@@ -34,13 +34,7 @@ from mmseg_volo.folders.weights import for_images, pixel_words, starting_point, 
 from mmseg_volo.folders.write import config_text, edited, refuse_edited, refuse_folders, refuse_unlisted, write_recipe
 from mmseg_volo.secrets import masked_text
 
-COMMON = (
-    '.png',
-    '.jpg',
-    '.jpeg',
-    '.bmp',
-    '.webp',
-)  # kinds of files that OpenCV, with which mmseg loads, reads as we do
+COMMON = ('.png', '.jpg', '.jpeg', '.bmp', '.webp')  # that OpenCV, with which mmseg loads, reads as we do
 RECIPE = 'recipe'  # folder below the work dir: the config, its lists, and what was understood
 
 
