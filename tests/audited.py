@@ -35,6 +35,7 @@ class Watch:
         self.on, self.found, self.current = False, Counter(), ''
         self.allowed: set[str] = set()
         sys.addaudithook(self._hear)
+        sys.meta_path.insert(0, self)  # importlib.import_module raises no event
 
     def _hear(self, event: str, arguments: tuple) -> None:
         if not self.on or event.startswith(HARMLESS):
@@ -45,6 +46,10 @@ class Watch:
         self.on = False
         self.found[f'{event} {about!r:.80} by {self.current:.200}'] += 1
         self.on = True
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        """Notes that a module is looked for, and leaves it to others."""
+        self._hear('find', (name,))
 
     def call(self, what: str, function: Callable, *arguments: Any, **more: Any) -> Any:
         """What a function returns, or the exception that it ends in."""

@@ -12,7 +12,20 @@ import numpy as np
 from mmengine.registry import MODELS, TASK_UTILS, TRANSFORMS, DefaultScope
 
 import mmseg_volo.parts  # noqa: F401
-from mmseg_volo.allowed.kinds import Either, Flag, Integer, Kind, Name, Nothing, Number, Part, Several, Table, Word
+from mmseg_volo.allowed.kinds import (
+    Either,
+    Flag,
+    Integer,
+    Kind,
+    Name,
+    Needed,
+    Nothing,
+    Number,
+    Part,
+    Several,
+    Table,
+    Word,
+)
 from mmseg_volo.allowed.size import NoLargerThan
 from mmseg_volo.allowed.types import GROUPS
 
@@ -173,6 +186,8 @@ def samples(kind: Kind) -> Iterator[Any]:
                 yield [value] * (kind.exactly or 4)
             if EVERY:
                 yield tuple(samples(kind.kind))[: kind.exactly]
+        case Needed():
+            yield from samples(kind.kind)
         case Either():
             for each in kind.kinds:
                 if EVERY or each is kind.kinds[0] or not _is_plain(each):

@@ -21,7 +21,7 @@ from mmengine.registry import MODELS, TASK_UTILS, TRANSFORMS
 from mmseg.registry import MODELS as MMSEGS
 
 import mmseg_volo.parts  # noqa: F401
-from mmseg_volo.allowed.kinds import Either, Kind, NotTaken, Part, Several, Table, Word
+from mmseg_volo.allowed.kinds import Either, Kind, Needed, NotTaken, Part, Several, Table, Word
 from mmseg_volo.allowed.types import GROUPS, MODEL, PIPELINE
 from mmseg_volo.backbones import coatnet, metaformer, t2t_vit, volo
 
@@ -77,7 +77,7 @@ def kinds_below(kind: Kind, above: tuple[Any, ...] = ()) -> Iterator[Kind]:
     """A kind and all in it; ends, as no part holds one like itself."""
     yield kind
     inner: list[Kind] = []
-    if isinstance(kind, Several):
+    if isinstance(kind, (Several, Needed)):
         inner = [kind.kind]
     elif isinstance(kind, Either):
         inner = [*kind.kinds]

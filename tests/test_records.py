@@ -53,6 +53,9 @@ EVIL = {
     'a module': lambda model, trace: model.update(type='antigravity'),
     'no name': lambda model, trace: model.update(type=7),
     'a scope': lambda model, trace: model['backbone'].update(type='mmpretrain.ConvNeXt', arch='tiny'),
+    'a default that is a module': lambda model, trace: model.update(
+        decode_head=dict(type='IterativeDecodeHead', num_stages=1, kernel_update_head=[dict(type='KernelUpdateHead')])
+    ),
     'a key': lambda model, trace: model.update({'__class__': 'a'}),
     'an argument in no list': lambda model, trace: model['decode_head'].update(norm_cfg=dict(type='BN', device='cuda')),
     'a word in no list': lambda model, trace: model['decode_head'].update(interpolate_mode='__class__'),

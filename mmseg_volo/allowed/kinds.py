@@ -178,6 +178,17 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Needed:
+    """A kind of an argument that must be given: the part's own default names what nobody registers."""
+
+    kind: Kind
+
+    def take(self, value: Any, where: str) -> Any:
+        """See `Part.take`."""
+        return self.kind.take(value, where)
+
+
+@dataclass(frozen=True)
 class Part:
     """A dict whose `type` is one of a group, with some of the arguments that this type may be given.
 
@@ -205,7 +216,7 @@ class Part:
         return {'type': name, **_arguments(rest, types[name], where)}
 
 
-Kind = Nothing | Flag | Number | Word | Name | Several | Either | Table | Part
+Kind = Nothing | Flag | Number | Word | Name | Several | Either | Table | Needed | Part
 
 
 def _arguments(value: Any, kinds: Mapping[str, Kind], where: str) -> dict[str, Any]:
@@ -221,4 +232,7 @@ def _arguments(value: Any, kinds: Mapping[str, Kind], where: str) -> dict[str, A
         if not known:
             raise _not_taken(value[key], place)
         taken[key] = kinds[key].take(value[key], place)
+    for key, kind in kinds.items():
+        if isinstance(kind, Needed) and key not in taken:
+            raise NotTaken(f'{where} without {key}')
     return taken

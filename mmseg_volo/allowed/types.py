@@ -27,7 +27,7 @@ from mmseg_volo.allowed.arguments import (
     words,
 )
 from mmseg_volo.allowed.backbones import BACKBONES, RESNETS, STDC
-from mmseg_volo.allowed.kinds import Either, Integer, Several, Table
+from mmseg_volo.allowed.kinds import Either, Integer, Needed, Several, Table
 
 _BATCH = typed('eps affine track_running_stats requires_grad', momentum=or_none(SHARE))
 _PLAIN_ACT = typed('inplace')
@@ -146,7 +146,7 @@ KERNEL_HEADS = {
         'num_classes num_ffn_fcs num_heads num_mask_fcs feedforward_channels in_channels out_channels dropout act_cfg '
         'ffn_act_cfg conv_kernel_size kernel_init with_ffn feat_gather_stride mask_transform_stride',
         feat_transform_cfg=or_none(Table(dict(conv_cfg=CONV, norm_cfg=NORM, act_cfg=ACT))),
-        kernel_updator_cfg=part('kernel updators'),
+        kernel_updator_cfg=Needed(part('kernel updators')),  # else mmengine imports a module DynamicConv
     )
 }
 _ITERATIVE = typed(
