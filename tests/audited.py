@@ -49,7 +49,8 @@ class Watch:
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
         """Notes that a module is looked for, and leaves it to others."""
-        self._hear('find', (name,))
+        if not name.startswith('mmcv.'):  # mmengine asks whether mmcv has its operators
+            self._hear('find', (name,))
 
     def call(self, what: str, function: Callable, *arguments: Any, **more: Any) -> Any:
         """What a function returns, or the exception that it ends in."""
