@@ -48,7 +48,7 @@ def read_names(given: Sequence[str], root: Path) -> tuple[list[Named], str]:
 
 
 def _of_word(word: str) -> Named:
-    if m := re.fullmatch(r'(.+)=(\d+)', word):
+    if m := re.fullmatch(r'(.+)=(-?\d+)', word):
         return Named(m[1], int(m[2]))
     if m := re.fullmatch(r'(.+)=(\d+),(\d+),(\d+)', word):
         return Named(m[1], colour_code([int(v) for v in m.groups()[1:]], word), True)
