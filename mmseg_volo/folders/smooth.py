@@ -17,6 +17,7 @@ NEAR, FEWER = 24, 20  # levels from a true code, and times fewer pixels than it 
 BETWEEN = 0.8  # of a code's pixels that lie between two others
 MANY = 3  # such codes, and half of all that are not true: masks were smoothed
 MANY_INDICES, MOST = 10, 0.7  # the same where values could be class indices, and the part of all values
+ROUNDING = 3  # levels from a true code, within which a loss makes areas of another one
 
 
 def strays(seen: Seen, codes: Sequence[int], named: Collection[int] = ()) -> list[int]:
@@ -37,13 +38,15 @@ def strays(seen: Seen, codes: Sequence[int], named: Collection[int] = ()) -> lis
     borders = [code for code in thin if seen.borders[code] >= BETWEEN * seen.pixels[code]]
     odd = {*borders, *_blurs(seen, thin, true)}
     if seen.kind == 'values' and are_indices(codes):
-        return others if len(odd) >= max(MANY_INDICES, MOST * len(codes)) else []
+        solid = [code for code in others if code not in thin]
+        plain = len(true) < 2 or solid and _far(seen, solid, true).max() > ROUNDING
+        return others if not plain and len(odd) >= max(MANY_INDICES, MOST * len(codes)) else []
     return others if len(odd) >= max(MANY, len(others) / 2) else borders
 
 
 def _true(seen: Seen, codes: Sequence[int], named: Collection[int]) -> list[int]:
     """Those that are named, or have areas and are apart from others with more pixels."""
-    found = [code for code in codes if code in named]
+    found = [*named]
     for code in sorted({*codes} - {*found}, key=lambda code: (-seen.pixels[code], code)):
         if seen.cores[code] > THIN * seen.pixels[code] and (not found or _far(seen, [code], found)[0] > APART):
             found.append(code)

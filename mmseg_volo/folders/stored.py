@@ -16,13 +16,13 @@ HEAD = 4096  # bytes that it stands in
 
 
 def nodata_of(picture: Image.Image) -> int | None:
-    """The whole number that stands for no data, if a TIFF names one within 32 bits, as GDAL does."""
+    """The whole number that stands for no data, if a TIFF names one of 32 bits, as GDAL does."""
     said = getattr(picture, 'tag_v2', {}).get(GDAL_NODATA)
     try:
         value = float(str(said).strip('\0 '))
     except ValueError:
         return None
-    return int(value) if math.isfinite(value) and value == int(value) and abs(value) < 1 << 31 else None
+    return int(value) if math.isfinite(value) and value == int(value) and abs(value) < 1 << 32 else None
 
 
 def is_lossy(picture: Image.Image, path: Path) -> bool:

@@ -9,7 +9,7 @@ from mmseg_volo.folders.areas import THIN
 from mmseg_volo.folders.names import Named
 from mmseg_volo.folders.seen import Seen
 
-USUAL = (255, 65535)  # values that mean 'ignored' by custom, where they stand apart from the others
+USUAL = (255, 65535, (1 << 31) - 1, (1 << 32) - 1)  # values that mean 'ignored' by custom, where they stand apart
 RARE = 0.2  # of all pixels: what has more is not taken for ignored
 NEXT_TO = 0.05  # the same, of a nodata value that could as well be a class
 BORDER = 0.5  # of the pixels of a border, that lie between two others
