@@ -100,6 +100,8 @@ def test_a_colour_of_borders_is_asked(capsys: pytest.CaptureFixture) -> None:
     data = fd.write(Path('data'), 6, as_file(outlined, 'png', '.png'))
     assert train(data, '--plan-only') == 2
     assert re.search('only as thin borders .*224,224,192.*--ignore 224,224,192', capsys.readouterr().err)
+    assert train(data, '--plan-only', *NAMED) == 2  # it is not mistaken for the nearest class
+    assert 'no class of --classes: 224,224,192' in capsys.readouterr().err
     assert train(data, '--plan-only', '--ignore', '224,224,192') == 0
 
 

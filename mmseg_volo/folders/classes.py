@@ -11,7 +11,7 @@ import numpy as np
 
 from mmseg_volo.errors import UsageError
 from mmseg_volo.folders.look import Facts
-from mmseg_volo.folders.masks import GREY, MaskRule, shown, unpack
+from mmseg_volo.folders.masks import GONE, GREY, MaskRule, shown, unpack
 from mmseg_volo.folders.names import Named, colour_code
 from mmseg_volo.folders.seen import Seen, seen_in
 from mmseg_volo.folders.smooth import refuse, settled, strays
@@ -111,9 +111,11 @@ def _without_strays(seen: Seen, codes: list[int], named: Sequence[Named]) -> tup
     """
     grey = seen.kind == 'colours' and not any(item.coloured for item in named)
     said = {item.code * (GREY if grey else 1) for item in named if item.code is not None}
-    odd = [] if seen.kind == 'binary' else strays(seen, codes, said)
+    odd, smoothed = ([], False) if seen.kind == 'binary' else strays(seen, codes, said)
     if odd and len(said) < max(2, len(named)):
-        refuse(seen, codes, odd)
+        refuse(seen, codes, odd, smoothed)
+    if not smoothed:
+        return codes, []
     return [code for code in codes if code not in odd], odd
 
 
@@ -132,11 +134,15 @@ def _kind(facts: Sequence[Facts], named: Sequence[Named]) -> str:
     coloured = [fact for fact in facts if fact.coloured]
     palettes = [fact.palette for fact in facts if fact.palette is not None]
     if coloured:
-        grey = not palettes and all(code % GREY == 0 for fact in coloured for code in fact.counts or ())
+        grey = not palettes and all(code % GREY == 0 for fact in coloured for code in _codes(fact))
         return 'values' if grey else 'colours'
     longest = max(palettes, key=len, default=())
-    alike = all(longest[code] == p[code] for fact, p in _with_palette(facts) for code in fact.counts or ())
+    alike = all(longest[code] == p[code] for fact, p in _with_palette(facts) for code in _codes(fact))
     return 'values' if alike else 'colours'  # a palette of each file's own: its indices mean nothing
+
+
+def _codes(fact: Facts) -> list[int]:
+    return [code for code in fact.counts or () if code != GONE]
 
 
 def _with_palette(facts: Sequence[Facts]) -> list[tuple[Facts, tuple[int, ...]]]:

@@ -20,28 +20,32 @@ MANY_INDICES, MOST = 10, 0.7  # the same where values could be class indices, an
 ROUNDING = 3  # levels from a true code, within which a loss makes areas of another one
 
 
-def strays(seen: Seen, codes: Sequence[int], named: Collection[int] = ()) -> list[int]:
-    """Codes that are no classes, as far as can be told; none where masks are as they should be.
+def strays(seen: Seen, codes: Sequence[int], named: Collection[int] = ()) -> tuple[list[int], bool]:
+    """Codes that are no classes, as far as can be told.
 
     Args:
         seen: in all masks.
         codes: those that count, ascending.
         named: those that the user names as classes.
+
+    Returns:
+        Which they are, none where masks are as they should be; and whether smoothing or a loss has made them, so that
+        they stand for what is nearest: else they are borders between others, and may be drawn.
     """
     true = _true(seen, codes, named)
     others = [code for code in codes if code not in true]
     if not true or not others:
-        return []
+        return [], False
     if seen.lossy:
-        return others
+        return others, True
     thin = [code for code in others if seen.cores[code] <= THIN * seen.pixels[code]]
     borders = [code for code in thin if seen.borders[code] >= BETWEEN * seen.pixels[code]]
     odd = {*borders, *_blurs(seen, thin, true)}
     if seen.kind == 'values' and are_indices(codes):
         solid = [code for code in others if code not in thin]
         plain = len(true) < 2 or solid and _far(seen, solid, true).max() > ROUNDING
-        return others if not plain and len(odd) >= max(MANY_INDICES, MOST * len(codes)) else []
-    return others if len(odd) >= max(MANY, len(others) / 2) else borders
+        return (others, True) if not plain and len(odd) >= max(MANY_INDICES, MOST * len(codes)) else ([], False)
+    return (others, True) if len(odd) >= max(MANY, len(others) / 2) else (borders, False)
 
 
 def _true(seen: Seen, codes: Sequence[int], named: Collection[int]) -> list[int]:
@@ -69,13 +73,13 @@ def _blurs(seen: Seen, thin: Sequence[int], true: Sequence[int]) -> list[int]:
     ]
 
 
-def refuse(seen: Seen, codes: Sequence[int], odd: Sequence[int]) -> None:
+def refuse(seen: Seen, codes: Sequence[int], odd: Sequence[int], smoothed: bool) -> None:
     """Ends the work for codes that are no classes.
 
     Args:
         seen: in all masks.
         codes: those that count.
-        odd: which of them `strays` has found.
+        odd, smoothed: what `strays` says of them.
 
     Raises:
         UsageError: always; says what to do.
@@ -84,11 +88,11 @@ def refuse(seen: Seen, codes: Sequence[int], odd: Sequence[int]) -> None:
     true = sorted(code for code in codes if code not in odd)
     said = seen.some(sorted(odd, key=lambda code: -seen.pixels[code]))
     share = 100 * seen.share(*odd)
-    if len(odd) < MANY and not seen.lossy:
+    if not smoothed:
         raise UsageError(
-            f'masks hold {what} only as thin borders between others ({said}; {share:.2g} % of all pixels): drawn, or '
-            f'made by smoothing? Leave them out with --ignore {" ".join(seen.some([code]) for code in odd)}, or name '
-            f'all classes, with them if they are some: {seen.naming(true)}; each pixel then counts as the nearest one'
+            f'masks hold {what} only as thin borders between others ({said}; {share:.2g} % of all pixels): leave them '
+            f'out with --ignore {" ".join(seen.some([code]) for code in odd)}, or name them, if they are classes: '
+            f'{seen.naming(codes)}'
         )
     binary = '; --binary takes what is bright as the one class' if set(true) in ({0, 255}, {0, 0xFFFFFF}) else ''
     how = 'were saved with a loss, as JPEG does' if seen.lossy else 'were smoothed, or saved with a loss'
