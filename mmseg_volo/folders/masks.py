@@ -17,7 +17,7 @@ from mmseg_volo.datasets.examine import BadFile, decoded
 from mmseg_volo.errors import UsageError
 from mmseg_volo.folders.lists import Code
 from mmseg_volo.folders.nearest import nearest, reach
-from mmseg_volo.folders.stored import is_lossy, nodata_of, signed
+from mmseg_volo.folders.stored import by_gdal, is_lossy, nodata_of, signed
 
 KINDS = ('values', 'colours', 'binary')
 GREY = 0x010101  # code of a grey colour / its value
@@ -70,18 +70,10 @@ def read_raw(path: Path) -> RawMask:
     Raises:
         BadFile: it is missing, unreadable, or holds no integers.
     """
-    nodata, lossy = None, False
     if path.suffix.lower() == '.npy':
-        pixels, palette, mode = _array(path), None, 'array'
+        pixels, palette, nodata, lossy, mode = _array(path), None, None, False, 'array'
     else:
-        picture = decoded(path)
-        mode, palette = picture.mode, None
-        nodata, lossy = nodata_of(picture), is_lossy(picture, path)
-        if mode in ('CMYK', 'YCbCr', 'PA', 'HSV', 'LAB'):
-            picture = picture.convert('RGB')
-        if mode == 'P':
-            palette = np.array(picture.getpalette('RGB'), np.uint8).reshape(-1, 3)
-        pixels = signed(picture)
+        pixels, palette, nodata, lossy, mode = _picture(path)
     if mode == 'LA':
         pixels = pixels[..., 0]
     if pixels.ndim == 3 and pixels.shape[2] == 4 and pixels.dtype == np.uint8:
@@ -90,10 +82,30 @@ def read_raw(path: Path) -> RawMask:
         pixels = pixels.astype(np.uint8)
     if pixels.dtype.kind == 'f':
         pixels = _whole_numbers(pixels)
+    elif pixels.dtype in (np.int64, np.uint64):
+        pixels = np.where((pixels > GONE) & (pixels < 1 << 32), pixels, GONE).astype(np.int64)
     coloured = pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype == np.uint8
     if pixels.dtype.kind not in 'iu' or not (pixels.ndim == 2 or coloured):
         raise BadFile('channels', f'{path} is {mode}, {pixels.dtype} of the shape {pixels.shape}')
     return RawMask(pixels, palette, nodata, lossy)
+
+
+def _picture(path: Path) -> tuple[np.ndarray, np.ndarray | None, int | None, bool, str]:
+    """The fields of a `RawMask`, and the mode of the picture."""
+    try:
+        picture = decoded(path)
+    except BadFile as error:
+        if error.kind == 'missing' or (found := by_gdal(path)) is None:
+            raise
+        pixels, nodata = found
+        return pixels, None, nodata, False, 'a raster'
+    mode, palette = picture.mode, None
+    nodata, lossy = nodata_of(picture), is_lossy(picture, path)
+    if mode in ('CMYK', 'YCbCr', 'PA', 'HSV', 'LAB'):
+        picture = picture.convert('RGB')
+    if mode == 'P':
+        palette = np.array(picture.getpalette('RGB'), np.uint8).reshape(-1, 3)
+    return signed(picture), palette, nodata, lossy, mode
 
 
 def _whole_numbers(pixels: np.ndarray) -> np.ndarray:

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mmseg_volo.raster_reader import driver_of, open_any
+
 GDAL_NODATA, SAMPLE_FORMAT, BITS = 42113, 339, 258  # tags of TIFF
 LOSSY = ('JPEG', 'MPO', 'AVIF', 'HEIF')  # Pillow's names of formats
 LOSSY_TIFF = ('jpeg', 'tiff_jpeg', 'webp')  # and of compressions; WebP as GDAL writes it by itself
@@ -17,7 +19,10 @@ HEAD = 4096  # bytes that it stands in
 
 def nodata_of(picture: Image.Image) -> int | None:
     """The whole number that stands for no data, if a TIFF names one of 32 bits, as GDAL does."""
-    said = getattr(picture, 'tag_v2', {}).get(GDAL_NODATA)
+    return _whole(getattr(picture, 'tag_v2', {}).get(GDAL_NODATA))
+
+
+def _whole(said: object) -> int | None:
     try:
         value = float(str(said).strip('\0 '))
     except ValueError:
@@ -39,6 +44,22 @@ def is_lossy(picture: Image.Image, path: Path) -> bool:
         return b'VP8 ' in head
     place = head.find(JPEG_2000)
     return place >= 0 and head[place + 13 : place + 14] == b'\0'  # the wavelet 9-7, which rounds; 5-3 is reversible
+
+
+def by_gdal(path: Path) -> tuple[np.ndarray, int | None] | None:
+    """The values (H, W) of a TIFF of one band and what stands for no data: of 64 bits, or compressed as Pillow does not
+    know. None of another file, or where rasterio is not installed.
+    """
+    try:
+        with path.open('rb') as file:
+            if driver_of(file.read(12)) is None:
+                return None
+        with open_any(path) as raster:
+            if raster is None or raster.count != 1:
+                return None
+            return raster.read(1), _whole(raster.nodata)
+    except Exception:  # whatever GDAL makes of a broken file: what is wrong is said by others
+        return None
 
 
 def signed(picture: Image.Image) -> np.ndarray:

@@ -43,6 +43,8 @@ def void_values(seen: Seen, rest: Sequence[int], named: Sequence[Named], asked: 
         elif code in seen.nodata:
             way = f'--ignore {code} leaves its pixels out' if len(others) > 1 else 'else there would be one only'
             notes.append(f'{code} is a class, though files call it nodata: {way}')
+        elif code in USUAL and not named and _is_even([*others, code]):
+            notes.append(f'{code} is a class, as values are even steps of grey: --ignore {code} leaves its pixels out')
     return found, notes
 
 
@@ -61,7 +63,7 @@ def _why(seen: Seen, code: int, others: Sequence[int], named: Sequence[Named], a
         return 'as files call it nodata'
     if tagged and share <= NEXT_TO:
         return 'as files call it nodata; --classes with a name for it says otherwise'
-    if code in USUAL and (code == others[-1] + 1 or _is_even([*others, code])) and not tagged:
+    if not tagged and code in USUAL and (code == others[-1] + 1 or _is_even([*others, code])):
         return ''
     if share <= RARE and (are_indices(others) or _is_border(seen, code)) and not tagged:
         return 'as it stands apart from the classes; --classes with a name for it says otherwise'
@@ -87,6 +89,8 @@ def _is_apart(code: int, others: Sequence[int]) -> bool:
 def _is_even(values: Sequence[int]) -> bool:
     """Whether values are steps from dark to light."""
     low, high = values[0], values[-1]
+    if len(values) < 3:
+        return False
     step = (high - low) / (len(values) - 1)
     return step > 2 * UNEVEN and all(abs(low + i * step - value) <= UNEVEN for i, value in enumerate(values))
 
