@@ -16,7 +16,7 @@ ALIKE = 0.05  # of the contrast of two images: a mean difference of their thumbn
 ROUNDING = 0.25  # grey levels that are no difference
 AXES = 24  # along which thumbnails differ most
 SAMPLE = 4096  # thumbnails that say which these are
-ROWS, COLUMNS = 512, 8192  # of the distances that are in memory at once
+ROWS, COLUMNS = 512, 4096  # of the distances that are in memory at once
 
 
 def alike_groups(thumbs: Sequence[np.ndarray]) -> np.ndarray:
