@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path, PureWindowsPath
 from urllib.parse import unquote
 
-from mmseg_volo.errors import UsageError
+from mmseg_volo.errors import UsageError, printable
 
 BOMS = ((codecs.BOM_UTF8, 'utf-8'), (codecs.BOM_UTF32_LE, 'utf-32-le'), (codecs.BOM_UTF32_BE, 'utf-32-be'))
 BOMS += ((codecs.BOM_UTF16_LE, 'utf-16-le'), (codecs.BOM_UTF16_BE, 'utf-16-be'))  # UTF-32's begins as UTF-16's does
@@ -137,3 +137,8 @@ def local_path(text: str, folder: Path) -> Path:
             path for above in folder.absolute().parents if (path := above / plain).is_relative_to(folder.absolute())
         ]
     return next((path for path in tails if os.path.exists(path)), folder / (plain or text))
+
+
+def hidden(text: str) -> bool:
+    """Whether text is not what a terminal shows of it, see `printable`, or has several lines or tabs."""
+    return printable(text) != text or not {'\n', '\t'}.isdisjoint(text)

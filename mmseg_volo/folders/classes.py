@@ -12,12 +12,14 @@ import numpy as np
 from mmseg_volo.errors import UsageError
 from mmseg_volo.folders.look import Facts
 from mmseg_volo.folders.masks import GONE, GREY, MaskRule, shown, unpack
-from mmseg_volo.folders.names import Named, colour_code
+from mmseg_volo.folders.name_files import Named, colour_code
+from mmseg_volo.folders.names import LABELME, painted
 from mmseg_volo.folders.seen import Seen, seen_in
 from mmseg_volo.folders.smooth import refuse, settled, strays
 from mmseg_volo.folders.void import void_values
 
 VOID = ('void', 'ignore', 'ignored', 'unlabeled', 'unlabelled', 'unknown', 'dontcare', 'dont care', 'border', 'nodata')
+VOID += (LABELME,)
 SHOWN = 8  # names that a note lists
 
 
@@ -55,6 +57,7 @@ def understand(
         UsageError: it cannot be told; says what to add to the command.
     """
     kind = 'binary' if binary else _kind(facts, named)
+    named = painted(named) if kind == 'colours' else named
     seen = seen_in(facts, kind)
     _not_blurred(kind, seen.pixels)
     by_name = {item.name for item in named if item.name.lower() in VOID or item.name in ignore}

@@ -5,86 +5,161 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from mmseg_volo.errors import UsageError
+from mmseg_volo.folders.name_files import DATA, Named, colour_in, names_in
+from mmseg_volo.texts import hidden
 
-FILES = ('classes.txt', 'labels.txt', 'class_dict.csv', 'classes.csv', 'label_colors.txt', 'labelmap.txt', 'names.txt')
+# what files of names are called, without case and marks, the more usual first
+STEMS = ('classes', 'labels', 'classdict', 'labelcolors', 'labelcolours', 'labelmap', 'labelsmap', 'names', 'codes')
+STEMS += (
+    'classnames',
+    'labelnames',
+    'categories',
+    'classlist',
+    'classmap',
+    'id2label',
+    'label2id',
+    'colormap',
+    'palette',
+)
+STEMS += ('objectinfo150', 'obj')
+SUFFIXES = ('.txt', '.csv', '.tsv', '.names', *DATA)
+OTHERS = ('data', 'dataset', 'meta', 'config')  # JSON and YAML that may hold names among other things
+LABELME = '__ignore__'
+FOLDERS = 64  # of images that are searched, at most
 
 
-@dataclass(frozen=True)
-class Named:
-    """A class as the user names it, with the value or colour that stands for it, if it is said."""
-
-    name: str
-    code: int | None = None  # a value, or 0xRRGGBB
-    coloured: bool = False
-
-
-def read_names(given: Sequence[str], root: Path) -> tuple[list[Named], str]:
-    """The classes as `--classes` or a file in the folder names them, and where they stand.
+def read_names(given: Sequence[str], root: Path, folders: Sequence[Path] = ()) -> tuple[list[Named], str, list[str]]:
+    """The classes as `--classes` or files of the data name them, where they stand, and notes about other files.
 
     Args:
         given: names, `NAME=VALUE`, `NAME=R,G,B`, or one file.
         root: folder of the data, where such files are looked for.
+        folders: of images and masks below it, where they are looked for, too.
 
     Raises:
-        UsageError: a name stands twice, or a file holds none.
+        UsageError: a name or a value stands twice, a file holds none, or files disagree.
     """
-    if len(given) == 1 and Path(given[0]).is_file():
-        named, source = _of_file(Path(given[0])), given[0]
-    elif given:
-        named, source = [_of_word(word) for word in given], '--classes'
-    else:
-        path = next((root / name for name in FILES if (root / name).is_file()), None)
-        if path is None:
-            return [], ''
-        named, source = _of_file(path), path.name
-    double = [name for name, n in Counter(item.name for item in named).items() if n > 1]
-    if double or not named:
-        raise UsageError(f'{source}: {f"the class {double[0]} stands twice" if double else "it names no class"}')
-    return named, source
+    if len(given) == 1 and Path(given[0]).suffix.lower() in SUFFIXES:
+        path = Path(given[0]).expanduser()
+        if not path.is_file():
+            raise UsageError(f'--classes {given[0]}: there is no such file')
+        named = _checked(names_in(path), str(path))
+        if not named:
+            raise UsageError(f'{path}: it names no class that can be understood, a name in each line can')
+        return named, str(path), []
+    if given:
+        if len(given) == 1 and re.search(r',\S', given[0]) and '=' not in given[0]:
+            raise UsageError(f'--classes {given[0]}: names stand apart, {given[0].replace(",", " ")}')
+        return _checked([_of_word(word) for word in given], '--classes'), '--classes', []
+    return _found(root, folders)
+
+
+def painted(named: Sequence[Named]) -> list[Named]:
+    """Classes with their colours instead of values, for masks of colours."""
+    return [replace(item, code=item.colour, coloured=True) if item.colour is not None else item for item in named]
 
 
 def _of_word(word: str) -> Named:
-    if m := re.fullmatch(r'(.+)=(-?\d+)', word):
-        return Named(m[1], int(m[2]))
-    if m := re.fullmatch(r'(.+)=(\d+),(\d+),(\d+)', word):
-        return Named(m[1], colour_code([int(v) for v in m.groups()[1:]], word), True)
-    return Named(word)
+    name, equals, code = word.rpartition('=')
+    if not equals or re.search(r'[^\W\d_]', code.strip()) and not code.strip().startswith('#'):
+        return Named(word)
+    if name and re.fullmatch(r'-?\d+', code):
+        return Named(name, int(code))
+    if name and (colour := colour_in(code)) is not None:
+        return Named(name, colour, True)
+    raise UsageError(f'--classes {word}: expected NAME, NAME=VALUE or NAME=R,G,B')
 
 
-def _of_file(path: Path) -> list[Named]:
-    """Lines of a name, a value and a name, or a name and a colour, in any order and with any marks between."""
-    found = []
-    for line in path.read_text(encoding='utf-8-sig').splitlines():
-        parts = [part for part in re.split(r'[,;:\t]\s*|\s+', line.strip()) if part]
-        numbers = [int(part) for part in parts if part.isdecimal()]
-        name = ' '.join(part for part in parts if not part.isdecimal())
-        if not name or line.startswith('#'):
-            continue
-        if len(numbers) >= 3:
-            found.append(Named(name, colour_code(numbers[-3:], line), True))  # a number may come first
-        elif numbers:
-            found.append(Named(name, numbers[0]))
+def _found(root: Path, folders: Sequence[Path]) -> tuple[list[Named], str, list[str]]:
+    """What the files in some folders say together."""
+    named: list[Named] = []
+    source, notes = None, []
+    for path in _files(root, folders):
+        where = path.relative_to(root).as_posix()
+        try:
+            found = _checked(names_in(path), where)
+        except OSError as error:
+            raise UsageError(f'{path} cannot be read ({error.strerror})') from error
+        if not found:
+            notes.append(f'{where} is not used: it names no classes that can be understood')
+        elif source is None:
+            named, source = found, path
+        elif {item.name for item in found} == {item.name for item in named}:
+            named = _merged(named, found, source.relative_to(root).as_posix(), where)
+        elif path.name == source.name:
+            raise UsageError(
+                f'{source} and {path} name different classes: make them alike, or give --classes one of the two'
+            )
         else:
-            found.append(Named(name))
-    if len({item.code is None for item in found}) > 1 and found[0].code is None:
-        found = found[1:]  # the heading of a table
+            notes.append(f'{where} is not used: it names other classes than {source.relative_to(root).as_posix()}')
+    return named, source.relative_to(root).as_posix() if source else '', notes
+
+
+def _files(root: Path, folders: Sequence[Path]) -> list[Path]:
+    """Files that by their names may name classes, those of the upper folders first."""
+    below = {above for folder in folders for above in (folder, *folder.parents) if above.is_relative_to(root)}
+    if len(below) > FOLDERS:  # a folder for each image
+        below = {folder for folder in below if len(folder.relative_to(root).parts) < 2}
+    found = []
+    for folder in {root, *below} if len(below) <= FOLDERS else {root}:
+        for path in folder.iterdir() if folder.is_dir() else ():
+            stem = re.sub(r'[^a-z0-9]', '', path.stem.lower())
+            known = (*STEMS, *OTHERS) if path.suffix.lower() in DATA else STEMS
+            if path.suffix.lower() in SUFFIXES and stem in known and path.is_file():
+                found.append((len(folder.parts), known.index(stem), SUFFIXES.index(path.suffix.lower()), path))
+    return [path for *_, path in sorted(found)]
+
+
+def _merged(named: Sequence[Named], others: Sequence[Named], source: str, where: str) -> list[Named]:
+    """Classes with what two files say of their values and colours."""
+    by_name, found = {item.name: item for item in others}, []
+    for item in named:
+        other = by_name[item.name]
+        (value, colour), (second, paint) = _codes(item), _codes(other)
+        if None not in (value, second) and value != second or None not in (colour, paint) and colour != paint:
+            raise UsageError(f'{source} and {where} disagree on what stands for {item.name}: remove one of the two')
+        value, colour = second if value is None else value, paint if colour is None else colour
+        alone = value is None and item.coloured and other.coloured
+        found.append(Named(item.name, colour if alone else value, alone, None if alone else colour))
+    if all(item.code is None for item in (*named, *others)) and [item.name for item in named] != [
+        item.name for item in others
+    ]:
+        raise UsageError(f'{source} and {where} name the same classes in different orders: remove one of the two')
     return found
 
 
-def colour_code(values: Sequence[int], said: str) -> int:
-    """0xRRGGBB of a colour (R, G, B).
+def _codes(item: Named) -> tuple[int | None, int | None]:
+    """The value and the colour of a class."""
+    return (None, item.code) if item.coloured else (item.code, item.colour)
 
-    Args:
-        values: of the colour.
-        said: where they were read, for the error.
+
+def _checked(named: Sequence[Named], source: str) -> list[Named]:
+    """Classes without those whose value is below 0, which no mask holds, and what stands twice.
 
     Raises:
-        UsageError: one is beyond 255.
+        UsageError: a name is empty, has characters that nobody sees, or stands twice, or a value does.
     """
-    if max(values) > 255:
-        raise UsageError(f'{said!r} names a colour beyond 255')
-    return (values[0] << 16) | (values[1] << 8) | values[2]
+    if named and named[0] == Named(LABELME):  # its value is -1, which masks of bytes hold as 255
+        named = [*(Named(item.name, i) for i, item in enumerate(named[1:])), Named(LABELME, 255)]
+    kept = [item for item in dict.fromkeys(named) if item.code is None or item.code >= 0]
+    if len(kept) < len(named) and any(item.code is None for item in named):
+        kept = [*named]  # the number of names counts
+    for item in kept:
+        if not item.name.strip() or hidden(item.name):
+            what = f'{item.name!r} has characters that cannot be shown' if item.name.strip() else 'one is empty'
+            raise UsageError(f'{source}: names of classes are plain text, {what}')
+    for what, values in (('class', [item.name for item in kept]), ('code', [item.code for item in kept])):
+        double = next((value for value, n in Counter(values).items() if n > 1 and value is not None), None)
+        if double is not None and what == 'class':
+            raise UsageError(f'{source}: the class {double} stands twice')
+        if double is not None:
+            names = [item.name for item in kept if item.code == double]
+            raise UsageError(f'{source}: {names[0]} and {names[1]} have the same value or colour: name them as one')
+    if kept and len({item.code is None for item in kept}) > 1:
+        bare = next(item.name for item in kept if item.code is None)
+        raise UsageError(f'{source}: {bare} has no value or colour, the others have')
+    return kept
