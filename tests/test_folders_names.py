@@ -168,7 +168,7 @@ def test_files_that_are_not_used_are_named(tmp_path: Path) -> None:
         (['a=1', 'b='], 'expected NAME, NAME=VALUE'),
         (['a=1', 'b=1,2'], 'expected NAME, NAME=VALUE'),
         (['a=1', '=2'], 'expected NAME, NAME=VALUE'),
-        (['a=1', 'b=--2'], 'expected NAME, NAME=VALUE'),
+        (['a=1', 'b=-2'], 'expected NAME, NAME=VALUE'),
         (['a', 'b\x1b]0;x\x07'], 'characters that cannot be shown'),
         (['a=1', 'b'], 'b has no value'),
     ],

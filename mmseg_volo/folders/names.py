@@ -67,7 +67,7 @@ def _of_word(word: str) -> Named:
     name, equals, code = word.rpartition('=')
     if not equals or re.search(r'[^\W\d_]', code.strip()) and not code.strip().startswith('#'):
         return Named(word)
-    if name and re.fullmatch(r'-?\d+', code):
+    if name and re.fullmatch(r'\d+', code):
         return Named(name, int(code))
     if name and (colour := colour_in(code)) is not None:
         return Named(name, colour, True)

@@ -70,9 +70,11 @@ def _why(seen: Seen, code: int, others: Sequence[int], named: Sequence[Named], a
     if coded or asked and code >= 0:
         return ''
     what = 'which files call nodata' if tagged else 'which means "ignored" in some data sets'
+    every = seen.naming(sorted([*others, code]))
+    other = 'make masks anew in which it is 0 or more' if code < 0 else f'name all classes: {every}'
     raise UsageError(
         f'masks hold {code}, {what}, on {100 * share:.3g} % of all pixels, beside {seen.some(others)}: do these pixels '
-        f'not count, or is it a class? Add --ignore {code}, or name all classes: {seen.naming(sorted([*others, code]))}'
+        f'not count, or is it a class? Add --ignore {code}, or {other}'
     )
 
 
