@@ -15,6 +15,7 @@ import numpy as np
 
 from mmseg_volo.datasets.examine import BadFile, decoded
 from mmseg_volo.errors import UsageError
+from mmseg_volo.files import refuse_special
 from mmseg_volo.folders.lists import Code
 from mmseg_volo.folders.nearest import nearest, reach
 from mmseg_volo.folders.stored import by_gdal, is_lossy, nodata_of, signed
@@ -119,7 +120,11 @@ def _whole_numbers(pixels: np.ndarray) -> np.ndarray:
 
 def _array(path: Path) -> np.ndarray:
     try:
-        return np.load(path, allow_pickle=False)
+        refuse_special(path)
+        pixels = np.load(path, allow_pickle=False)
+        if not isinstance(pixels, np.ndarray):
+            raise ValueError('it is an archive of arrays')
+        return pixels
     except FileNotFoundError:
         raise BadFile('missing', f'{path} is missing') from None
     except Exception as error:  # whatever a broken file makes NumPy raise
