@@ -20,11 +20,12 @@ from mmseg_volo.datasets.examine import IGNORED, Tally, named
 from mmseg_volo.datasets.survey import Files, columns, complain, judge
 from mmseg_volo.errors import UsageError
 from mmseg_volo.folders import plan
+from mmseg_volo.folders.alpha import settle_alpha
 from mmseg_volo.folders.classes import Labels, understand
 from mmseg_volo.folders.fit import fit, resolved
 from mmseg_volo.folders.layout import Layout, Pair, find_layout
 from mmseg_volo.folders.lists import class_text, list_text, spelled
-from mmseg_volo.folders.look import WAY, Facts, look_at_all
+from mmseg_volo.folders.look import ANY, MANY, WAY, Facts, look_at_all
 from mmseg_volo.folders.memory import check_disk, fitting_batch
 from mmseg_volo.folders.names import name_files, read_names
 from mmseg_volo.folders.split import split_pairs
@@ -155,13 +156,10 @@ def understand_folder(wishes: Wishes) -> Found:
     refuse_unlisted(files, layout.root)
     parents = [*{path.parent for path in files}]
     names, source, unread = read_names(wishes.classes, layout.root, parents)
-    facts = dict(
-        zip(
-            (pair.image for pair in layout.pairs),
-            look_at_all([(pair.image, pair.mask) for pair in layout.pairs]),
-            strict=True,
-        )
-    )
+    paths = [pair.image for pair in layout.pairs]
+    many = ANY if names and all(item.code is not None for item in names) else MANY
+    seen, odd = settle_alpha(look_at_all([(pair.image, pair.mask) for pair in layout.pairs], many), paths)
+    facts = dict(zip(paths, seen, strict=True))
     common = all(pair.image.suffix.lower() in COMMON for pair in layout.pairs)
     images = replace(_images([facts[pair.image] for pair in layout.pairs]), common=common)
     masked = [facts[pair.image] for pair in layout.pairs if pair.mask is not None]
@@ -179,14 +177,14 @@ def understand_folder(wishes: Wishes) -> Found:
     lines = [
         ('data', str(layout.root)),
         ('images', f'{len(facts)} {size}, {kind}; found as {layout.how}'),
-        ('masks', f'{labels.rule.kind}, {len(labels.classes)} classes; ignored: {ignored or "nothing"}'),
+        ('masks', f'{labels.rule.words}, {len(labels.classes)} classes; ignored: {ignored or "nothing"}'),
         ('names', source or 'none given (--classes), so made up; --ignore VALUE leaves out what is no class'),
         ('split', f'{counts}, {how}'),
     ]
     named = [] if wishes.classes else name_files(layout.root, parents)
     read = [path.relative_to(layout.root).as_posix() for path in named]
     others = unused_notes([name for name in layout.unused if name not in read])
-    notes = [*layout.notes, *others, *unread, *labels.notes, *notes]
+    notes = [*layout.notes, *others, *unread, *odd, *labels.notes, *notes]
     return Found(layout, splits, facts, labels, images, lines, notes)
 
 
@@ -280,6 +278,7 @@ def _report(found: Found) -> tuple[dict[str, Any], dict[str, list[Files]]]:
     """What the look before a training would find, and in which files, which then need not all be read again."""
     labels = found.labels
     names = {code: (*labels.classes, IGNORED)[min(i, len(labels.classes))] for code, i in labels.rule.index.items()}
+    by_index = {labels.rule.index[code]: name for code, name in names.items()}
     sets, tallies = {}, {}
     for role in ('train_dataloader', 'val_dataloader'):
         pairs = found.splits[role.removesuffix('_dataloader')]
@@ -287,7 +286,7 @@ def _report(found: Found) -> tuple[dict[str, Any], dict[str, list[Files]]]:
         sets[role], tallies[role] = [Files(files, names, labels.classes)], Tally()
         for pair, (image, mask) in zip(pairs, files, strict=True):
             fact = found.facts[pair.image]
-            pixels = named(fact.recoded(labels.rule.kind), names)
+            pixels = named(labels.pixels(fact), by_index)
             tallies[role].add(image, mask, (f'{fact.size[0]}x{fact.size[1]}', pixels, fact.turned))
     return judge(sets, tallies, {}, []), sets
 
