@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -28,15 +28,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
 from mmseg_volo.engine.batch import Batch, check_norms
-from mmseg_volo.engine.checkpoints import GRADIENTS, contents, newest, resumed_from, write_checkpoint
+from mmseg_volo.engine.checkpoints import GRADIENTS, contents, resumed_from, write_checkpoint
 from mmseg_volo.engine.fsdp import WholeInValidationHook, keep_states_whole, shard
-from mmseg_volo.engine.hooks import ACCUMULATED
+from mmseg_volo.engine.identity import new_run
 from mmseg_volo.engine.items import NamedDataset
 from mmseg_volo.engine.loading import starts_as_data, without_starts
 from mmseg_volo.engine.logs import quiet_console
-from mmseg_volo.engine.loop import DRAWS
 from mmseg_volo.engine.optim import precision_of
 from mmseg_volo.engine.processes import join_on_cpu
+from mmseg_volo.engine.resume import facts_of, follow_config, length_of, take_up
 from mmseg_volo.engine.stop import keep_answering
 from mmseg_volo.engine.work_dir import folders_of, in_use_by_training, own_session
 from mmseg_volo.errors import UsageError
@@ -56,6 +56,9 @@ class SegRunner(Runner):
     """
 
     _begun = False  # the training
+    run_id: str | None = None  # see `engine/identity.py`
+    length: int | None = None  # of the training, see `engine/resume.py`
+    former_lengths: Sequence[int] = ()
 
     def setup_env(self, env_cfg: dict) -> None:
         """mmengine's, before anything is built; without a GPU the processes talk through gloo, where it would ask for
@@ -170,7 +173,7 @@ class SegRunner(Runner):
             precision = f'{precision_of(self.optim_wrapper)} on {get_device()}{", FSDP" * self._sharded}'
             self.logger.info(f'{self.batch}, {precision}{hint and f"; {hint}"}')
         if self._resume and self._load_from is None:  # mmengine would follow `last_checkpoint`, to an address too
-            self._take_up()
+            take_up(self)
         super().load_or_resume()
 
     def train(self) -> nn.Module:
@@ -181,8 +184,10 @@ class SegRunner(Runner):
                     stack.enter_context(in_use_by_training(folder))
             self._begun = True
             self.dump_config()
+            self.run_id = new_run()
+            self.length = length_of(self.cfg)
             if self._resume:
-                self._take_up()
+                take_up(self)
             return super().train()
 
     def _maybe_compile(self, target: str) -> None:
@@ -194,28 +199,6 @@ class SegRunner(Runner):
         model = self.model.module if is_model_wrapper(self.model) else self.model
         model.compile(**({} if options is True else options))
         self.logger.info('torch.compile: the first iterations take long')
-
-    def _take_up(self) -> None:
-        if self._load_from is None:
-            found, passed_over = newest(Path(self.work_dir))
-            for reason in passed_over:
-                self.logger.warning(reason)
-            if found is None:
-                self.logger.warning(f'--resume: {self.work_dir} has no checkpoint, so the training starts anew')
-                self._resume = False
-                return
-            self._load_from = str(found)
-        checkpoint = read_source(self._load_from)
-        meta = meta_of(checkpoint)
-        if not {'epoch', 'iter'} <= meta.keys() or 'message_hub' not in checkpoint:
-            raise UsageError(
-                f'{self._load_from} holds no training that could go on: take an iter_N.pth, or begin one from these '
-                f'weights, with load_from and without --resume'
-            )
-        self.draws = meta.get(DRAWS, 0)
-        if meta.get('seed') is not None:
-            self._randomness_cfg.update(seed=meta['seed'])
-            self.set_randomness(**self._randomness_cfg)
 
     def test(self) -> dict[str, float]:
         """mmengine's, of trained weights only.
@@ -256,7 +239,7 @@ class SegRunner(Runner):
 
         The signature is mmengine's; the file goes to the file system, whatever the backends are.
         """
-        meta = {'epoch': self.epoch + by_epoch, 'iter': self.iter + (not by_epoch), **(meta or {})}
+        meta = {'epoch': self.epoch + by_epoch, 'iter': self.iter + (not by_epoch), **(meta or {}), **facts_of(self)}
         if self._sharded and not is_main_process():  # all processes gather, the first one writes
             self.model.state_dict()
             if save_optimizer:
@@ -280,13 +263,8 @@ class SegRunner(Runner):
         """
         checkpoint = read_source(filename)
         checkpoint['state_dict'] = unwrap(checkpoint, filename)  # where mmengine's EMAHook looks for its copy
-        meta = checkpoint['meta'] = meta_of(checkpoint)
-        meta.pop('config', None)  # `resume` would execute it
-        if self._resume and meta.get(ACCUMULATED, 1) != self.batch.accumulated:
-            raise UsageError(
-                f'{filename} comes from a training with --accumulate {meta.get(ACCUMULATED, 1)}, where an iteration '
-                f'is another part of the schedule: resume it with the same, not with {self.batch.accumulated}'
-            )
+        checkpoint['meta'] = meta_of(checkpoint)
+        checkpoint['meta'].pop('config', None)  # `resume` would execute it
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         model = self._segmentor()
         strict_load(model, checkpoint['state_dict'], filename)
@@ -295,6 +273,8 @@ class SegRunner(Runner):
         for name, parameter in model.named_parameters():
             if self._resume and name in checkpoint.get(GRADIENTS, ()):
                 parameter.grad = checkpoint[GRADIENTS][name].to(parameter.device)
+        if self._resume:
+            follow_config(self, checkpoint, filename)
         self._has_loaded = True
         self.logger.info(f'loaded {filename}')
         return checkpoint
