@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from mmseg_volo.cfg_options import refuse_places, refuse_unknown
 from mmseg_volo.errors import UsageError
 
 PACKAGE = Path(__file__).parent
@@ -103,7 +104,15 @@ def load_config(name: str | Path, options: Mapping[str, Any] | None = None) -> C
             raise UsageError(
                 f'--cfg-options {key}: {path.name} has no {first!r}{nearest(first, [*cfg.keys(), *known])}'
             )
-    cfg.merge_from_dict(dict(options or {}))
+        if first in VARIABLES - {'data_root'}:
+            raise UsageError(
+                f'--cfg-options {key}: {first} is a name that {path.name} has used by now{_uses(cfg, first)}'
+            )
+    if options:
+        before = cfg.to_dict()
+        refuse_places(before, options)
+        cfg.merge_from_dict(dict(options))
+        refuse_unknown(before, cfg.to_dict(), options)
     if options and 'data_root' in options:
         for loader in LOADERS:
             if cfg.get(loader):
@@ -111,3 +120,18 @@ def load_config(name: str | Path, options: Mapping[str, Any] | None = None) -> C
     formatted = FormattedConfig()
     formatted.__setstate__(cfg.__getstate__())
     return formatted
+
+
+def _uses(cfg: Config, name: str) -> str:
+    """What to set in the place of a variable."""
+    if name.endswith('_pipeline'):
+        return f': set {name.removesuffix("_pipeline")}_dataloader.dataset.pipeline.N.KEY'
+
+    def places(value: Any, above: str) -> Iterable[str]:
+        pairs = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+        for key, inner in pairs:
+            here = f'{above}.{key}'.removeprefix('.')
+            yield from [here] if key == name and above else places(inner, here)
+
+    found = [*places({key: value for key, value in cfg.to_dict().items() if key in READ_KEYS}, '')]
+    return f': set {" ".join(found[:4])}' if found else ': set what it stands for'

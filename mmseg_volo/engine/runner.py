@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader
 
 from mmseg_volo.engine.batch import Batch, check_norms
 from mmseg_volo.engine.checkpoints import GRADIENTS, contents, resumed_from, write_checkpoint
+from mmseg_volo.engine.combinations import notes, refuse_impossible
 from mmseg_volo.engine.fsdp import WholeInValidationHook, keep_states_whole, shard
 from mmseg_volo.engine.identity import new_run
 from mmseg_volo.engine.items import NamedDataset
@@ -56,6 +57,7 @@ class SegRunner(Runner):
     """
 
     _begun = False  # the training
+    _asked_schedules: Any = None
     run_id: str | None = None  # see `engine/identity.py`
     length: int | None = None  # of the training, see `engine/resume.py`
     former_lengths: Sequence[int] = ()
@@ -174,10 +176,13 @@ class SegRunner(Runner):
             self.logger.info(f'{self.batch}, {precision}{hint and f"; {hint}"}')
         if self._resume and self._load_from is None:  # mmengine would follow `last_checkpoint`, to an address too
             take_up(self)
+        for note in notes(self.cfg, self._asked_schedules):
+            self.logger.warning(note)
         super().load_or_resume()
 
     def train(self) -> nn.Module:
         """mmengine's; what is resumed says first from which seed and place the data are drawn."""
+        refuse_impossible(self.cfg)
         with ExitStack() as stack:
             if is_main_process():
                 for folder in folders_of(self.cfg):
@@ -188,6 +193,7 @@ class SegRunner(Runner):
             self.length = length_of(self.cfg)
             if self._resume:
                 take_up(self)
+            self._asked_schedules = self.param_schedulers
             return super().train()
 
     def _maybe_compile(self, target: str) -> None:
