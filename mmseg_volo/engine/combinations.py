@@ -1,5 +1,7 @@
-"""Parts of a training's config that cannot work together: refused before the first step, in a sentence that says what to
-take instead. What works otherwise than it looks is a note."""
+"""Parts of a training's config that cannot work together: refused before the first step, with what to take instead.
+
+What works otherwise than it looks is a note.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +42,8 @@ def _refuse_sizes(cfg: Mapping[str, Any]) -> None:
     size = before.get('size')
     if _name(before.get('type')) == 'SegDataPreProcessor' and bool(size) == bool(before.get('size_divisor')):
         raise UsageError(
-            'model.data_preprocessor must say either size or size_divisor, by which it pads the crops of a batch to one '
-            'size: set model.data_preprocessor.size to the crops of train_dataloader'
+            'model.data_preprocessor must say either size or size_divisor, by which it pads the crops of a batch: set '
+            'model.data_preprocessor.size to the size of the crops of train_dataloader'
         )
     for dataset in datasets_of((cfg.get('train_dataloader') or {}).get('dataset') or {}):
         for step in dataset.get('pipeline') or ():
@@ -149,7 +151,7 @@ def _refuse_labels(step: Mapping[str, Any], dataset: Mapping[str, Any], role: st
 def _meaning(rule: MaskRule, names: Sequence[str]) -> str:
     """A code of a rule that is not the index of its class."""
     if rule.kind != 'values':
-        return f'{"colours stand for classes" if rule.kind == "colours" else "128 and more is a class"}'
+        return 'colours stand for classes' if rule.kind == 'colours' else '128 and more is a class'
     code, index = next(((c, i) for c, i in rule.index.items() if c != i), (0, 0))
     return f'{code} stands for {names[index] if index < len(names) else "what is ignored"}'
 

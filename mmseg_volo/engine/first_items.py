@@ -1,4 +1,4 @@
-"""The first item of each data set goes through its pipeline before a training begins, and must be what a model takes."""
+"""The first item of each data set, through its pipeline, before a training begins: is it what the model takes?"""
 
 from __future__ import annotations
 
@@ -98,6 +98,6 @@ def _check(item: Any, model: Mapping[str, Any], role: str) -> None:
     label, whole = tuple(sample.gt_sem_seg.shape), sample.metainfo.get('ori_shape')
     if role != 'train_dataloader' and whole and label != tuple(whole[:2]):
         raise UsageError(
-            f'{role}: labels are {label[1]}x{label[0]} after the pipeline and predictions {whole[1]}x{whole[0]}, as the '
-            f'file is: load labels after what resizes, crops or pads images'
+            f'{role}: labels are {label[1]}x{label[0]} after the pipeline and predictions {whole[1]}x{whole[0]}, as '
+            f'the file is: load labels after what resizes, crops or pads images'
         )
