@@ -51,7 +51,7 @@ def test_counts_and_figures_are_those_of_mmseg(num_classes: int, ignore_index: i
 
 
 def by_definition(matrix: list[list[int]], beta: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision, recall and F-score of each class from a confusion matrix, rows the truth; nan where all counts are 0."""
+    """Precision, recall and F-score of each class of a confusion matrix, rows the truth; nan for 0/0."""
     figures = []
     for i, row in enumerate(matrix):
         hit, missed = row[i], sum(row) - row[i]

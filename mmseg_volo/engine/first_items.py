@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
+from mmcv.transforms import BaseTransform
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from mmseg.structures import SegDataSample
@@ -58,9 +60,16 @@ def _item(dataset: NamedDataset, role: str, tries: int) -> Any:
         except Exception as error:  # whatever a step raises
             reason = ' '.join(str(error).split())
             raise UsageError(
-                f'{role}: its pipeline fails at its first item ({type(error).__name__}: {reason}): see its steps'
+                f'{role}: {_step(error)} of its pipeline fails at the first item ({type(error).__name__}: {reason}): '
+                f'does it stand in its place, and has it what it needs?'
             ) from error
     return None
+
+
+def _step(error: Exception) -> str:
+    """The step that raised an error."""
+    steps = [frame.f_locals.get('self') for frame, _ in walk_tb(error.__traceback__)]
+    return next((type(step).__name__ for step in reversed(steps) if isinstance(step, BaseTransform)), 'a step')
 
 
 def _refuse_colours(part: Mapping[str, Any], dataset: Any, role: str) -> None:
