@@ -71,7 +71,7 @@ def _add_predict(args: argparse.ArgumentParser) -> None:
         '(GeoJSON), areas (CSV: pixels, share, square metres); masks,overlays if not given',
     )
     args.add_argument('--overwrite', action='store_true', help='do anew what is done; without it, it is left alone')
-    args.add_argument('--opacity', type=float, default=0.5, help='of the overlay, 0 to 1')
+    args.add_argument('--opacity', type=float, help='of the overlay, 0 to 1; 0.5 if not given')
     _add_speed(args)
     args.add_argument(
         '--windows',

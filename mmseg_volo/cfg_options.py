@@ -127,7 +127,8 @@ def _with_dots(text: str, key: str) -> str:
         pairs = [(word.arg, word.value) for word in node.keywords] if isinstance(node, ast.Call) else []
         if isinstance(node, ast.Dict):
             pairs = [(str(ast.literal_eval(name)), value) for name, value in zip(node.keys, node.values, strict=True)]
-        given = ' '.join(f'{key}.{name}={ast.unparse(value).strip(chr(39))}' for name, value in pairs if name)
+        words = [f'{key}.{name}={ast.unparse(value).strip(chr(39))}' for name, value in pairs if name]
+        given = ' '.join([f'{key}._delete_=True', *words]) if words else ''
     except (SyntaxError, ValueError, TypeError):
         given = ''
     return f'write its keys with dots, {given or f"{key}.KEY=VALUE"}'

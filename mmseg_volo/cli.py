@@ -20,7 +20,7 @@ from mmseg_volo.datasets.check import check_config, check_data, keep, keep_apart
 from mmseg_volo.engine.batch import set_batch
 from mmseg_volo.engine.checkpoints import resumed_from
 from mmseg_volo.engine.combinations import datasets_of, refuse_impossible, refuse_steps
-from mmseg_volo.engine.effects import refuse_without_effect
+from mmseg_volo.engine.effects import refuse_unused, refuse_without_effect
 from mmseg_volo.engine.first_items import try_first_items
 from mmseg_volo.engine.fsdp import set_fsdp
 from mmseg_volo.engine.optim import set_precision
@@ -127,10 +127,14 @@ def _test(args: argparse.Namespace, cfg: Config) -> None:
     if args.show_dir:
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='OverlayHook', out_dir=args.show_dir)]
     if args.out and not args.format_only:
-        cfg.test_evaluator.output_dir = args.out
-        if cfg.test_evaluator.type == 'CityscapesMetric':  # it would remove them again
-            cfg.test_evaluator.keep_results = True
+        given = cfg.test_evaluator
+        for evaluator in given if isinstance(given, list) else [given]:
+            evaluator.output_dir = args.out
+            if evaluator.type == 'CityscapesMetric':  # it would remove them again
+                evaluator.keep_results = True
     if args.tta:
+        if not cfg.get('tta_pipeline') or not cfg.get('tta_model'):
+            raise UsageError(f'--tta needs tta_pipeline and tta_model, which {args.config} does not have')
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.model = dict(**cfg.tta_model, module=cfg.model)
     for dataset in datasets_of(cfg.test_dataloader.dataset):
@@ -145,7 +149,9 @@ def predict(args: argparse.Namespace) -> None:
     count = 1 if args.paths[0].endswith(CHECKPOINT_SUFFIXES) else 2
     if len(args.paths) <= count:
         raise UsageError(f'expected CONFIG CHECKPOINT INPUT... or CHECKPOINT INPUT..., got {" ".join(args.paths)}')
-    options = Options(args.outputs, args.opacity, args.windows, args.bands, args.value_range, args.frames)
+    refuse_unused(args)
+    opacity = Options.opacity if args.opacity is None else args.opacity
+    options = Options(args.outputs, opacity, args.windows, args.bands, args.value_range, args.frames)
     try:
         predict_files(
             load(*args.paths[:count], device=args.device, optimize=args.optimize, bf16=args.bf16),

@@ -41,9 +41,9 @@ def test_values(text: str) -> None:
 @pytest.mark.parametrize(
     ('pair', 'said'),
     {
-        "loss=dict(type='DiceLoss', eps=1e-3)": r'with dots, loss.type=DiceLoss loss.eps=0.001$',
-        "loss=[dict(type='DiceLoss')]": r'with dots, loss.type=DiceLoss',
-        "a={'x.y': [1, 2]}": r'with dots, a.x.y=\[1, 2\]',
+        "loss=dict(type='DiceLoss', eps=1e-3)": r'with dots, loss._delete_=True loss.type=DiceLoss loss.eps=0.001$',
+        "loss=[dict(type='DiceLoss')]": r'with dots, loss._delete_=True loss.type=DiceLoss',
+        "a={'x.y': [1, 2]}": r'with dots, a._delete_=True a.x.y=\[1, 2\]',
         'a={1, 2}': r'with dots, a.KEY=VALUE',
         'a=dict(': r'with dots, a.KEY=VALUE',
         'a=lambda x: x': 'expected a number, a word or a list',
@@ -106,3 +106,9 @@ def test_keys_that_a_config_lacks_and_a_class_takes(option: str, place: str, val
     for name in place.split('.'):
         found = found[int(name)] if name.isdecimal() else found[name]
     assert found == value
+
+
+def test_a_dict_is_replaced_with_dots() -> None:
+    options = ['_delete_=True', 'type=DiceLoss', 'loss_weight=0.5']
+    found = load_config('volo_demo', parse([f'model.decode_head.loss_decode.{option}' for option in options]))
+    assert found.model.decode_head.loss_decode == dict(type='DiceLoss', loss_weight=0.5)

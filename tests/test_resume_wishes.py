@@ -99,6 +99,22 @@ def test_what_cannot_go_on_is_refused(
     assert newest(tmp_path / 'work')[0].name == 'iter_4.pth'
 
 
+@pytest.mark.parametrize(
+    ('option', 'said'),
+    [
+        ('optim_wrapper.optimizer.type=SGD', 'optim_wrapper of the config cannot be built: .*betas'),
+        ('param_scheduler.1.begin=9', 'param_scheduler of the config cannot be built: end should be larger'),
+        ('train_dataloader.batch_size=-1', 'train_cfg or train_dataloader of the config cannot be built: batch_size'),
+    ],
+)
+def test_what_is_built_late_is_said_in_a_sentence(
+    option: str, said: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    more = SCHEDULED.replace('weight_decay=0.01', 'weight_decay=0.01, betas=(0.9, 0.99)')
+    assert train(write_config(tmp_path, more), data, tmp_path / 'work', '--no-check', option) == 2
+    assert re.search(said, capsys.readouterr().err)
+
+
 def test_a_schedule_that_has_ended_is_said(
     done: tuple[Path, Path], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -168,6 +184,24 @@ def test_overwrite_begins_anew(
 def test_options_without_effect(options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(['train', '--work-dir', str(tmp_path / 'work'), *options]) == 2
     assert re.search(said, capsys.readouterr().err) and not (tmp_path / 'work').exists()
+
+
+@pytest.mark.parametrize(
+    ('options', 'said'),
+    [
+        (
+            ['--outputs', 'masks,areas', '--opacity', '0'],
+            '--opacity is for overlays, and --outputs asks for masks,areas',
+        ),
+        (
+            ['--outputs', 'overlays', '--frames'],
+            '--frames is for masks and confidence, and --outputs asks for overlays',
+        ),
+    ],
+)
+def test_options_of_predict_without_effect(options: list[str], said: str, capsys: pytest.CaptureFixture) -> None:
+    assert main(['predict', 'none.pth', 'none.png', '--out', 'out', *options]) == 2
+    assert said in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -27,7 +27,8 @@ UNSET = dict(accumulate=1)
 
 def given(args: argparse.Namespace, name: str) -> bool:
     """Whether an option of the command line is given."""
-    return getattr(args, name) not in (UNSET.get(name), None, [], False)
+    value = getattr(args, name)
+    return value is not None and value is not False and value != UNSET.get(name, [])
 
 
 def refuse_without_effect(args: argparse.Namespace) -> None:
@@ -47,6 +48,19 @@ def refuse_without_effect(args: argparse.Namespace) -> None:
         )
     if args.resume and args.overwrite:
         raise UsageError('--resume goes on with the training in the work dir, --overwrite removes it: give one of them')
+
+
+def refuse_unused(args: argparse.Namespace) -> None:
+    """Looks at the options of `predict`.
+
+    Raises:
+        UsageError: one is for an output that is not asked for.
+    """
+    for name, outputs in (('opacity', ('overlays',)), ('frames', ('masks', 'confidence'))):
+        if given(args, name) and not {*outputs} & {*args.outputs}:
+            raise UsageError(
+                f'{_option(name)} is for {" and ".join(outputs)}, and --outputs asks for {",".join(args.outputs)} only'
+            )
 
 
 def _option(name: str) -> str:

@@ -60,7 +60,11 @@ def take_up(runner: Runner) -> None:
         refuse_other_run(meta.get(RUN), runner._load_from, last_written(work_dir))
     else:
         runner.run_id = meta.get(RUN) or runner.run_id
-    runner.draws = meta.get(DRAWS, 0)
+    runner.draws = meta.get(DRAWS) or 0
+    if not runner.draws and meta['iter'] and (runner.cfg.get('train_cfg') or {}).get('type') == 'SegTrainLoop':
+        runner.logger.warning(
+            f'{runner._load_from} does not say which samples were drawn: they are drawn from the first on'
+        )
     if meta.get('seed') is not None:
         asked = runner._randomness_cfg.get('seed')
         if asked not in (None, meta['seed']):
@@ -195,7 +199,8 @@ def _settings(optimiser: torch.optim.Optimizer, groups: Sequence[dict[str, Any]]
             if key in mine and key in its and f'initial_{key}' not in its and mine[key] != its[key]
         ]
         if pairs:
-            yield f'{key} of the config is {pairs[0][0]}, in the checkpoint it was {pairs[0][1]}'
+            name = 'adamw_lr / lr' if key == 'adamw_ratio' else key
+            yield f'{name} of the config is {pairs[0][0]}, in the checkpoint it was {pairs[0][1]}'
         for mine, its in zip(optimiser.param_groups, groups, strict=True):
             if pairs and key in mine:
                 its[key] = mine[key]
@@ -226,8 +231,10 @@ def _follow_schedules(runner: Runner, checkpoint: dict[str, Any]) -> str:
         warnings.simplefilter('ignore')  # of steps without the optimiser's
         _step(schedules, meta['iter'] // meta.get(ACCUMULATED, 1), meta['epoch'])
     wrapper, saved = runner.optim_wrapper, checkpoint['optimizer']
+    names = {'lr', *(schedule.param_name for schedule in schedules)}
+    scheduled = names | {f'initial_{name}' for name in names}
     for mine, its in zip(wrapper.optimizer.param_groups, saved['param_groups'], strict=True):
-        its.update({key: value for key, value in mine.items() if key in ('lr', 'initial_lr')})
+        its.update({key: value for key, value in mine.items() if key in scheduled})
     if getattr(wrapper, 'base_param_settings', None) is not None:
         saved['base_param_settings'] = wrapper.base_param_settings
     if schedules:

@@ -28,6 +28,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
 from mmseg_volo.engine.batch import Batch, check_norms
+from mmseg_volo.engine.builds import NamingRunner
 from mmseg_volo.engine.checkpoints import GRADIENTS, contents, resumed_from, write_checkpoint
 from mmseg_volo.engine.combinations import notes, refuse_impossible
 from mmseg_volo.engine.fsdp import WholeInValidationHook, keep_states_whole, shard
@@ -47,7 +48,7 @@ from mmseg_volo.weights import read_source, strict_load, unwrap
 
 
 @RUNNERS.register_module()
-class SegRunner(Runner):
+class SegRunner(NamingRunner):
     """While it sets up, notes go to the log file only; from the first iteration on also to the console.
 
     Checkpoints (`load_from`, `resume`, test: a path or https:// address) are read as plain data and must fit the model
