@@ -204,6 +204,14 @@ def test_options_of_predict_without_effect(options: list[str], said: str, capsys
     assert said in capsys.readouterr().err
 
 
+def test_a_share_of_data_that_are_split(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for split in ('train', 'val'):
+        fd.write(tmp_path / 'data' / split, 2)
+    command = ['train', '--data', str(tmp_path / 'data'), '--model', 'volo_demo', '--work-dir', str(tmp_path / 'work')]
+    assert main([*command, '--val-share', '0.5']) == 2
+    assert '--val-share is for data without a split' in capsys.readouterr().err
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The command of a training of two epochs of a folder, which is done."""
