@@ -33,11 +33,14 @@ def refuse_impossible(cfg: Mapping[str, Any]) -> None:
     for role in ('train_dataloader', 'val_dataloader'):
         for dataset in datasets_of((cfg.get(role) or {}).get('dataset') or {}):
             refuse_steps(dataset, role)
-    _refuse_sizes(cfg)
 
 
-def _refuse_sizes(cfg: Mapping[str, Any]) -> None:
-    """A batch holds crops of one size."""
+def refuse_sizes(cfg: Mapping[str, Any]) -> None:
+    """A batch holds crops of one size.
+
+    Raises:
+        UsageError: crops are not padded, or larger than what they are padded to.
+    """
     before = (cfg.get('model') or {}).get('data_preprocessor') or {}
     size = before.get('size')
     if _name(before.get('type')) == 'SegDataPreProcessor' and bool(size) == bool(before.get('size_divisor')):

@@ -13,7 +13,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmseg_volo.engine.combinations import datasets_of
+from mmseg_volo.engine.combinations import datasets_of, refuse_sizes
 from mmseg_volo.engine.items import NamedDataset
 from mmseg_volo.errors import UsageError
 from mmseg_volo.folders.bands import is_plain
@@ -23,7 +23,7 @@ TRIES = 10  # items, where those that cannot be read are skipped
 
 
 def try_first_items(cfg: Config, roles: Sequence[str]) -> None:
-    """Sends an item of each data set through its pipeline.
+    """Sends an item of each data set through its pipeline; looks at the sizes of crops, too.
 
     Args:
         cfg: of a training.
@@ -34,6 +34,7 @@ def try_first_items(cfg: Config, roles: Sequence[str]) -> None:
     """
     import mmseg_volo.parts  # noqa: F401, registers data sets
 
+    refuse_sizes(cfg)
     skip = (cfg.get('train_cfg') or {}).get('on_bad_item') == 'skip'
     for role in roles:
         if cfg.get(role):

@@ -34,7 +34,7 @@ def split_pairs(
         seed: of this choice.
 
     Raises:
-        UsageError: there are no training images, or too few to be split; a share is asked for where they are.
+        UsageError: there are no training images, or too few to be split; or a share, and the data have a split.
     """
     found = {name: [pair for pair in layout.pairs if pair.split == name] for name in SPLITS}
     rest = [pair for pair in layout.pairs if pair.split is None]
