@@ -172,11 +172,11 @@ def _follow_optimiser(runner: Runner, checkpoint: dict[str, Any], source: str) -
     before = checkpoint['meta'].get(OPTIMISER) or kind
     sizes = [[len(group['params']) for group in found] for found in (groups, optimiser.param_groups)]
     if kind != before or sizes[0] != sizes[1]:
-        what = (
-            f'{before}, the config has {kind}' if kind != before else 'other groups of parameters than the config has'
-        )
+        what = f'by {before}, and the config has {kind}'
+        if kind == before:
+            what = 'with other groups of parameters than those of the config'
         raise UsageError(
-            f'{source} was trained by {what}: resume it with the optim_wrapper that it had, or begin from its weights, '
+            f'{source} was trained {what}: resume it with the optim_wrapper that it had, or begin from its weights, '
             f'with load_from and without --resume'
         )
     lines = [*_settings(optimiser, groups)]
