@@ -66,9 +66,9 @@ def test_a_longer_training_follows_the_longer_schedule(
     said = capsys.readouterr().out
     assert 'all 6 iterations are done, so nothing is trained: --cfg-options train_cfg.max_iters=N' in said
     assert 'lengthened' not in said and 'learning rates follow' not in said
-    assert go_on(done, data, tmp_path / 'work', 'train_cfg.max_iters=7') == 0
+    assert go_on(done, data, tmp_path / 'work', 'train_cfg.max_iters=8') == 0
     said = capsys.readouterr().out
-    assert 'lengthened from 6 to 7 iterations' in said and rates(said)[0] > 0
+    assert 'lengthened from 6 to 8 iterations' in said and rates(said)[0] > 0
 
 
 def test_settings_of_the_optimiser_are_the_config_s(
