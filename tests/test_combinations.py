@@ -75,16 +75,16 @@ def test_what_cannot_work(said: str, data: Path, tmp_path: Path, capsys: pytest.
 
 
 def test_epochs_work_and_say_how_they_resume(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """Two epochs of two iterations; a third one by a resume, with a learning rate."""
+    """Two epochs of two iterations; two more by a resume, with a learning rate."""
     sampler = "train_dataloader['sampler'] = dict(type='DefaultSampler', shuffle=True)\n"
     config, work = write_config(tmp_path, EPOCHS + sampler), tmp_path / 'work'
     assert train(config, data, work, '--no-check') == 0
     said = capsys.readouterr().out
     assert 'EpochBasedTrainLoop is not resumed exactly' in said and (work / 'epoch_2.pth').is_file()
-    assert train(config, data, work, '--no-check', '--resume', 'train_cfg.max_epochs=3') == 0
+    assert train(config, data, work, '--no-check', '--resume', 'train_cfg.max_epochs=4') == 0
     said = capsys.readouterr().out
-    assert 'EpochBasedTrainLoop is not resumed exactly' in said and (work / 'epoch_3.pth').is_file()
-    assert 'lengthened from 2 to 3 epochs' in said and 'lr: 0.0000e+00' not in said
+    assert 'EpochBasedTrainLoop is not resumed exactly' in said and (work / 'epoch_4.pth').is_file()
+    assert 'lengthened from 2 to 4 epochs' in said and 'Epoch(train) [3][1/2]  base_lr: 0.0' not in said
 
 
 RECIPE = """
