@@ -69,14 +69,14 @@ def train(args: argparse.Namespace) -> None:
             if not cfg.resume and not args.overwrite:
                 refuse_to_replace(folder)
         prepare(cfg, args, ['train_dataloader', 'val_dataloader'], pixels=first and not args.no_check)
-        if first:
-            try_first_items(cfg, ['train_dataloader', 'val_dataloader'])
         set_precision(cfg.optim_wrapper, args.amp)
         set_fsdp(cfg, args.fsdp)
         set_batch(cfg, args.accumulate, args.auto_scale_lr)
+        if first:
+            try_first_items(cfg, ['train_dataloader', 'val_dataloader'])
         runner = build(cfg)
         for folder in folders_of(cfg) if args.overwrite and first else ():
-            remove_training(folder, but=(Path(runner.log_dir).name, DATA))
+            remove_training(folder, but=(Path(runner.log_dir).name, '' if args.no_check else DATA))
         with masks_only(runner.model), reporting(runner, command_line(args.argv)):
             runner.train()
         if wishes:

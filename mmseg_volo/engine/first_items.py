@@ -35,7 +35,7 @@ def try_first_items(cfg: Config, roles: Sequence[str]) -> None:
     import mmseg_volo.parts  # noqa: F401, registers data sets
 
     refuse_sizes(cfg)
-    skip = (cfg.get('train_cfg') or {}).get('on_bad_item') == 'skip'
+    skip = (cfg.get('train_cfg') or {}).get('on_bad_item', 'stop') != 'stop'
     for role in roles:
         if cfg.get(role):
             with DefaultScope.overwrite_default_scope('mmseg'):
