@@ -11,6 +11,7 @@ from datetime import timedelta
 import torch.distributed
 
 from mmseg_volo.errors import LAUNCHED, UsageError
+from mmseg_volo.secrets import masked_words
 
 NAMES = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')  # torch's; torchrun sets them itself
 THEIRS = {
@@ -63,11 +64,13 @@ def is_first(launcher: str) -> bool:
 
 
 def command_line(argv: Sequence[str]) -> str:
-    """The shell's command that starts the same again, on as many processes of this machine.
+    """The shell's command that starts the same again, on as many processes of this machine, without secrets.
 
     Args:
         argv: of `mmseg_volo_cli.main`.
     """
     if LAUNCHED in os.environ:  # by `launch.py`, which adds these two
-        return shlex.join(['python', '-m', 'mmseg_volo.launch', os.environ.get('WORLD_SIZE', '1'), *argv[:-2]])
-    return shlex.join(['mmseg-volo', *argv])
+        return shlex.join(
+            ['python', '-m', 'mmseg_volo.launch', os.environ.get('WORLD_SIZE', '1'), *masked_words(argv[:-2])]
+        )
+    return shlex.join(['mmseg-volo', *masked_words(argv)])

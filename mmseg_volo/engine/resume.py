@@ -21,6 +21,7 @@ from mmseg_volo.engine.checkpoints import last_written, newest
 from mmseg_volo.engine.hooks import ACCUMULATED, PATIENCE
 from mmseg_volo.engine.identity import RUN, refuse_other_run
 from mmseg_volo.engine.loop import DRAWS
+from mmseg_volo.engine.states import check_progress, states_of
 from mmseg_volo.errors import UsageError
 from mmseg_volo.records import meta_of
 from mmseg_volo.weights import read_source
@@ -55,7 +56,9 @@ def take_up(runner: Runner) -> None:
             runner._resume = False
             return
         runner._load_from = str(found)
-    meta = _meta_of_training(runner._load_from)
+    checkpoint = read_source(runner._load_from)
+    check_progress(checkpoint, runner._load_from)
+    meta = meta_of(checkpoint)
     if given:  # a branch of that training has a name of its own
         refuse_other_run(meta.get(RUN), runner._load_from, last_written(work_dir))
     else:
@@ -73,18 +76,8 @@ def take_up(runner: Runner) -> None:
             )
         runner._randomness_cfg.update(seed=meta['seed'])
         runner.set_randomness(**runner._randomness_cfg)
-    _follow_length(runner, meta)
-
-
-def _meta_of_training(source: str) -> dict[str, Any]:
-    checkpoint = read_source(source)
-    meta = meta_of(checkpoint)
-    if not {'epoch', 'iter'} <= meta.keys() or 'message_hub' not in checkpoint:
-        raise UsageError(
-            f'{source} holds no training that could go on: take an iter_N.pth, or begin one from these weights, with '
-            f'load_from and without --resume'
-        )
-    return meta
+    with states_of(runner._load_from):
+        _follow_length(runner, meta)
 
 
 def _follow_length(runner: Runner, meta: Mapping[str, Any]) -> None:
@@ -114,12 +107,6 @@ def follow_config(runner: Runner, checkpoint: dict[str, Any], source: str) -> No
         UsageError: it comes from a training that cannot go on with this config.
     """
     meta = checkpoint['meta']
-    accumulated = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
-    if meta.get(ACCUMULATED, 1) != accumulated:
-        raise UsageError(
-            f'{source} comes from a training with --accumulate {meta.get(ACCUMULATED, 1)}, where an iteration '
-            f'is another part of the schedule: resume it with the same, not with {accumulated}'
-        )
     _check_classes(runner, meta, source)
     lines = [*_length_changes(runner, meta, checkpoint)]
     if 'optimizer' in checkpoint and _optimiser_of(runner) is not None:

@@ -17,6 +17,7 @@ from mmseg_volo.errors import UsageError
 from mmseg_volo.files import write_whole
 from mmseg_volo.folders import plan
 from mmseg_volo.folders.write import edited, note_written
+from mmseg_volo.secrets import masked
 
 if TYPE_CHECKING:
     from mmseg_volo.folders.start import Wishes
@@ -30,7 +31,7 @@ LENGTH = re.compile(r'(?m)^(length:? +)\d+( iterations of \d+ images = )\d+( epo
 def as_text(wishes: Wishes) -> str:
     """What a recipe keeps of the options that it was made with."""
     kept = {key: value for key, value in asdict(wishes).items() if key not in OF_PLACE}
-    return json.dumps({**kept, 'data': str(Path(wishes.data).absolute())}, indent=1)
+    return json.dumps(masked({**kept, 'data': str(Path(wishes.data).absolute())}), indent=1)
 
 
 def go_on(wishes: Wishes) -> None:
