@@ -19,6 +19,7 @@ OF_FOLDERS = {  # option of `--data` -> how a config has it
     'images': '',
     'masks': '',
     'skip_unpaired': '',
+    'allow_outside': '',
     'plan_only': '',
 }
 OF_TRAINING = ('amp', 'accumulate', 'auto_scale_lr', 'fsdp', 'log', 'cfg_options', 'overwrite', 'resume')

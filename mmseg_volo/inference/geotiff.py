@@ -175,7 +175,7 @@ class _Writer:
             place.parent.mkdir(parents=True, exist_ok=True)
             temporary, lost = scratch(place), []
             try:
-                with rasterio.open(self.shapes.finish()) as mask, temporary.open('wb') as file:
+                with rasterio.open(self.shapes.finish(), driver='GTiff') as mask, temporary.open('wb') as file:
                     file.writelines(geojson(rasterio.band(mask, 1), self.classes, self.ground, nodata, lost))
                 temporary.replace(place)
             finally:
