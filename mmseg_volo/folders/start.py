@@ -172,11 +172,9 @@ def understand_folder(wishes: Wishes) -> Found:
     splits, how, notes = split_pairs(layout, facts, labels, wishes.val_share, wishes.seed or 0)
     counts = ', '.join(f'{split} {len(pairs)}' for split, pairs in splits.items())
     sizes = Counter(f'{f.size[0]}x{f.size[1]}' for f in facts.values())
-    size = (
-        f'of {next(iter(sizes))}'
-        if len(sizes) == 1
-        else f'of {len(sizes)} sizes, {images.width}x{images.height} median'
-    )
+    size = f'of {len(sizes)} sizes, {images.width}x{images.height} median'
+    if len(sizes) == 1:
+        size = f'of {next(iter(sizes))}'
     kind = '8-bit RGB' if images.mean is None else f'{len(images.mean)} channels of {masked[0].dtype}'
     ignored = '; '.join(spelled(code) for code in labels.rule.ignored)
     lines = [
@@ -249,6 +247,7 @@ def _plan(
     cfg = build(batch)
     parameters = check_disk(_as_config(cfg), wishes.place)
     images, iters = cfg['train_dataloader']['batch_size'], cfg['train_cfg']['max_iters']
+    loss = 'weighted by class, as their pixels differ much' if weights else 'all classes alike; no ignored pixels'
     lines = [
         ('model', f'{plan.model_words(cfg)}, {parameters / 1e6:.1f} M parameters'),
         ('weights', weight_words(wishes.model, start, cfg)),
@@ -259,10 +258,7 @@ def _plan(
             f'{iters} iterations of {images} images = {iters * images / count:.0f} epochs; validated every '
             f'{cfg["train_cfg"]["val_interval"]}; ends early after {plan.PATIENCE} validations without a better mIoU',
         ),
-        (
-            'loss',
-            'weighted by class, as their pixels differ much' if weights else 'all classes alike; no ignored pixels',
-        ),
+        ('loss', loss),
     ]
     return cfg, lines
 
