@@ -9,6 +9,10 @@ EXPRESSIONS = {
     'cards.read_card': "from mmseg_volo.config import find_config\nassert read_card(find_config('volo_demo')).cost",
     'cards.write_estimate': 'import pathlib, shutil\npath = pathlib.Path(shutil.copy(CONFIG, "here.py"))\n'
     "assert not write_estimate(path, 'none')",
+    'cfg_options.parse': "assert parse(['a.b=1,2']) == {'a.b': [1, 2]}",
+    'cfg_options.refuse_places': "refuse_places(dict(a=[1]), {'a.0': 2})",
+    'cfg_options.refuse_unknown': "refuse_unknown(dict(model=dict(type='EncoderDecoder')), "
+    "dict(model=dict(type='EncoderDecoder', neck=None)), {'model.neck': None})",
     'checkpoint_files.checksum': READ + "assert len(checksum(content['state_dict'], {})) == 64",
     'checkpoint_files.damage': 'import pathlib\nassert damage(pathlib.Path(CHECKPOINT)) is None',
     'checkpoint_files.decode': 'assert decode(\'{"()": [1]}\') == (1,)',

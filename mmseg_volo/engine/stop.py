@@ -91,11 +91,12 @@ class StopHook(Hook):
         for hook in runner.hooks:
             if isinstance(hook, EMAHook) and validating:  # it has put the averaged weights in place of the trained
                 hook.after_val_epoch(runner)
+        said = f'{name}: stopped; no checkpoint is written within an epoch, --resume goes on from the last one'
         for hook in runner.hooks:
             if isinstance(hook, SafeCheckpointHook) and not hook.by_epoch:
-                path = hook.save(runner, iteration)
-                if is_main_process():
-                    runner.logger.warning(f'{name}: stopped; --resume goes on from {path}')
+                said = f'{name}: stopped; --resume goes on from {hook.save(runner, iteration)}'
+        if is_main_process():
+            runner.logger.warning(said)
         self._restore()
         raise SystemExit(128 + int(number))
 

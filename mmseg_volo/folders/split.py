@@ -31,7 +31,7 @@ def split_pairs(
         seed: of this choice.
 
     Raises:
-        UsageError: there are no training images, or too few to be split; see `choose`.
+        UsageError: there are no training images, or too few to be split; or a share, and the data have a split.
     """
     found = {name: [pair for pair in layout.pairs if pair.split == name] for name in SPLITS}
     rest = [pair for pair in layout.pairs if pair.split is None]
@@ -39,6 +39,8 @@ def split_pairs(
     if found['val']:
         if not source:
             raise UsageError(f'{layout.root}: there are validation images and no training images')
+        if share is not None:
+            raise UsageError(f'--val-share is for data without a split, and {layout.root} has one: leave it out')
         found['train'] = source
         return {k: v for k, v in found.items() if v}, 'as the data say', []
     seen = [facts[pair.image] for pair in source]

@@ -20,6 +20,7 @@ from mmseg_volo.datasets.examine import IGNORED, Tally, named
 from mmseg_volo.datasets.survey import Files, columns, complain, judge
 from mmseg_volo.errors import UsageError
 from mmseg_volo.folders import plan
+from mmseg_volo.folders.again import WISHES, as_text
 from mmseg_volo.folders.alpha import settle_alpha
 from mmseg_volo.folders.classes import Labels, understand
 from mmseg_volo.folders.fit import fit, resolved
@@ -52,13 +53,14 @@ class Wishes:
     epochs: float | None = None
     batch: int | None = None
     weights: str | None = None
-    seed: int = 0
+    seed: int | None = None  # 0
     val_share: float | None = None
     images: str | None = None
     masks: str | None = None
     skip_unpaired: bool = False
     allow_outside: bool = False
     work_dir: str | None = None
+    overwrite: bool = False
 
     @property
     def place(self) -> Path:
@@ -123,7 +125,8 @@ def prepare_training(wishes: Wishes) -> Path:
         ]
     )
     print(table)
-    write_recipe(wishes.config.parent, {**lists, wishes.config.name: text, 'understood.txt': f'{table}\n'})
+    files = {**lists, wishes.config.name: text, 'understood.txt': f'{table}\n', WISHES: as_text(wishes)}
+    write_recipe(wishes.config.parent, files, wishes.overwrite)
     print(f'\n{wishes.config} is this training as a config: mmseg-volo train {shlex.quote(str(wishes.config))}')
     remember(report, sets)  # the look before the training need not read all files again
     return wishes.config
@@ -164,14 +167,12 @@ def understand_folder(wishes: Wishes) -> Found:
     images = replace(_images([facts[pair.image] for pair in layout.pairs]), common=common)
     masked = [facts[pair.image] for pair in layout.pairs if pair.mask is not None]
     labels = understand(masked, names, source, wishes.ignore, wishes.binary)
-    splits, how, notes = split_pairs(layout, facts, labels, wishes.val_share, wishes.seed)
+    splits, how, notes = split_pairs(layout, facts, labels, wishes.val_share, wishes.seed or 0)
     counts = ', '.join(f'{split} {len(pairs)}' for split, pairs in splits.items())
     sizes = Counter(f'{f.size[0]}x{f.size[1]}' for f in facts.values())
-    size = (
-        f'of {next(iter(sizes))}'
-        if len(sizes) == 1
-        else f'of {len(sizes)} sizes, {images.width}x{images.height} median'
-    )
+    size = f'of {len(sizes)} sizes, {images.width}x{images.height} median'
+    if len(sizes) == 1:
+        size = f'of {next(iter(sizes))}'
     kind = '8-bit RGB' if images.mean is None else f'{len(images.mean)} channels of {masked[0].dtype}'
     ignored = '; '.join(spelled(code) for code in labels.rule.ignored)
     lines = [
@@ -232,7 +233,7 @@ def _plan(
             iters = plan.length_of(count, batch or plan.CPU_BATCH, wishes.epochs, start.checkpoint is None)
             crop = plan.crop_of(found.images, wishes.size)
             base = plan.recipe(wishes.model, start, found.images, crop, batch or plan.CPU_BATCH, iters, count)
-        return fit(base, found.labels, found.images, weights, batch, splits, root, wishes.seed)
+        return fit(base, found.labels, found.images, weights, batch, splits, root, wishes.seed or 0)
 
     batch = wishes.batch
     if batch is None and not own:
@@ -244,6 +245,7 @@ def _plan(
     cfg = build(batch)
     parameters = check_disk(_as_config(cfg), wishes.place)
     images, iters = cfg['train_dataloader']['batch_size'], cfg['train_cfg']['max_iters']
+    loss = 'weighted by class, as their pixels differ much' if weights else 'all classes alike; no ignored pixels'
     lines = [
         ('model', f'{plan.model_words(cfg)}, {parameters / 1e6:.1f} M parameters'),
         ('weights', weight_words(wishes.model, start, cfg)),
@@ -254,10 +256,7 @@ def _plan(
             f'{iters} iterations of {images} images = {iters * images / count:.0f} epochs; validated every '
             f'{cfg["train_cfg"]["val_interval"]}; ends early after {plan.PATIENCE} validations without a better mIoU',
         ),
-        (
-            'loss',
-            'weighted by class, as their pixels differ much' if weights else 'all classes alike; no ignored pixels',
-        ),
+        ('loss', loss),
     ]
     return cfg, lines
 
