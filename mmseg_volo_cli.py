@@ -253,7 +253,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         something is broken.
     """
     args = parser().parse_args(argv)
-    args.argv = sys.argv[1:] if argv is None else [*argv]
+    args.argv, args.parent = sys.argv[1:] if argv is None else [*argv], os.getppid()
     if args.command == 'doctor':  # for those with whom what follows cannot be imported
         from mmseg_volo_doctor import doctor
 

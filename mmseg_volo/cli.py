@@ -20,7 +20,7 @@ from mmseg_volo.engine.batch import set_batch
 from mmseg_volo.engine.checkpoints import resumed_from
 from mmseg_volo.engine.fsdp import set_fsdp
 from mmseg_volo.engine.optim import set_precision
-from mmseg_volo.engine.processes import command_line, is_first
+from mmseg_volo.engine.processes import command_line, end_with_launcher, is_first
 from mmseg_volo.engine.recorder import reporting
 from mmseg_volo.engine.runner import SegRunner
 from mmseg_volo.engine.trackers import set_trackers
@@ -40,6 +40,7 @@ from mmseg_volo.weights import fetch_starts, have, url_of
 
 def train(args: argparse.Namespace) -> None:
     """Trains what a config describes, or on a folder of images."""
+    end_with_launcher(args.launcher, args.parent)
     wishes, first = _wishes(args), is_first(args.launcher)
     with ExitStack() as stack:
         if wishes:
@@ -88,6 +89,7 @@ def _take_folder(args: argparse.Namespace, wishes: Wishes) -> None:
 
 def test(args: argparse.Namespace) -> None:
     """Evaluates a checkpoint and prints the score of each class."""
+    end_with_launcher(args.launcher, args.parent)
     if url_of(args.checkpoint) is None and not Path(args.checkpoint).is_file():
         raise FileNotFoundError(f'no checkpoint at {Path(args.checkpoint).absolute()}: give the path of a .pth file')
     cfg = read_config(args)

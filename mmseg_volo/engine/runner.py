@@ -36,7 +36,7 @@ from mmseg_volo.engine.loading import starts_as_data, without_starts
 from mmseg_volo.engine.logs import quiet_console
 from mmseg_volo.engine.loop import DRAWS
 from mmseg_volo.engine.optim import precision_of
-from mmseg_volo.engine.processes import join_on_cpu
+from mmseg_volo.engine.processes import end_with_launcher, join_on_cpu
 from mmseg_volo.engine.stop import keep_answering
 from mmseg_volo.engine.work_dir import folders_of, in_use_by_training, own_session
 from mmseg_volo.errors import UsageError
@@ -62,6 +62,7 @@ class SegRunner(Runner):
         CUDA. What a config may name is registered, also where it was not read from a file with `custom_imports`."""
         import mmseg_volo.parts  # noqa: F401
 
+        end_with_launcher(self._launcher)
         if self._launcher != 'none' and get_device() == 'cpu' and not is_distributed():
             join_on_cpu(self._launcher, env_cfg.get('dist_cfg', {}).get('timeout'))
         super().setup_env(env_cfg)
