@@ -18,6 +18,7 @@ import torch.distributed
 from torch.utils.data._utils.worker import ManagerWatchdog
 
 from mmseg_volo.errors import LAUNCHED, UsageError
+from mmseg_volo.forks import about_to_compute
 
 NAMES = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')  # torch's; torchrun sets them itself
 THEIRS = {
@@ -28,6 +29,12 @@ TORCHRUN = 'TORCHELASTIC_RUN_ID'  # set in processes of torchrun
 WATCH = 'launcher'  # thread
 LOOK = 0.5  # seconds between two looks at the launcher
 GRACE = 3.0  # seconds for a checkpoint, once the launcher is gone; data workers then take up to 5 more
+
+
+def begin(launcher: str) -> None:
+    """What a process of a job does first; see `about_to_compute`, `end_with_launcher`."""
+    about_to_compute()
+    end_with_launcher(launcher)
 
 
 def end_with_launcher(launcher: str, parent: int | None = None) -> None:

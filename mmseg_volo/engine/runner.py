@@ -36,7 +36,7 @@ from mmseg_volo.engine.loading import starts_as_data, without_starts
 from mmseg_volo.engine.logs import quiet_console
 from mmseg_volo.engine.loop import DRAWS
 from mmseg_volo.engine.optim import precision_of
-from mmseg_volo.engine.processes import end_with_launcher, join_on_cpu
+from mmseg_volo.engine.processes import begin, join_on_cpu
 from mmseg_volo.engine.stop import keep_answering
 from mmseg_volo.engine.work_dir import folders_of, in_use_by_training, own_session
 from mmseg_volo.errors import UsageError
@@ -50,9 +50,8 @@ class SegRunner(Runner):
     """While it sets up, notes go to the log file only; from the first iteration on also to the console.
 
     Checkpoints (`load_from`, `resume`, test: a path or https:// address) are read as plain data and must fit the model
-    key by key; `init_cfg` of mmseg's and mmengine's parts is read as plain data too.
-
-    A training locks its work dir; every session has a folder of its own.
+    key by key; `init_cfg` of mmseg's and mmengine's parts is read as plain data too. A training locks its work dir;
+    every session has a folder of its own.
     """
 
     _begun = False  # the training
@@ -62,7 +61,7 @@ class SegRunner(Runner):
         CUDA. What a config may name is registered, also where it was not read from a file with `custom_imports`."""
         import mmseg_volo.parts  # noqa: F401
 
-        end_with_launcher(self._launcher)
+        begin(self._launcher)
         if self._launcher != 'none' and get_device() == 'cpu' and not is_distributed():
             join_on_cpu(self._launcher, env_cfg.get('dist_cfg', {}).get('timeout'))
         super().setup_env(env_cfg)
@@ -168,8 +167,8 @@ class SegRunner(Runner):
         if isinstance(self.optim_wrapper, OptimWrapper):
             check_norms(self.model, self.batch)
             hint = self.batch.way_out()
-            precision = f'{precision_of(self.optim_wrapper)} on {get_device()}{", FSDP" * self._sharded}'
-            self.logger.info(f'{self.batch}, {precision}{hint and f"; {hint}"}')
+            place = f'{get_device()}{", FSDP" * self._sharded}'
+            self.logger.info(f'{self.batch}, {precision_of(self.optim_wrapper)} on {place}{hint and f"; {hint}"}')
         if self._resume and self._load_from is None:  # mmengine would follow `last_checkpoint`, to an address too
             self._take_up()
         super().load_or_resume()
