@@ -264,16 +264,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         from torch.distributed import destroy_process_group
 
         from mmseg_volo import cli
-        from mmseg_volo.errors import UsageError, say
+        from mmseg_volo.engine.stop import ended_by_signals
+        from mmseg_volo.errors import UsageError, fall_silent, say
 
     try:
-        getattr(cli, args.command)(args)
+        with ended_by_signals():
+            getattr(cli, args.command)(args)
     except (UsageError, FileNotFoundError) as error:
         say(error)
         return 2
     except KeyboardInterrupt:  # before or after a training, which answers itself
         print('stopped by Ctrl-C', file=sys.stderr)
         return 130
+    except BrokenPipeError:  # who read what we print, as `head`, is gone
+        fall_silent()
+        return 141
     if is_distributed():  # NCCL warns of processes that do not take leave
         gc.collect()  # the model holds the group too, whose threads, alive at exit, now and then abort the process
         destroy_process_group()

@@ -24,6 +24,7 @@ from mmseg_volo.engine.processes import command_line, end_with_launcher, is_firs
 from mmseg_volo.engine.recorder import reporting
 from mmseg_volo.engine.runner import SegRunner
 from mmseg_volo.engine.trackers import set_trackers
+from mmseg_volo.engine.troubles import in_a_sentence
 from mmseg_volo.engine.work_dir import folders_of, in_use_by_test, in_use_by_training, refuse_to_replace
 from mmseg_volo.errors import UsageError, say
 from mmseg_volo.evaluation.masks import format_only
@@ -54,6 +55,7 @@ def train(args: argparse.Namespace) -> None:
                 stack.enter_context(in_use_by_training(folder))
             if not cfg.resume:
                 refuse_to_replace(folder)
+        stack.enter_context(in_a_sentence(cfg.work_dir))
         prepare(cfg, args, ['train_dataloader', 'val_dataloader'], pixels=first and not args.no_check)
         set_precision(cfg.optim_wrapper, args.amp)
         set_fsdp(cfg, args.fsdp)
@@ -94,7 +96,7 @@ def test(args: argparse.Namespace) -> None:
         raise FileNotFoundError(f'no checkpoint at {Path(args.checkpoint).absolute()}: give the path of a .pth file')
     cfg = read_config(args)
     have(args.checkpoint)
-    with in_use_by_test(cfg.work_dir) if is_first(args.launcher) else nullcontext():
+    with in_use_by_test(cfg.work_dir) if is_first(args.launcher) else nullcontext(), in_a_sentence(cfg.work_dir):
         _test(args, cfg)
 
 
@@ -133,9 +135,9 @@ def predict(args: argparse.Namespace) -> None:
             options,
             args.overwrite,
         )
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
         say(UsageError('stopped; what is done is kept, the same command goes on'))
-        raise SystemExit(130) from None
+        raise SystemExit(getattr(stop, 'code', 130)) from None
 
 
 def report(args: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 LAUNCHED = 'MMSEG_VOLO_LAUNCHED'  # set in processes of `launch.py`
 
@@ -28,3 +29,10 @@ def say(error: Exception) -> None:
         get_error_handler().record_exception(UsageError(sentence(error)))
     else:
         print(f'error: {sentence(error)}', file=sys.stderr)
+
+
+def fall_silent() -> None:
+    """When nobody reads any more what is printed, as behind `| head`: Python would complain of it at exit."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError), open(os.devnull, 'wb') as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())

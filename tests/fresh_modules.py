@@ -32,6 +32,7 @@ EXPRESSIONS = {
     'draw.legend': "assert legend({0: 'a'}, [[1, 2, 3]], 100, 100).shape[1] == 100",
     'draw.overlay': PIXELS + 'assert overlay(image, mask, [[1, 2, 3]]).shape == image.shape',
     'draw.with_legend': PIXELS + "assert with_legend(image, mask, ['a'], [[1, 2, 3]]).shape[0] > 40",
+    'errors.fall_silent': 'fall_silent()',
     'errors.say': "say(ValueError('what'))",
     'errors.sentence': "assert sentence(ValueError('what')) == 'what'",
     'files.encode': PIXELS + "assert encode('.png', image)[1:4] == b'PNG'",

@@ -71,13 +71,15 @@ def write_checkpoint(content: Mapping[str, Any], path: Path) -> None:
         UsageError: it cannot be written; what was there is untouched.
     """
     try:
-        with Replacement(path) as temporary:
-            torch.save(content, temporary)
+        with Replacement(path) as temporary, temporary.open('wb') as file:
+            torch.save(content, file)
         sync(path.parent)
-    except (OSError, RuntimeError) as error:  # torch's writer raises the latter on a full disk
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, RuntimeError) as error:  # torch's writer raises the latter after the former
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        reason = getattr(cause, 'strerror', None) or str(cause).strip().splitlines()[0]
+        remedy = 'make room there' if path.parent.is_dir() else f'see why {path.parent.absolute()} is gone'
         raise UsageError(
-            f'the checkpoint {path.absolute()} cannot be written ({reason}): make room there, then go on from the last '
+            f'the checkpoint {path.absolute()} cannot be written ({reason}): {remedy}, then go on from the last '
             f'good one with --resume'
         ) from error
 

@@ -20,6 +20,11 @@ from torch.utils.data._utils.worker import ManagerWatchdog
 from mmseg_volo.errors import LAUNCHED, UsageError
 from mmseg_volo.forks import about_to_compute
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
 NAMES = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')  # torch's; torchrun sets them itself
 THEIRS = {
     'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
@@ -32,8 +37,14 @@ GRACE = 3.0  # seconds for a checkpoint, once the launcher is gone; data workers
 
 
 def begin(launcher: str) -> None:
-    """What a process of a job does first; see `about_to_compute`, `end_with_launcher`."""
+    """What a process of a job does first; see `about_to_compute`, `end_with_launcher`.
+
+    Each image that a data worker hands over is an open file: as many as the system lets us have may be open.
+    """
     about_to_compute()
+    if resource is not None:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     end_with_launcher(launcher)
 
 
