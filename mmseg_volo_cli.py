@@ -270,6 +270,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with ended_by_signals():
             getattr(cli, args.command)(args)
+            print(end='', flush=True)
     except (UsageError, FileNotFoundError) as error:
         say(error)
         return 2

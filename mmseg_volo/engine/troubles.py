@@ -28,10 +28,14 @@ def in_a_sentence(work_dir: str | Path) -> Iterator[None]:
     """
     try:
         yield
-    except FileNotFoundError:  # the user's, and said already
-        raise
     except BrokenPipeError:  # who reads what we print is gone
         raise
+    except (ConnectionError, EOFError) as error:  # where a worker should hand over an image
+        raise UsageError(_killed('')) from error
+    except FileNotFoundError as error:
+        if error.errno is None or error.filename:  # the user's
+            raise
+        raise UsageError(_killed('')) from error  # the socket of a worker
     except OSError as error:
         raise UsageError(_of_system(error, Path(work_dir))) from error
     except RuntimeError as error:
@@ -46,9 +50,12 @@ def _of_system(error: OSError, work_dir: Path) -> str:
         return f'{SHARED}, through which data workers hand over images, is full: {SHRINK}'
     if error.errno in MANY:
         return f'{what}: allow more with ulimit -n 65536, or take fewer data workers (num_workers)'
-    place = error.filename or f'what belongs into {work_dir}'
-    advice = 'make room, or name another --work-dir' if error.errno in FULL else 'see whether it is there and writable'
-    return f'{place} cannot be read or written ({what}): {advice}'
+    advice = 'see whether it is there and writable'
+    if error.errno in FULL:
+        advice = 'make room, or name another --work-dir'
+    elif error.errno in (errno.EEXIST, errno.ENOTDIR):
+        advice = 'a file stands where a folder should be, name another place'
+    return f'{error.filename or f"what belongs into {work_dir}"} cannot be read or written ({what}): {advice}'
 
 
 def _is_full(folder: Path) -> bool:
@@ -65,7 +72,11 @@ def _of_workers(text: str) -> str:
     if 'Bus error' in text or 'shared memory' in text:
         return f'a data worker ended, as {SHARED} is full: {SHRINK}'
     how = f' ({found[2].strip()})' if found[2] else ''
+    return _killed(f' {found[1]}', how)
+
+
+def _killed(worker: str, how: str = '') -> str:
     return (
-        f'data worker {found[1]} was killed{how}, as the system does when memory runs out: take fewer '
+        f'data worker{worker} was killed{how}, as the system does when memory runs out: take fewer '
         f'(--cfg-options train_dataloader.num_workers=1); --resume goes on from the last checkpoint'
     )
