@@ -26,6 +26,7 @@ from mmseg_volo.errors import UsageError
 from mmseg_volo.forks import about_to_compute
 from mmseg_volo.images import Source
 from mmseg_volo.records import config_of, meta_of
+from mmseg_volo.texts import hidden
 from mmseg_volo.value_ranges import LOGGER, Tell
 from mmseg_volo.weights import read_source, strict_load, unwrap
 
@@ -88,6 +89,8 @@ def load(
     model.dataset_meta = meta_of(weights or {}).get('dataset_meta') or _dataset_meta(cfg, given)
     if (count := len(model.dataset_meta['classes'])) != model.num_classes:
         raise UsageError(f'{given}: the model tells {model.num_classes} classes apart, but {count} are named')
+    if odd := next((name for name in model.dataset_meta['classes'] if hidden(str(name))), None):
+        raise UsageError(f'{given}: names of classes are plain text, {odd!r} has characters that cannot be shown')
     _to_device(model, device).eval()
     if optimize and next(model.parameters()).device.type == 'cpu':
         prepare(model)

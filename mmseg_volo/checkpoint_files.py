@@ -7,12 +7,13 @@ others have no checksum: there, damage is found where it breaks the structure, a
 
 from __future__ import annotations
 
-import argparse
 import glob
 import hashlib
 import json
 import os
 import pickle
+import re
+import threading
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,11 +26,24 @@ from mmseg_volo.errors import UsageError
 from mmseg_volo.files import Replacement, sweep
 from mmseg_volo.locks import Lock
 from mmseg_volo.progress import Bar
+from mmseg_volo.stand_ins import STAND_INS, as_data
 
 RECORD = 'mmseg_volo'  # meta[RECORD] is what inference needs, as data: no config text is ever executed
 CHECKSUM = f'{RECORD}.sha256'  # in the metadata of .safetensors, beside RECORD
 AS_FOLDER = 0x10  # attribute of a zip's record: torch's reader then leaves the memory of the weights as it was, unsaid
+DEEPEST, LARGEST = 100, 1_000_000  # levels of containers in one another, and containers on a level
 TUPLE = '()'  # marks a list of JSON that was a tuple: some transforms take nothing else
+
+_READING = threading.Lock()  # what torch lets through is the whole process's
+
+
+def _renew() -> None:
+    global _READING
+    _READING = threading.Lock()
+
+
+if hasattr(os, 'register_at_fork'):  # a thread that held it is not in the child
+    os.register_at_fork(after_in_child=_renew)
 
 
 def damage(path: Path) -> str | None:
@@ -52,8 +66,8 @@ def damage(path: Path) -> str | None:
 def read_checkpoint(path: str | Path, trust_pickle: bool = False) -> dict[str, Any]:
     """A .safetensors or torch file as plain data, on the CPU; of .safetensors `state_dict` and what we wrote of `meta`.
 
-    torch files are read with `weights_only=True` and nothing is retried. One class beyond torch's own list is let
-    through, `argparse.Namespace`, a plain record that training scripts (timm, sail-sg/volo) leave in their files.
+    torch files are read with `weights_only=True` and nothing is retried. Beyond torch's own list `STAND_INS` are let
+    through: plain records, and what keeps the data of NumPy's and mmengine's objects and executes nothing of them.
 
     Args:
         path: of the file.
@@ -70,28 +84,61 @@ def read_checkpoint(path: str | Path, trust_pickle: bool = False) -> dict[str, A
         return _read_safetensors(path)
     with open(path, 'rb') as file:
         zipped = file.read(4) == b'PK\x03\x04'  # files of torch before 1.6 are not
-    if zipped and (reason := damage(path)):
-        raise UsageError(f'{path} is not a readable checkpoint ({reason}): fetch or save it again')
+    if zipped and (found := damage(path)):
+        raise UsageError(f'{path} is not a readable checkpoint ({found}): fetch or save it again')
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location='cpu', weights_only=not trust_pickle)
+        content = _read_pickle(path, trust_pickle)
     except pickle.UnpicklingError as error:
         raise UsageError(
-            f'{path} holds more than weights, or is no checkpoint, and was not loaded ({_first_line(error)}): get it '
+            f'{path} holds more than weights, or is no checkpoint, and was not loaded ({reason(error)}): get it '
             f'from its publisher as .safetensors, or as a plain state_dict, or see `mmseg-volo weights convert --help`'
         ) from None
     except Exception as error:  # whatever torch makes of flipped bits
-        raise UsageError(
-            f'{path} is not a readable checkpoint ({_first_line(error)}): fetch or save it again'
-        ) from None
-    if not isinstance(content, Mapping):
+        raise UsageError(f'{path} is not a readable checkpoint ({reason(error)}): fetch or save it again') from None
+    if not isinstance(content, dict):
         raise UsageError(f'{path} holds a {type(content).__name__}, expected a dict of weights')
-    return dict(content)
+    return content
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def _read_pickle(path: Path, trust_pickle: bool) -> Any:
+    if trust_pickle:
+        content = torch.load(path, map_location='cpu', weights_only=False)
+        return dict(content) if isinstance(content, Mapping) else content
+    with _READING, torch.serialization.safe_globals(STAND_INS):
+        content = torch.load(path, map_location='cpu', weights_only=True)
+    _check_depth(content)
+    return as_data(content)
+
+
+def _check_depth(content: Any) -> None:
+    """Sees that content can be walked through; what refers to itself cannot.
+
+    Raises:
+        ValueError: it is nested too deeply, or too large.
+    """
+    kinds, level = (dict, list, tuple), [content]
+    for _ in range(DEEPEST):
+        opened = (dict.values(value) if isinstance(value, dict) else value for value in level)
+        level = [inner for values in opened for inner in values if isinstance(inner, kinds)]
+        if not level:
+            return
+        if len(level) > LARGEST:
+            break
+    raise ValueError(f'its content is nested more than {DEEPEST} levels deep, or without end')
+
+
+def reason(error: Exception) -> str:
+    """What an error says, in one line without control characters."""
+    if found := re.search(r'GLOBAL (\S+)', str(error)):
+        return f'it asks for {one_line(found[1])}'
+    lines = str(error).rpartition('UnpicklingError: ')[2].strip().splitlines()
+    return one_line(re.sub(r'\x1b\[[\d;]*m', '', lines[0])) if lines else type(error).__name__
+
+
+def one_line(text: str, most: int = 200) -> str:
+    """A text of a file for a message: `most` characters at most, with escapes for what would command a terminal."""
+    shown = text if len(text) <= most else f'{text[:most]}...'
+    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in shown)
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
@@ -105,9 +152,11 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         if ours and metadata.get(CHECKSUM) != checksum(weights, metadata):
             raise ValueError('its checksum is wrong')
         meta = decode(metadata[RECORD]) if ours else {}
+        _check_depth([meta])
     except Exception as error:  # whatever safetensors and JSON make of flipped bits
-        reason = _first_line(error)
-        raise UsageError(f'{path} is not a readable .safetensors file ({reason}): fetch or convert it again') from None
+        raise UsageError(
+            f'{path} is not a readable .safetensors file ({reason(error)}): fetch or convert it again'
+        ) from None
     return {'state_dict': weights, 'meta': meta}
 
 

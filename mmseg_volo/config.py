@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
 from mmseg_volo.errors import UsageError
+from mmseg_volo.secrets import mask_record, masked
 
 PACKAGE = Path(__file__).parent
 # in a checkout the configs lie beside the package, in an installation where OpenMMLab's packages have them
@@ -31,7 +33,10 @@ LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
 class FormattedConfig(Config):
-    """A config that keeps its text, formatted, until it changes: mmengine's runner asks four times, 0.1 s each."""
+    """A config that keeps its text, formatted, until it changes: mmengine's runner asks four times, 0.1 s each.
+
+    What is written of it has no secrets, and no `{{` that a reader would replace by variables of the environment.
+    """
 
     _last: ClassVar[dict[str, str]] = {}
 
@@ -40,8 +45,32 @@ class FormattedConfig(Config):
         content = repr(self._cfg_dict)
         if content not in self._last:
             self._last.clear()
-            self._last[content] = super().pretty_text
+            self._last[content] = literally(Config(masked(self.to_dict())).pretty_text)
         return self._last[content]
+
+    def dump(self, file: str | Path | None = None) -> str | None:
+        if str(file or self.filename or '.py').endswith('.py'):
+            return super().dump(file)
+        return Config(masked(self.to_dict()), filename=self.filename).dump(file)
+
+
+def formatted(cfg: Config) -> FormattedConfig:
+    """The same config, as what is written of it should be."""
+    found = FormattedConfig()
+    found.__setstate__(cfg.__getstate__())
+    return found
+
+
+def without_secrets(cfg: Config) -> FormattedConfig:
+    """The same config for those who keep it."""
+    return formatted(Config(masked(cfg.to_dict()), filename=cfg.filename))
+
+
+def literally(text: str) -> str:
+    """Source of a config that loads back as it is: before mmengine reads a file as Python, where `{{` stands in strings
+    only, it puts in what `{{ fileDirname }}` and `{{$HOME:}}` stand for.
+    """
+    return text.replace('{{', '{\\x7b')
 
 
 def shipped_configs() -> list[str]:
@@ -82,10 +111,14 @@ def load_config(name: str | Path, options: Mapping[str, Any] | None = None) -> C
         UsageError: no such config, it does not load, or a key is not known.
     """
     path = find_config(name)
+    logger = MMLogger.get_current_instance()
+    logger.addFilter(mask_record)  # it says what `{{$NAME:}}` stands for
     try:
         cfg = Config.fromfile(path)
     except Exception as error:  # whatever the file's own code raises
         raise UsageError(f'{path} does not load: {type(error).__name__}: {error}') from error
+    finally:
+        logger.removeFilter(mask_record)
     known = READ_KEYS | VARIABLES
     for key in cfg:
         # a base may have the right key beside the wrong one; of variables some are alike, as train_pipeline_2
@@ -108,6 +141,4 @@ def load_config(name: str | Path, options: Mapping[str, Any] | None = None) -> C
         for loader in LOADERS:
             if cfg.get(loader):
                 cfg[loader].dataset.data_root = options['data_root']
-    formatted = FormattedConfig()
-    formatted.__setstate__(cfg.__getstate__())
-    return formatted
+    return formatted(cfg)

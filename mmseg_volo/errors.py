@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import unicodedata
 from contextlib import suppress
 
+from mmseg_volo.secrets import masked_text
+
 LAUNCHED = 'MMSEG_VOLO_LAUNCHED'  # set in processes of `launch.py`
+DIRECTIONS = frozenset('\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff')  # of writing
+UNSEEN = ('Cc', 'Cs', 'Zl', 'Zp')  # Unicode's categories of what a terminal obeys, or cannot write
 
 
 class UsageError(ValueError):
@@ -21,6 +26,16 @@ def sentence(error: Exception) -> str:
     return text
 
 
+def printable(text: str) -> str:
+    """Text as a terminal shows it, lines and tabs kept: control characters, changes of the direction of writing and
+    halves of surrogate pairs, which names of files and errors may hold, are written as Python writes them.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    unseen = (sign not in '\n\t' and (unicodedata.category(sign) in UNSEEN or sign in DIRECTIONS) for sign in text)
+    return ''.join(repr(sign)[1:-1] if odd else sign for sign, odd in zip(text, unseen, strict=True))
+
+
 def say(error: Exception) -> None:
     """One line on stderr; a process of `launch.py` leaves it to that one, which says it once for all processes."""
     if LAUNCHED in os.environ:
@@ -28,7 +43,7 @@ def say(error: Exception) -> None:
 
         get_error_handler().record_exception(UsageError(sentence(error)))
     else:
-        print(f'error: {sentence(error)}', file=sys.stderr)
+        print(f'error: {printable(masked_text(sentence(error)))}', file=sys.stderr)
 
 
 def fall_silent() -> None:

@@ -94,7 +94,7 @@ def trained_size(source: str | Path, content: Mapping[str, Any]) -> tuple[Weight
     try:
         said = meta[TRAINED] if TRAINED in meta else meta[RECORD]['model']['backbone']
         pixels = said.get('pixels', said.get('pretrain_img_size'))
-    except (AttributeError, KeyError, TypeError):  # what others may have written there
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError):  # what others may have written there
         pixels = None
     return known, pixels if isinstance(pixels, int) and pixels > 0 else known.pixels if known else None
 
@@ -177,7 +177,7 @@ def _of_meta(meta: Mapping[str, Any]) -> Normalisation | None:
         turned = before.get('bgr_to_rgb') or before.get('rgb_to_bgr')
         values = (_plain(before.get(key) or ()) for key in ('mean', 'std'))
         return Normalisation(*values, 'RGB' if turned else 'BGR')
-    except (AttributeError, KeyError, TypeError, ValueError):  # what others may have written there
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):  # what others may have written there
         return None
 
 

@@ -8,15 +8,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from mmseg_volo.checkpoint_files import read_checkpoint
+from mmseg_volo.checkpoint_files import one_line, read_checkpoint
 from mmseg_volo.download import HUB_HOST, fetch
 from mmseg_volo.errors import UsageError
 
 WRAPPERS = ('state_dict_ema', 'state_dict', 'model')  # what official files wrap their weights in; EMA is the published
 RECORD = 'mmseg_volo'  # meta[RECORD] is what inference needs, as data: no config text is ever executed
+WHOLE = 'backbone.'  # begins the keys of a whole model's backbone
 SHOWN = 3  # keys named in a message
+NUMBERS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # of weights that are no whole numbers
 # their size is that of the images trained on
 POSITION_TABLES = ('pos_embed', 'relative_position_bias_table', 'random_matrix')
 SIZE_HINT = 'set pretrain_img_size to the size of the images that these weights were trained on'
@@ -27,7 +30,7 @@ def unwrap(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]:
     a `module.` prefix.
 
     Raises:
-        UsageError: no tensors are found there.
+        UsageError: no tensors are found there, or some that no model can take.
     """
     for key in WRAPPERS:
         if isinstance(checkpoint.get(key), Mapping):
@@ -38,7 +41,30 @@ def unwrap(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]:
     }
     if not weights:
         raise UsageError(f'{source}: no weights found, top-level keys are {sorted(map(str, checkpoint))[:8]}')
+    for key, value in weights.items():
+        if what := _odd(value):
+            raise UsageError(
+                f'{source}: {one_line(key)} is {what}, and a model takes dense tensors of real numbers: have it saved '
+                f'as float32'
+            )
     return weights
+
+
+def _odd(value: Tensor) -> str | None:
+    """What is odd about a tensor that no model can take as it is."""
+    if value.is_meta:
+        return 'on the meta device, without values'
+    if value.is_nested or value.is_quantized or value.layout != torch.strided:
+        kind = 'nested' if value.is_nested else 'quantised' if value.is_quantized else 'sparse'
+        return f'a {kind} tensor'
+    if value.is_complex() or (value.is_floating_point() and value.dtype not in NUMBERS):
+        return f'of {str(value.dtype).removeprefix("torch.")}'
+    return None
+
+
+def whole_prefix(weights: Mapping[str, Tensor]) -> str:
+    """What begins the keys of a backbone among weights: `WHOLE` in those of a whole model, else nothing."""
+    return WHOLE if any(key.startswith(WHOLE) for key in weights) else ''
 
 
 def read_source(source: str | Path) -> dict[str, Any]:
@@ -64,6 +90,12 @@ def read_source(source: str | Path) -> dict[str, Any]:
 def read_state_dict(source: str | Path, prefix: str = '') -> dict[str, Tensor]:
     """The weights of a source, see `read_source` and `pick`."""
     return pick(read_source(source), source, prefix)
+
+
+def read_backbone(source: str | Path, prefix: str = '') -> dict[str, Tensor]:
+    """The weights of a backbone: those under `prefix`, or under `WHOLE` where the source is a whole model."""
+    checkpoint = read_source(source)
+    return pick(checkpoint, source, prefix or whole_prefix(unwrap(checkpoint, str(source))))
 
 
 def pick(checkpoint: Mapping[str, Any], source: str | Path, prefix: str = '') -> dict[str, Tensor]:
@@ -224,13 +256,13 @@ def check_fit(module: nn.Module, weights: Mapping[str, Tensor], source: str | Pa
     for what, keys in (('missing', missing), ('unknown', unknown), ('of another shape', shapes)):
         if keys:
             more = f' and {len(keys) - SHOWN} more' if len(keys) > SHOWN else ''
-            problems.append(f'{len(keys)} {what}: {", ".join(keys[:SHOWN])}{more}')
+            problems.append(f'{len(keys)} {what}: {", ".join(map(one_line, keys[:SHOWN]))}{more}')
     if problems:
         tables = any(k.split(' ')[0].endswith(POSITION_TABLES) for k in shapes)
         more = f'; {hint}' if hint and tables else ''
         raise UsageError(f'{source} does not fit {type(module).__name__}: {"; ".join(problems)}{more}')
     if names := not_finite(weights):
         raise UsageError(
-            f'{source} holds weights that are not finite: {", ".join(names[:SHOWN])}; its training '
+            f'{source} holds weights that are not finite: {", ".join(map(one_line, names[:SHOWN]))}; its training '
             f'went wrong before it was saved: take an earlier checkpoint'
         )

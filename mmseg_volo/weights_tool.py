@@ -15,13 +15,25 @@ from torch import Tensor
 
 from mmseg_volo.apis import load
 from mmseg_volo.backbones.base import Backbone
-from mmseg_volo.checkpoint_files import RECORD, read_checkpoint, save_safetensors
+from mmseg_volo.checkpoint_files import RECORD, one_line, read_checkpoint, save_safetensors
 from mmseg_volo.config import load_config
 from mmseg_volo.download import cached_path, find
 from mmseg_volo.errors import UsageError
 from mmseg_volo.normalisation import PIXELS, TRAINED, expected_by, trained_size
 from mmseg_volo.records import meta_of, published
-from mmseg_volo.weights import SHOWN, locate, pick, read_source, read_state_dict, starts, strict_load, url_of
+from mmseg_volo.weights import (
+    SHOWN,
+    locate,
+    not_finite,
+    pick,
+    read_source,
+    read_state_dict,
+    starts,
+    strict_load,
+    unwrap,
+    url_of,
+    whole_prefix,
+)
 from mmseg_volo.zoo import ARCHS, available
 
 
@@ -97,7 +109,8 @@ def convert(args: argparse.Namespace) -> None:
         raise UsageError(f'{target.absolute()} exists: choose another name, or replace it with --force')
     wanted = _backbone_config(args)
     content = _read_trusted(args.source) if args.trust_pickle else read_source(args.source)
-    weights = pick(content, args.source, args.prefix)
+    prefix = args.prefix or (whole_prefix(unwrap(content, args.source)) if wanted else '')
+    weights = pick(content, args.source, prefix)
     metadata = {'source': args.source if '://' in args.source else Path(args.source).name}
     if wanted:
         weights = _own_keys(wanted, weights, args.source)
@@ -139,9 +152,9 @@ def check(args: argparse.Namespace) -> None:
     """
     wanted = _backbone_config(args)
     weights = read_state_dict(args.source, args.prefix)
-    bad = [k for k, v in weights.items() if v.is_floating_point() and not v.isfinite().all()]
-    if bad:
-        raise UsageError(f'{args.source}: {len(bad)} weights hold NaN or infinity: {", ".join(bad[:SHOWN])}')
+    if bad := not_finite(weights):
+        shown = ', '.join(map(one_line, bad[:SHOWN]))
+        raise UsageError(f'{args.source}: {len(bad)} weights hold NaN or infinity: {shown}')
     if wanted is None:
         if RECORD not in meta_of(read_source(args.source)):
             raise UsageError(f'{args.source} does not say which model it is for: give a config, or --type and --arch')
@@ -151,6 +164,8 @@ def check(args: argparse.Namespace) -> None:
         strict_load(load(args.config, device='cpu'), weights, args.source)
         what = f'the model of {args.config}'
     else:
+        prefix = whole_prefix(weights)
+        weights = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
         _build(wanted).load_pretrained(weights, args.source)
         what = f'{wanted["type"]} {wanted["arch"]}'
     print(f'{args.source} fits {what}: {_size(weights)}')

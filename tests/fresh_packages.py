@@ -73,6 +73,7 @@ EXPRESSIONS = {
     'engine.TestScoresHook': 'assert TestScoresHook()',
     'engine.loading.load_from_mmseg_volo': "assert load_from_mmseg_volo(f'mmseg_volo://{CHECKPOINT}')['state_dict']",
     'engine.loading.starts_as_data': MODEL + 'starts_as_data(model)',
+    'engine.loading.take_start': MODEL + 'assert take_start(model) is None',
     'engine.loading.without_starts': MODEL + 'without_starts(model)',
     'evaluation.MaskFiles': "assert MaskFiles('out')",
     'evaluation.SegIoUMetric': "assert SegIoUMetric(iou_metrics=['mIoU'])",
@@ -102,6 +103,7 @@ EXPRESSIONS = {
     'folders.plan.set_length': IMAGES + 'from mmseg_volo.folders.plan import recipe\n'
     "set_length(recipe('caformer_s18', start, images, (64, 64), 2, 10, 5), 20)",
     'folders.plan.shipped': "assert shipped('volo_demo', None, None)['model']",
+    'folders.plan.started_from': 'assert started_from(dict(backbone={})) is None',
     'folders.start.prepare_training': WISHES + 'assert prepare_training(wishes).is_file()',
     'folders.start.say_best': WISHES + 'say_best(wishes)',
     'folders.start.understand_folder': WISHES + 'assert understand_folder(wishes).splits',

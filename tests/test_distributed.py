@@ -210,7 +210,6 @@ def test_two_processes_write_the_masks_of_one(
     assert masks[0] == masks[1] and len(masks[0]) == 5
 
 
-@pytest.mark.skipif(not hasattr(torch.cpu.Stream, 'record_event'), reason='this torch shards models on GPUs only')
 def test_fsdp_trains_as_ddp_and_leaves_plain_checkpoints(
     ddp: tuple[Path, str], config: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -45,7 +45,7 @@ def test_a_missing_kernel_is_a_note(tmp_path: Path) -> None:
 def test_nothing_is_installed(tmp_path: Path) -> None:
     status, said = called(tmp_path, '-S')
     assert status == 1
-    for line in ('torch is not installed', "-> pip install 'torch>=2.6'", 'onedl-mmcv is not installed'):
+    for line in ('torch is not installed', "-> pip install 'torch>=2.10'", 'onedl-mmcv is not installed'):
         assert line in said
     assert 'note   not looked at: torch cannot be imported (ModuleNotFoundError' in said
     assert 'note   not tried: mmseg_volo cannot be imported' in said
@@ -66,7 +66,7 @@ def test_what_is_too_old_or_broken_is_named(tmp_path: Path) -> None:
         (stubs / f'{module}.py').write_text(text)
     status, said = called(tmp_path, PYTHONPATH=f'{stubs}{os.pathsep}{ROOT}')
     assert status == 1
-    assert "WRONG  torch 2.1.0+cpu does not fit: >=2.6 is needed\n         -> pip install 'torch>=2.6'" in said
+    assert "WRONG  torch 2.1.0+cpu does not fit: >=2.10 is needed\n         -> pip install 'torch>=2.10'" in said
     assert 'WRONG  onedl-mmcv 2.3.6 cannot be imported: AttributeError: no such symbol' in said
     assert "pip uninstall opencv-python, then pip install 'opencv-python-headless'" in said
     assert 'WRONG  tqdm 4.0 cannot be imported: SystemExit: 3' in said

@@ -15,9 +15,10 @@ from PIL import Image
 from mmseg_volo.config import load_config
 from mmseg_volo.datasets.examine import BadFile
 from mmseg_volo.errors import UsageError
-from mmseg_volo.folders.classes import Labels, read_names, understand
+from mmseg_volo.folders.classes import Labels, understand
 from mmseg_volo.folders.look import Facts, look_at_all
 from mmseg_volo.folders.masks import MaskRule, count
+from mmseg_volo.folders.names import read_names
 from mmseg_volo.folders.plan import class_weights
 
 ROWS = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
@@ -90,7 +91,7 @@ def facts(counts: Mapping[int, int], coloured: bool = False, palette: tuple[int,
 def meant(
     counts: Mapping[int, int], *names: str, ignore: Sequence[str] = (), coloured: bool = False, binary: bool = False
 ) -> Labels:
-    named, source = read_names(names, Path('nowhere'))
+    named, source, _ = read_names(names, Path('nowhere'))
     return understand([facts(counts, coloured)], named, source, ignore, binary)
 
 
@@ -175,22 +176,6 @@ def test_what_cannot_be_told_is_asked(counts: dict, names: tuple, options: dict,
 def test_an_empty_class_is_named() -> None:
     (note,) = meant({0: 5, 2: 5}, 'a', 'b', 'c').notes
     assert 'no pixel in any mask' in note and '(b)' in note
-
-
-@pytest.mark.parametrize(
-    'text',
-    [
-        'name,r,g,b\nSky,128,128,128\nCar,64,0,128\n',
-        '128 128 128\tSky\n64 0 128\tCar\n',
-        '0 Sky 128 128 128\n1 Car 64 0 128\n',
-        '# label:color_rgb:parts:actions\nSky:128,128,128::\nCar:64,0,128::\n',
-    ],
-)
-def test_files_of_colours(tmp_path: Path, text: str) -> None:
-    (tmp_path / 'labelmap.txt').write_text(text)
-    named, source = read_names((), tmp_path)
-    assert source == 'labelmap.txt'
-    assert [(n.name, n.code, n.coloured) for n in named] == [('Sky', 0x808080, True), ('Car', 0x400080, True)]
 
 
 def test_weights_are_those_of_the_camvid_config(camvid: Path) -> None:

@@ -123,11 +123,19 @@ def test_shapes_show_what_was_trained_on(name: str, build: Any) -> None:
         assert trained_on(name, weights, 224) == (channels, pixels)
 
 
-def test_whole_checkpoints_of_ours(capsys: pytest.CaptureFixture) -> None:
+def test_whole_checkpoints_of_ours() -> None:
     weights = {f'backbone.{key}': value for key, value in CAFormer('s18').state_dict().items()}
     torch.save(dict(state_dict={**weights, 'decode_head.conv_seg.weight': torch.zeros(3, 8, 1, 1)}), 'iter_9.pth')
-    cfg, _ = planned(fd.write(Path('data'), 2), 'iter_9.pth', capsys)
-    assert cfg.model.backbone.init_cfg.prefix == 'backbone.'
+    assert train(fd.write(Path('data'), 2), '--weights', 'iter_9.pth', '--plan-only', model='caformer_s18') == 0
+    cfg = load_config('work/recipe/work.py')
+    assert cfg.model.init_cfg.checkpoint.endswith('iter_9.pth') and 'init_cfg' not in cfg.model.backbone
+
+
+def test_backbones_of_other_checkpoints() -> None:
+    """Of a classifier, as mmpretrain saves it: no segmentor."""
+    torch.save({f'backbone.{key}': value for key, value in CAFormer('s18').state_dict().items()}, 'classifier.pth')
+    assert train(fd.write(Path('data'), 2), '--weights', 'classifier.pth', '--plan-only', model='caformer_s18') == 0
+    assert load_config('work/recipe/work.py').model.backbone.init_cfg.prefix == 'backbone.'
 
 
 @pytest.mark.parametrize('kind', ['another family', 'another size', 'no backbone', 'half', 'nan'])

@@ -1,10 +1,9 @@
-"""What the page of `mmseg-volo demo` shows, and the fence before its server."""
+"""What the page of `mmseg-volo demo` shows."""
 
 from __future__ import annotations
 
-import asyncio
-import json
 import re
+import threading
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +16,6 @@ from web import white_png, write_checkpoint, write_image
 import mmseg_volo
 from mmseg_volo.config import load_config
 from mmseg_volo.errors import UsageError
-from mmseg_volo.web.fence import Fence
 from mmseg_volo.web.page import Page, serve
 from mmseg_volo.web.view import Found, Limits, areas_table, open_upload, segment, view
 
@@ -86,7 +84,7 @@ def test_large_pictures_are_shown_smaller() -> None:
 
 def test_the_network_gives_masks_and_confidence(checkpoint: Path, image: Path) -> None:
     model = mmseg_volo.load('volo_demo', checkpoint, device='cpu')
-    ours = segment(model, image, Limits())
+    ours = segment(model, image, open_upload(image, Limits()))
     found = mmseg_volo.predict(model, image, maps=['probability'])
     assert np.array_equal(ours.mask, found.mask)
     best = 100 * found.probability.max(0)
@@ -95,7 +93,8 @@ def test_the_network_gives_masks_and_confidence(checkpoint: Path, image: Path) -
 
 def test_mmsegs_segmentor_gives_the_same(checkpoint: Path, image: Path) -> None:
     configs = (load_config('volo_demo', {'model.type': name}) for name in ('EncoderDecoder', 'BandedEncoderDecoder'))
-    theirs, ours = (segment(mmseg_volo.load(cfg, checkpoint, device='cpu'), image, Limits()) for cfg in configs)
+    pixels = open_upload(image, Limits())
+    theirs, ours = (segment(mmseg_volo.load(cfg, checkpoint, device='cpu'), image, pixels) for cfg in configs)
     assert (theirs.mask == ours.mask).mean() > 0.999  # ties may fall either way
     assert np.abs(theirs.confidence.astype(int) - ours.confidence).max() <= 1  # per cent
 
@@ -169,7 +168,7 @@ def test_what_has_no_data_is_in_no_area(checkpoint: Path, tmp_path: Path) -> Non
     ) as f:
         f.write(pixels)
     warnings.simplefilter('error', RuntimeWarning)
-    ours = segment(model, tmp_path / 'a.tif', Limits())
+    ours = segment(model, tmp_path / 'a.tif', open_upload(tmp_path / 'a.tif', Limits()))
     assert np.array_equal(ours.mask, mmseg_volo.predict(model, tmp_path / 'a.tif').mask)
     assert (ours.mask[:, :12] == 255).all() and not ours.confidence[:, :12].any() and ours.confidence[:, 12:].all()
     shown = view(ours, [], 1.0, 0)
@@ -202,67 +201,30 @@ def test_limits_are_checked() -> None:
             Limits(*wrong)
 
 
-def asked(folder: Path, method: str, path: str, body: bytes = b'', **headers: str) -> int:
-    """The status of a request through the fence; 200 from the app behind it, which reads the body."""
-    statuses, parts = [], [body[:10], body[10:]]
-
-    async def app(scope: dict, receive: object, send: object) -> None:
-        message = await receive()
-        seen = message['body']
-        while message.get('more_body'):
-            message = await receive()
-            seen += message['body']
-        assert seen == body
-        await send(dict(type='http.response.start', status=200, headers=[]))
-
-    async def receive() -> dict:
-        return dict(type='http.request', body=parts.pop(0), more_body=bool(parts))
-
-    async def send(message: dict) -> None:
-        if message['type'] == 'http.response.start':
-            statuses.append(message['status'])
-            sent = dict(message['headers'])
-            assert statuses[0] != 200 or b"default-src 'self'" in sent[b'content-security-policy']
-
-    given = {'host': '127.0.0.1:7860', 'content_length': str(len(body)), **headers}
-    scope = dict(type='http', method=method, path=path)
-    scope['headers'] = [(k.replace('_', '-').encode(), v.encode()) for k, v in given.items()]
-    asyncio.run(Fence(app, folder, 100)(scope, receive, send))
-    return statuses[0]
+def test_a_large_photo_is_seen_through_windows(checkpoint: Path, tmp_path: Path, monkeypatch) -> None:
+    """A network that sees images whole takes a time that grows with the square of their pixels."""
+    model = mmseg_volo.load('volo_demo', checkpoint, device='cpu')
+    monkeypatch.setattr('mmseg_volo.web.view.AT_ONCE', 64 * 64)
+    path = write_image(tmp_path / 'a.png')
+    ours = segment(model, path, image := open_upload(path, Limits()))
+    side = min(model.cfg.model.data_preprocessor.size)
+    assert image.shape[0] * image.shape[1] > 64 * 64 and ours.windows == side
+    assert np.array_equal(ours.mask, mmseg_volo.predict(model, path, windows=side).mask)
 
 
-def test_the_fence_lets_the_page_through(tmp_path: Path) -> None:
-    for path in ('/', '/config', '/assets/index.js', '/gradio_api/queue/data', f'/gradio_api/file={tmp_path}/a.png'):
-        assert asked(tmp_path, 'GET', path) == 200, path
-    assert asked(tmp_path, 'GET', '/', host='localhost:7860') == 200
-    body = json.dumps(dict(data=[dict(path=f'{tmp_path}/a/b.png', url='x'), [], None]))
-    assert asked(tmp_path, 'POST', '/gradio_api/queue/join', body.encode()) == 200
-    assert asked(tmp_path, 'POST', '/gradio_api/upload', b'x' * 100) == 200
-
-
-def test_the_fence_keeps_files_in(tmp_path: Path) -> None:
-    (tmp_path / 'inside').mkdir()
-    (tmp_path / 'inside/link').symlink_to('/etc')
-    folder = tmp_path / 'inside'
-    wrong = ['/etc/passwd', f'{folder}/../a', f'{folder}x/a', f'{folder}/link/passwd', 'https://x.org/a', 'a', '\0']
-    for path in wrong:
-        assert asked(folder, 'GET', f'/gradio_api/file={path}') == 403, path
-        for body in (dict(data=[dict(path=path)]), dict(data=[[dict(a=dict(path=path))]])):
-            assert asked(folder, 'POST', '/gradio_api/queue/join', json.dumps(body).encode()) == 403, body
-    for body in (b'{', b'{"data": [{"path": 3}]}', b'[' * 100000):
-        assert asked(folder, 'POST', '/gradio_api/queue/join', body) == 403, body[:20]
-
-
-def test_the_fence_refuses_the_rest(tmp_path: Path) -> None:
-    others = ['/gradio_api/proxy=https://x.org', '/gradio_api/vibe-code', '/monitoring', '/login', '/a', '/assets/../a']
-    for path in others:
-        assert asked(tmp_path, 'GET', path) == 403, path
-    for path in ('/', '/gradio_api/call/x', '/gradio_api/process_recording', '/gradio_api/component_server'):
-        assert asked(tmp_path, 'POST', path, b'{}') == 403, path
-    assert asked(tmp_path, 'GET', '/', host='evil.example:7860') == 403
-    assert asked(tmp_path, 'POST', '/gradio_api/upload', b'x' * 101) == 413
-    assert asked(tmp_path, 'POST', '/gradio_api/upload', b'x', content_length='') == 403
-    assert asked(tmp_path, 'POST', '/gradio_api/queue/join', b' ' * (1 << 20) + b'{}', content_length='1') == 413
+def test_a_small_image_does_not_wait_for_a_large_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr('mmseg_volo.web.page.open_upload', lambda path, limits: np.zeros((*path, 3), np.uint8))
+    monkeypatch.setattr('mmseg_volo.web.page.segment', lambda model, path, image: found(name='a.png'))
+    page = Page(SimpleNamespace(test_cfg={}), 'a', tmp_path, Limits())
+    gradio = SimpleNamespace(DownloadButton=dict)
+    with page.lanes[True]:  # a large one is under way
+        assert page.on_upload(gradio, (10, 10), [], 50, 0)[0] is not None
+        waiting = threading.Thread(target=page.on_upload, args=(gradio, (2000, 2000), [], 50, 0))
+        waiting.start()
+        waiting.join(0.2)
+        assert waiting.is_alive()
+    waiting.join(10)
+    assert not waiting.is_alive()
 
 
 @pytest.mark.parametrize(
@@ -279,7 +241,7 @@ def test_what_goes_wrong_is_said_in_the_page(
     def failing(*args: object) -> None:
         raise error
 
-    monkeypatch.setattr('mmseg_volo.web.page.segment', failing)
+    monkeypatch.setattr('mmseg_volo.web.page.open_upload', failing)
     gradio = SimpleNamespace(DownloadButton=dict)
     found, status, picture, areas, button = Page(SimpleNamespace(test_cfg={}), 'a', tmp_path, Limits()).on_upload(
         gradio, 'a.png', [], 50, 0

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmseg_volo.backbones.layers import LayerNorm2d
-from mmseg_volo.weights import read_state_dict, strict_load
+from mmseg_volo.weights import read_backbone, strict_load
 
 MIN_SIZE = 32  # pixels per side
 
@@ -36,7 +36,7 @@ class Backbone(BaseModule):
         with_cp: recompute blocks in the backward pass to save memory.
         out_norm: a LayerNorm over the channels of each returned map; off returns the raw maps.
         init_cfg: `dict(type='Pretrained', checkpoint=SOURCE[, prefix='backbone.'])` or None; SOURCE is a path,
-            `https://...` or `timm://NAME`.
+            `https://...` or `timm://NAME`; of a whole model `backbone.` is found without being given.
 
     Attributes:
         out_channels, out_strides: tuples, one entry per returned map.
@@ -204,7 +204,7 @@ class Backbone(BaseModule):
             if unknown := self.init_cfg.keys() - {'type', 'checkpoint', 'prefix'}:
                 raise ValueError(f"init_cfg knows 'type', 'checkpoint' and 'prefix', got also {sorted(unknown)}")
             source = self.init_cfg['checkpoint']
-            self.load_pretrained(read_state_dict(source, self.init_cfg.get('prefix', '')), source)
+            self.load_pretrained(read_backbone(source, self.init_cfg.get('prefix', '')), source)
         self.is_init = True
 
     def load_pretrained(self, state_dict: Mapping[str, Tensor], source: str = 'state_dict') -> None:

@@ -70,7 +70,7 @@ class JointNorm(nn.Module):
         # on a map that is channels last in memory; a `layer_norm` and a product would keep its result for the gradient
         maps = x.permute(0, 3, 1, 2)
         if torch.is_grad_enabled() and self.weight.requires_grad and not x.requires_grad:
-            maps = maps.contiguous()  # torch 2.6 crashes in the gradient of the weight alone, channels last
+            maps = maps.contiguous()  # torch 2.10 crashes in the gradient of the weight alone, channels last
         return F.group_norm(maps, 1, self.weight, eps=1e-6).permute(0, 2, 3, 1)
 
 

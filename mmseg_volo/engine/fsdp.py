@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.device import get_device
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -31,8 +30,9 @@ try:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, fully_shard
     from torch.distributed.tensor import DTensor, distribute_tensor
-except ImportError:  # torch before 2.6
+except ImportError:  # torch built without its distributed part, as some for small devices
     fully_shard = None
+
 
 AVERAGES = ('EMAHook', 'AveragePerUpdateHook')
 
@@ -45,7 +45,7 @@ def set_fsdp(cfg: Config, wanted: bool) -> None:
         wanted: `--fsdp`.
 
     Raises:
-        UsageError: it is wanted and cannot be: one process, an old torch, averaged weights.
+        UsageError: it is wanted and cannot be: one process, a torch that cannot, averaged weights.
     """
     if wanted and cfg.launcher == 'none':
         raise UsageError(
@@ -55,13 +55,11 @@ def set_fsdp(cfg: Config, wanted: bool) -> None:
     if not cfg.fsdp:
         return
     if fully_shard is None:
-        raise UsageError(f'--fsdp needs torch 2.6 or newer, this is {torch.__version__}: update it, or leave it out')
+        raise UsageError(f'--fsdp: torch {torch.__version__} was built without its distributed part: leave it out')
     if found := [hook.type for hook in cfg.get('custom_hooks') or [] if hook.type in AVERAGES]:
         raise UsageError(
             f'--fsdp: {found[0]} keeps a second copy of the model, which cannot be split: leave out one of the two'
         )
-    if get_device() == 'cpu' and not hasattr(torch.cpu.Stream, 'record_event'):
-        raise UsageError(f'--fsdp on CPUs needs a newer torch than {torch.__version__}: update it, or leave it out')
 
 
 def shard(model: nn.Module, device: str) -> nn.Module:

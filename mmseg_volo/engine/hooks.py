@@ -22,55 +22,81 @@ from mmseg_volo.draw import colour, overlay, with_legend
 from mmseg_volo.errors import UsageError
 from mmseg_volo.files import encode, write_whole
 from mmseg_volo.folders.bands import as_picture
+from mmseg_volo.secrets import masked
 
 PATIENCE = 'early_stopping'  # in the message hub: validations without a better score, best score
 ACCUMULATED = 'accumulated'  # meta[ACCUMULATED]: iterations per update of the weights
 
 
 def plain(value: Any) -> Any:
-    """The same content in types that `torch.load(weights_only=True)` reads: NumPy becomes torch or Python."""
+    """The same content in types that `torch.load(weights_only=True)` reads: NumPy becomes torch or Python, a class its
+    name, as registries have it."""
     if isinstance(value, Mapping):
-        return {k: plain(v) for k, v in value.items()}
+        return {k if isinstance(k, str | int) else plain(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, set)):
         return [plain(v) for v in value] if not isinstance(value, tuple) else tuple(plain(v) for v in value)
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
-        return torch.from_numpy(value.copy())
+        return torch.from_numpy(value.copy()) if value.dtype.kind in 'biufc' else plain(value.tolist())
+    if isinstance(value, HistoryBuffer):
+        histories = map(plain, value.data)
+        return dict(zip(('log_history', 'count_history'), histories, strict=True), max_length=value.max_length)
     if value is None or isinstance(value, (str, bytes, bool, int, float, Tensor)):
         return value
-    return str(value)
+    return value.__name__ if isinstance(value, type) else str(value)
+
+
+def make_plain(runner: Runner, checkpoint: dict[str, Any]) -> None:
+    """Keeps pickled classes out of a checkpoint, and writes into it what `mmseg_volo.load(checkpoint)` needs.
+
+    mmengine stores its log buffers as objects with NumPy arrays and functions inside, which safe loading refuses; here
+    they are stored as tensors, and `restore_buffers` makes them into objects again.
+
+    Args:
+        runner: in training.
+        checkpoint: what mmengine saves of it; changed.
+    """
+    meta = checkpoint['meta']
+    shown = meta.get('dataset_meta')
+    meta[RECORD] = masked({'model': runner.cfg['model'], 'test_pipeline': _test_steps(runner.cfg)})
+    meta[ACCUMULATED] = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+    if isinstance(shown, Mapping):  # as .safetensors can hold it
+        lists = {key: value.tolist() for key, value in shown.items() if isinstance(value, np.ndarray)}
+        meta['dataset_meta'] = {**shown, **lists}
+    for key, value in checkpoint.items():
+        if key not in ('state_dict', 'ema_state_dict'):
+            checkpoint[key] = plain(value)
+
+
+def _test_steps(cfg: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The steps by which a config loads the images that it tests."""
+    if 'test_pipeline' in cfg:
+        return cfg['test_pipeline']
+    loaders = (cfg.get(f'{role}_dataloader') or {} for role in ('test', 'val'))
+    return next((steps for loader in loaders if (steps := (loader.get('dataset') or {}).get('pipeline'))), [])
+
+
+def restore_buffers(checkpoint: Mapping[str, Any]) -> None:
+    """Makes mmengine's log buffers of what `make_plain` stored."""
+    scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
+    for name, saved in scalars.items():
+        if isinstance(saved, Mapping):
+            history, count = saved['log_history'].numpy(), saved['count_history'].numpy()
+            scalars[name] = HistoryBuffer(history, count, saved['max_length'])
 
 
 @HOOKS.register_module()
 class PlainCheckpointHook(Hook):
-    """Keeps pickled classes out of checkpoints, and writes into them what `mmseg_volo.load(checkpoint)` needs.
-
-    mmengine stores its log buffers as objects with NumPy arrays and functions inside, which safe loading refuses; here
-    they are stored as tensors and made into objects again on resume.
-    """
+    """Has another runner than ours, which does so of itself, write and read checkpoints of plain data: `make_plain`."""
 
     priority = 'VERY_LOW'  # last, to see what the other hooks have put in
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        hub = checkpoint['message_hub']
-        hub['log_scalars'] = {
-            name: dict(zip(('log_history', 'count_history'), buffer.data, strict=True), max_length=buffer.max_length)
-            for name, buffer in hub['log_scalars'].items()
-        }
-        cfg = runner.cfg
-        checkpoint['meta'][RECORD] = {key: cfg[key] for key in ('model', 'test_pipeline') if key in cfg}
-        checkpoint['meta'][ACCUMULATED] = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
-        for key, value in checkpoint.items():
-            if key not in ('state_dict', 'ema_state_dict', 'optimizer'):
-                checkpoint[key] = plain(value)
+        make_plain(runner, checkpoint)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
-        for name, saved in scalars.items():
-            if isinstance(saved, Mapping):
-                history, count = saved['log_history'].numpy(), saved['count_history'].numpy()
-                scalars[name] = HistoryBuffer(history, count, saved['max_length'])
+        restore_buffers(checkpoint)
 
 
 @HOOKS.register_module()

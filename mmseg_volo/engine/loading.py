@@ -8,6 +8,7 @@ were normalised goes along as torch's metadata of a state dict, which our segmen
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.runner import CheckpointLoader
@@ -19,6 +20,7 @@ from mmseg_volo.records import meta_of
 from mmseg_volo.weights import read_source, unwrap
 
 SCHEME = 'mmseg_volo://'
+PRETRAINED = ('Pretrained', 'mmengine.Pretrained')
 
 
 @CheckpointLoader.register_scheme(prefixes=SCHEME)
@@ -39,6 +41,15 @@ def load_from_mmseg_volo(filename: str, map_location: Any = None) -> dict[str, A
     if expected := expected_by(source, checkpoint):
         weights._metadata = OrderedDict({'': {SEEN: (source, expected)}})
     return dict(state_dict=weights, meta=meta)
+
+
+def take_start(model: nn.Module) -> str | None:
+    """What a whole model starts from by its `init_cfg`, which it then has no more; mmengine would load parts unsaid."""
+    start = getattr(model, 'init_cfg', None)
+    if not isinstance(start, Mapping) or start.get('type') not in PRETRAINED or start.get('prefix'):
+        return None
+    model.init_cfg = None
+    return start['checkpoint'].removeprefix(SCHEME)
 
 
 def starts_as_data(model: nn.Module) -> None:

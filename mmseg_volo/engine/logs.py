@@ -8,7 +8,10 @@ from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.registry import VISBACKENDS
-from mmengine.visualization import LocalVisBackend
+from mmengine.visualization import LocalVisBackend, Visualizer
+
+from mmseg_volo.config import without_secrets
+from mmseg_volo.secrets import mask_record
 
 # said at every start with nothing wrong; they go to the log file
 MEANINGLESS = (
@@ -19,16 +22,25 @@ MEANINGLESS = (
 
 
 def quiet_console(logger: logging.Logger) -> dict[logging.Handler, int]:
-    """Lets only warnings that mean something through to the console; other handlers stay as they are.
+    """Lets only warnings that mean something through to the console; no handler writes secrets.
 
     Returns:
         The console's handlers, with the levels that they had.
     """
+    for handler in logger.handlers:
+        handler.addFilter(mask_record)
     console = {h: h.level for h in logger.handlers if type(h) is logging.StreamHandler}
     for handler, level in console.items():
         handler.setLevel(max(level, logging.WARNING))
         handler.addFilter(lambda record: not record.getMessage().startswith(MEANINGLESS))
     return console
+
+
+def discreet(visualizer: Visualizer) -> Visualizer:
+    """The same visualizer, which hands configs without secrets to its backends: they write and upload them."""
+    add_config = visualizer.add_config
+    visualizer.add_config = lambda config, **kwargs: add_config(without_secrets(config), **kwargs)
+    return visualizer
 
 
 @VISBACKENDS.register_module()

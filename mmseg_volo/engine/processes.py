@@ -19,6 +19,7 @@ from torch.utils.data._utils.worker import ManagerWatchdog
 
 from mmseg_volo.errors import LAUNCHED, UsageError
 from mmseg_volo.forks import about_to_compute
+from mmseg_volo.secrets import masked_words
 
 try:
     import resource
@@ -117,11 +118,13 @@ def is_first(launcher: str) -> bool:
 
 
 def command_line(argv: Sequence[str]) -> str:
-    """The shell's command that starts the same again, on as many processes of this machine.
+    """The shell's command that starts the same again, on as many processes of this machine, without secrets.
 
     Args:
         argv: of `mmseg_volo_cli.main`.
     """
     if LAUNCHED in os.environ:  # by `launch.py`, which adds these two
-        return shlex.join(['python', '-m', 'mmseg_volo.launch', os.environ.get('WORLD_SIZE', '1'), *argv[:-2]])
-    return shlex.join(['mmseg-volo', *argv])
+        return shlex.join(
+            ['python', '-m', 'mmseg_volo.launch', os.environ.get('WORLD_SIZE', '1'), *masked_words(argv[:-2])]
+        )
+    return shlex.join(['mmseg-volo', *masked_words(argv)])

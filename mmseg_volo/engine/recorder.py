@@ -27,6 +27,7 @@ from mmseg_volo.engine.optim import precision_of
 from mmseg_volo.evaluation.tally import FORMAT, Tally
 from mmseg_volo.files import write_whole
 from mmseg_volo.report import write_report
+from mmseg_volo.secrets import masked
 
 SESSION = 'session.json'
 LIBRARIES = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmseg', 'timm', 'numpy')
@@ -160,7 +161,7 @@ class RecordHook(Hook):
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(self.folder / name, json.dumps(content).encode())
+        write_whole(self.folder / name, json.dumps(masked(content)).encode())
 
 
 @contextmanager
@@ -232,10 +233,13 @@ def _model(runner: Runner) -> dict[str, Any]:
     heads = cfg.get('decode_head') or {}
     head = heads[-1] if isinstance(heads, Sequence) else heads
     backbone = cfg.get('backbone') or {}
+    starts = [start for start in (backbone.get('init_cfg'), cfg.get('init_cfg')) if isinstance(start, Mapping)]
     return dict(
         backbone=str(backbone.get('type')),
         arch=backbone['arch'] if isinstance(backbone.get('arch'), str) else None,
-        weights=(backbone.get('init_cfg') or {}).get('checkpoint'),
+        weights=next(
+            (start['checkpoint'] for start in starts if isinstance(start, Mapping) and 'checkpoint' in start), None
+        ),
         neck=(cfg.get('neck') or {}).get('type'),
         head=str(head.get('type')),
         params=sum(parameter.numel() for parameter in runner.model.parameters()),

@@ -27,22 +27,24 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
+from mmseg_volo.config import formatted
 from mmseg_volo.engine.batch import Batch, check_norms
-from mmseg_volo.engine.checkpoints import GRADIENTS, contents, newest, resumed_from, write_checkpoint
+from mmseg_volo.engine.checkpoints import contents, newest, resumed_from, write_checkpoint
 from mmseg_volo.engine.fsdp import WholeInValidationHook, keep_states_whole, shard
-from mmseg_volo.engine.hooks import ACCUMULATED
+from mmseg_volo.engine.hooks import make_plain
 from mmseg_volo.engine.items import NamedDataset
-from mmseg_volo.engine.loading import starts_as_data, without_starts
-from mmseg_volo.engine.logs import quiet_console
+from mmseg_volo.engine.loading import starts_as_data, take_start, without_starts
+from mmseg_volo.engine.logs import discreet, quiet_console
 from mmseg_volo.engine.loop import DRAWS
 from mmseg_volo.engine.optim import precision_of
 from mmseg_volo.engine.processes import begin, join_on_cpu
+from mmseg_volo.engine.states import begin_whole, check_progress, load_into, states_of
 from mmseg_volo.engine.stop import keep_answering
 from mmseg_volo.engine.work_dir import folders_of, in_use_by_training, own_session
 from mmseg_volo.errors import UsageError
-from mmseg_volo.normalisation import expected_by, given_to, mismatch, mismatches, steps_of
+from mmseg_volo.normalisation import mismatches, steps_of
 from mmseg_volo.records import meta_of
-from mmseg_volo.weights import read_source, strict_load, unwrap
+from mmseg_volo.weights import read_source
 
 
 @RUNNERS.register_module()
@@ -55,6 +57,8 @@ class SegRunner(Runner):
     """
 
     _begun = False  # the training
+    _start: str | None = None  # what the whole model starts from
+    _began = ''  # with what of it, in words
 
     def setup_env(self, env_cfg: dict) -> None:
         """mmengine's, before anything is built; without a GPU the processes talk through gloo, where it would ask for
@@ -62,6 +66,7 @@ class SegRunner(Runner):
         import mmseg_volo.parts  # noqa: F401
 
         begin(self._launcher)
+        self.cfg = formatted(self.cfg)
         if self._launcher != 'none' and get_device() == 'cpu' and not is_distributed():
             join_on_cpu(self._launcher, env_cfg.get('dist_cfg', {}).get('timeout'))
         super().setup_env(env_cfg)
@@ -73,10 +78,8 @@ class SegRunner(Runner):
             super().dump_config()
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
-        """mmengine's logger; its console handler lets only warnings through until `load_or_resume`.
-
-        A line that cannot be written, on a full disk, is left out without the traceback that Python would print.
-        """
+        """mmengine's logger; its console handler lets only warnings through until `load_or_resume`. A line that cannot
+        be written, on a full disk, is left out without the traceback that Python would print."""
         logging.raiseExceptions = False
         logger = super().build_logger(*args, **kwargs)
         self._console = quiet_console(logger)
@@ -87,12 +90,14 @@ class SegRunner(Runner):
         write into the first one's work dir."""
         if isinstance(visualizer, Mapping):
             visualizer = {**visualizer, 'name': self._log_dir}
-        return super().build_visualizer(visualizer)
+        return discreet(super().build_visualizer(visualizer))
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
         """mmengine's; what its parts start from, by `init_cfg`, is read as data, or not if a resume replaces it."""
         built = super().build_model(model)
-        (without_starts if self._resume and resumed_from(self.cfg) else starts_as_data)(built)
+        resumes = self._resume and resumed_from(self.cfg)
+        self._start = None if resumes else take_start(built)
+        (without_starts if resumes else starts_as_data)(built)
         return built
 
     @property
@@ -115,14 +120,19 @@ class SegRunner(Runner):
             model = convert_sync_batchnorm(model, self.cfg.sync_bn)
         if self._sharded:
             self.model = model.to(get_device())
-            super()._init_model_weights()  # on whole tensors
+            self._init_whole_weights()  # while tensors are whole
             return shard(model, get_device())
         unused = self.cfg.get('find_unused_parameters', False)
         return MMDistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=unused)
 
+    def _init_whole_weights(self) -> None:
+        super()._init_model_weights()
+        if self._start:
+            self._began = begin_whole(self, self._segmentor(), self._start)
+
     def _init_model_weights(self) -> None:
         if not self._sharded:  # `wrap_model` has done it
-            super()._init_model_weights()
+            self._init_whole_weights()
         if is_main_process():
             for sentence in mismatches(self._segmentor(), steps_of(self.cfg)):
                 self.logger.warning(sentence)
@@ -169,6 +179,8 @@ class SegRunner(Runner):
             hint = self.batch.way_out()
             place = f'{get_device()}{", FSDP" * self._sharded}'
             self.logger.info(f'{self.batch}, {precision_of(self.optim_wrapper)} on {place}{hint and f"; {hint}"}')
+        if self._began:
+            self.logger.info(self._began)
         if self._resume and self._load_from is None:  # mmengine would follow `last_checkpoint`, to an address too
             self._take_up()
         super().load_or_resume()
@@ -206,16 +218,17 @@ class SegRunner(Runner):
                 return
             self._load_from = str(found)
         checkpoint = read_source(self._load_from)
+        check_progress(checkpoint, self._load_from)
         meta = meta_of(checkpoint)
-        if not {'epoch', 'iter'} <= meta.keys() or 'message_hub' not in checkpoint:
-            raise UsageError(
-                f'{self._load_from} holds no training that could go on: take an iter_N.pth, or begin one from these '
-                f'weights, with load_from and without --resume'
-            )
-        self.draws = meta.get(DRAWS, 0)
+        self.draws = meta.get(DRAWS) or 0
         if meta.get('seed') is not None:
             self._randomness_cfg.update(seed=meta['seed'])
             self.set_randomness(**self._randomness_cfg)
+
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """mmengine's; states that are not of this training are said in one sentence."""
+        with states_of(filename):
+            super().resume(filename, *args, **kwargs)
 
     def test(self) -> dict[str, float]:
         """mmengine's, of trained weights only.
@@ -264,6 +277,7 @@ class SegRunner(Runner):
         elif is_main_process():
             content = contents(self, meta, save_optimizer, save_param_scheduler)
             self.call_hook('before_save_checkpoint', checkpoint=content)
+            make_plain(self, content)
             write_checkpoint(content, Path(out_dir) / filename)
 
     def load_checkpoint(
@@ -273,28 +287,12 @@ class SegRunner(Runner):
         strict: bool = True,
         revise_keys: Any = None,
     ) -> dict:
-        """Loads a checkpoint into the model; the signature is mmengine's, but it is always strict and on the CPU.
+        """Loads a checkpoint into the model; the signature is mmengine's, but it is read on the CPU, and strictly: what
+        a training begins from may have another head, see `what_fits`.
 
         Raises:
             FileNotFoundError, UsageError: see `mmseg_volo.weights`; a training is resumed with another `--accumulate`.
         """
-        checkpoint = read_source(filename)
-        checkpoint['state_dict'] = unwrap(checkpoint, filename)  # where mmengine's EMAHook looks for its copy
-        meta = checkpoint['meta'] = meta_of(checkpoint)
-        meta.pop('config', None)  # `resume` would execute it
-        if self._resume and meta.get(ACCUMULATED, 1) != self.batch.accumulated:
-            raise UsageError(
-                f'{filename} comes from a training with --accumulate {meta.get(ACCUMULATED, 1)}, where an iteration '
-                f'is another part of the schedule: resume it with the same, not with {self.batch.accumulated}'
-            )
-        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
-        model = self._segmentor()
-        strict_load(model, checkpoint['state_dict'], filename)
-        if sentence := mismatch(filename, expected_by(filename, checkpoint), given_to(model, steps_of(self.cfg))):
-            self.logger.warning(sentence)
-        for name, parameter in model.named_parameters():
-            if self._resume and name in checkpoint.get(GRADIENTS, ()):
-                parameter.grad = checkpoint[GRADIENTS][name].to(parameter.device)
+        checkpoint = load_into(self, self._segmentor(), filename)
         self._has_loaded = True
-        self.logger.info(f'loaded {filename}')
         return checkpoint

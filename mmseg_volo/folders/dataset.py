@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from mmseg_volo.errors import UsageError
 from mmseg_volo.folders.bands import is_plain, read_bands
 from mmseg_volo.folders.lists import read_classes
 from mmseg_volo.folders.masks import MaskRule, count, read_raw, shown
+from mmseg_volo.texts import read_rows
 
 
 @DATASETS.register_module()
@@ -71,15 +71,15 @@ class FolderDataset(BaseSegDataset):
         """
         if not Path(self.ann_file).is_file():
             raise FileNotFoundError(f'no list of images at {Path(self.ann_file).absolute()}')
-        with open(self.ann_file, newline='', encoding='utf-8') as file:
-            rows = [*csv.DictReader(file)]
-        if rows and not {'image', 'mask'} <= rows[0].keys():
-            raise UsageError(f'{self.ann_file} has the columns {[*rows[0]]}, expected image and mask')
+        heading, *cells = read_rows(Path(self.ann_file)) or [['image', 'mask']]
+        if not {'image', 'mask'} <= {*heading}:
+            raise UsageError(f'{self.ann_file} has the columns {heading}, expected image and mask')
+        rows = [dict(zip(heading, row, strict=False)) for row in cells]
         images, masks = (self.data_prefix.get(key) for key in ('img_path', 'seg_map_path'))
         items = []
         for row in rows:
             item = dict(img_path=os.path.join(images, row['image']), seg_fields=[])
-            if row['mask'] and masks is not None:
+            if row.get('mask') and masks is not None:
                 item['seg_map_path'] = os.path.join(masks, row['mask'])
             items.append({**item, 'label_map': None, 'reduce_zero_label': False})
         return items

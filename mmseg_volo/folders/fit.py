@@ -13,11 +13,12 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from mmseg_volo.config import READ_KEYS
 from mmseg_volo.folders.classes import Labels
 from mmseg_volo.folders.masks import ignore_index
-from mmseg_volo.folders.plan import PATIENCE, Images
+from mmseg_volo.folders.plan import PATIENCE, Images, started_from
 
 ONLY_RGB = ('PhotoMetricDistortion', 'TablePhotoMetricDistortion', 'CLAHE')  # steps for 8-bit colours
 ORDER = ('type', 'data_preprocessor', 'backbone', 'neck', 'decode_head', 'auxiliary_head')  # of a model's parts
 CROPS = ('LoadRandomCrop', 'RandomCrop')
+HERE = '{{ fileDirname }}/'  # mmengine puts in the folder of the config
 
 
 class Name(str):
@@ -104,7 +105,7 @@ def as_weights_expect(images: Images, model: Mapping[str, Any]) -> Images:
         model: config of a model, whose `data_preprocessor` holds what the weights expect of RGB images.
     """
     before = model['data_preprocessor']
-    if not model['backbone'].get('init_cfg') or not before.get('mean') or not before.get('std'):
+    if not started_from(model) or not before.get('mean') or not before.get('std'):
         return images
     turn = 1 if before.get('bgr_to_rgb', True) else -1  # ImageNet's as the weights had them: RGB or BGR
     shift = np.mean((np.array(IMAGENET_DEFAULT_MEAN)[::turn] * 255 - before['mean']) / before['std'])
@@ -211,8 +212,8 @@ def _loaders(
         dataset = dict(
             type='FolderDataset',
             data_root=Name('data_root'),
-            ann_file=f'{{{{ fileDirname }}}}/{split}.csv',
-            classes='{{ fileDirname }}/classes.csv',
+            ann_file=f'{HERE}{split}.csv',
+            classes=f'{HERE}classes.csv',
             masks=kind,
             **(dict(ignore_index=Name('ignore_index')) if ignored != 255 else {}),
             pipeline=Name(pipeline),

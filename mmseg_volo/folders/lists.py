@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmseg_volo.errors import UsageError
+from mmseg_volo.texts import hidden, read_rows
 
 SPLITS = dict(
     train=('train', 'training', 'trn', 'tr'), val=('val', 'valid', 'validation', 'dev'), test=('test', 'testing', 'ts')
@@ -128,11 +129,13 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], list[Code], list[Code], l
     """
     if not path.is_file():
         raise FileNotFoundError(f'no table of classes at {path.absolute()}')
-    with path.open(newline='', encoding='utf-8-sig') as file:
-        rows = [*csv.DictReader(file)]
+    heading, *cells = read_rows(path) or [[]]
+    rows = [dict(zip(heading, row, strict=False)) for row in cells]
+    if odd := next((row['class'] for row in rows if hidden(row.get('class', ''))), None):
+        raise UsageError(f'{path}: names of classes are plain text, {odd!r} has characters that cannot be shown')
     try:
         numbers = [[int(part) for part in row['code'].split()] for row in rows]
-        colours = [tuple(int(part) for part in row['colour'].split()) for row in rows if row['class']]
+        colours = [tuple(int(part) for part in row.get('colour', '').split()) for row in rows if row['class']]
         names = tuple(row['class'] for row in rows if row['class'])
     except (KeyError, AttributeError, ValueError) as error:
         raise UsageError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ class Start:
     own: bool = False  # whether it was trained on channels that are no colours
     channels: int = 3  # of the images that it was trained on
     prefix: str = ''  # of its keys in the file
+    whole: bool = False  # whether the file holds a segmentor, of whose heads is taken what fits
 
 
 def is_shipped(name: str) -> bool:
@@ -151,12 +152,13 @@ def _model(name: str, start: Start, base: dict, crop: tuple[int, int], images: I
     backbone = dict(type=family, arch=arch, drop_path_rate=rate)
     if start.pixels != 224:
         backbone['pretrain_img_size'] = start.pixels
-    if start.checkpoint:
-        backbone['init_cfg'] = dict(type='Pretrained', checkpoint=start.checkpoint)
-    if start.checkpoint and start.prefix:
-        backbone['init_cfg']['prefix'] = start.prefix
     dims, strides = [*built.out_channels], [*built.out_strides]
     found = dict(backbone=backbone)
+    if start.checkpoint:
+        part = found if start.whole else backbone
+        part['init_cfg'] = dict(type='Pretrained', checkpoint=start.checkpoint)
+        if start.prefix and not start.whole:
+            backbone['init_cfg']['prefix'] = start.prefix
     if start.mean and start.std:
         normal = dict(mean=[*start.mean], std=[*start.std], bgr_to_rgb=start.order == 'RGB')
         found['data_preprocessor'] = {**base['data_preprocessor'], **normal}
@@ -214,6 +216,15 @@ def shipped(name: str, crop: Sequence[int] | None, batch: int | None) -> dict[st
         cfg['train_dataloader']['batch_size'] = batch
     cfg['default_hooks']['checkpoint'].setdefault('save_best', 'mIoU')
     return cfg
+
+
+def started_from(model: Mapping[str, Any]) -> str | None:
+    """The checkpoint that a model or its backbone starts from, by their configs; None of random weights."""
+    for part in (model.get('backbone') or {}, model):
+        start = part.get('init_cfg')
+        if isinstance(start, Mapping) and start.get('checkpoint'):
+            return start['checkpoint']
+    return None
 
 
 def set_length(cfg: dict[str, Any], iters: int) -> None:

@@ -20,16 +20,18 @@ from mmseg_volo.datasets.examine import IGNORED, Tally, named
 from mmseg_volo.datasets.survey import Files, columns, complain, judge
 from mmseg_volo.errors import UsageError
 from mmseg_volo.folders import plan
-from mmseg_volo.folders.classes import Labels, read_names, understand
+from mmseg_volo.folders.classes import Labels, understand
 from mmseg_volo.folders.fit import fit, resolved
 from mmseg_volo.folders.layout import Layout, Pair, find_layout
 from mmseg_volo.folders.lists import class_text, list_text, spelled
 from mmseg_volo.folders.look import WAY, Facts, look_at_all
 from mmseg_volo.folders.memory import check_disk, fitting_batch
+from mmseg_volo.folders.names import read_names
 from mmseg_volo.folders.split import split_pairs
 from mmseg_volo.folders.table import class_table
 from mmseg_volo.folders.weights import for_images, pixel_words, starting_point, weight_words
-from mmseg_volo.folders.write import config_text, edited, refuse_edited, write_recipe
+from mmseg_volo.folders.write import config_text, edited, refuse_edited, refuse_folders, refuse_unlisted, write_recipe
+from mmseg_volo.secrets import masked_text
 
 COMMON = (
     '.png',
@@ -131,6 +133,12 @@ def prepare_training(wishes: Wishes) -> Path:
 
 
 def _check(wishes: Wishes) -> None:
+    refuse_folders(wishes.data, str(wishes.place.absolute()))
+    if wishes.weights and masked_text(wishes.weights) != wishes.weights:
+        raise UsageError(
+            f'--weights {masked_text(wishes.weights)}: the recipe would hold the password of this address: fetch the '
+            f'file first, and give its path'
+        )
     if wishes.batch is not None and wishes.batch < 1:
         raise UsageError(f'--batch must be at least 1, got {wishes.batch}')
     plan.crop_of(plan.Images(64, 64, False), wishes.size)
@@ -146,7 +154,9 @@ def understand_folder(wishes: Wishes) -> Found:
         FileNotFoundError, UsageError: see `prepare_training`.
     """
     layout = find_layout(Path(os.path.expanduser(wishes.data)), wishes.images, wishes.masks, wishes.skip_unpaired)
-    names, source = read_names(wishes.classes, layout.root)
+    files = [path for pair in layout.pairs for path in (pair.image, pair.mask) if path is not None]
+    refuse_unlisted(files, layout.root)
+    names, source, unread = read_names(wishes.classes, layout.root, [*{path.parent for path in files}])
     facts = dict(
         zip(
             (pair.image for pair in layout.pairs),
@@ -175,7 +185,7 @@ def understand_folder(wishes: Wishes) -> Found:
         ('names', source or 'none given (--classes), so made up; --ignore VALUE leaves out what is no class'),
         ('split', f'{counts}, {how}'),
     ]
-    return Found(layout, splits, facts, labels, images, lines, [*layout.notes, *labels.notes, *notes])
+    return Found(layout, splits, facts, labels, images, lines, [*layout.notes, *unread, *labels.notes, *notes])
 
 
 def _images(facts: Sequence[Facts]) -> plan.Images:

@@ -12,10 +12,13 @@ from mmengine.registry import MODELS
 
 from mmseg_volo import zoo
 from mmseg_volo.backbones.base import Backbone
+from mmseg_volo.checkpoint_files import RECORD
 from mmseg_volo.config import load_config
 from mmseg_volo.errors import UsageError
 from mmseg_volo.folders import plan
 from mmseg_volo.normalisation import OWN, Normalisation, expected_by, trained_size
+from mmseg_volo.partial import backbone_words
+from mmseg_volo.records import meta_of
 from mmseg_volo.weights import (
     check_fit,
     fetch_starts,
@@ -23,12 +26,13 @@ from mmseg_volo.weights import (
     locate,
     pick,
     positions,
+    read_backbone,
     read_source,
-    read_state_dict,
     unwrap,
+    whole_prefix,
 )
 
-WHOLE = 'backbone.'  # begins the keys of a whole model's backbone
+HEAD = 'decode_head.'  # begins the keys of a segmentor's head
 
 
 def starting_point(model: str, given: str | None) -> plan.Start | None:
@@ -48,7 +52,8 @@ def starting_point(model: str, given: str | None) -> plan.Start | None:
         return starting_weights(model, given)
     if given not in (None, 'none'):
         raise UsageError(
-            f"--weights {given} is for a backbone: {model} is a config, which names its own; it takes 'none' only"
+            f"--weights {given} is for a backbone: {model} is a config, which names its own; it takes 'none' only. A "
+            f'whole checkpoint is begun from with --cfg-options load_from={given}'
         )
     parts = load_config(model).model
     if given == 'none':
@@ -59,7 +64,8 @@ def starting_point(model: str, given: str | None) -> plan.Start | None:
 
 
 def try_start(model: Mapping[str, Any]) -> None:
-    """Sees that what a config's backbone starts from fits it, before anything is written; published weights do.
+    """Sees that what a config's backbone starts from, alone or with the whole model, fits it, before anything is
+    written; published weights do.
 
     Args:
         model: of a config.
@@ -68,8 +74,8 @@ def try_start(model: Mapping[str, Any]) -> None:
         FileNotFoundError, UsageError: it cannot be read, or does not.
     """
     backbone = model.get('backbone') or {}
-    start = backbone.get('init_cfg')
-    source = start.get('checkpoint') if isinstance(start, Mapping) else None
+    source, own = plan.started_from(model), backbone.get('init_cfg')
+    prefix = own.get('prefix', '') if isinstance(own, Mapping) else ''
     if backbone.get('type') not in zoo.ARCHS or not isinstance(source, str):
         return
     if '://' in source and zoo.record_of(source):
@@ -79,7 +85,7 @@ def try_start(model: Mapping[str, Any]) -> None:
             built = MODELS.build({**backbone, 'init_cfg': None})
     except (KeyError, TypeError, ValueError):  # the runner says it
         return
-    check_fit(built, built.converted(read_state_dict(source, start.get('prefix', ''))), source)
+    check_fit(built, built.converted(read_backbone(source, prefix)), source)
 
 
 def starting_weights(name: str, given: str | None) -> plan.Start:
@@ -110,6 +116,7 @@ def starting_weights(name: str, given: str | None) -> plan.Start:
     if content:
         known, pixels = trained_size(given, content)
         _refuse_others(known, given, name, published)
+        _refuse_whole(content, given, name, published)
         start = _tried(replace(start, pixels=pixels or 224), name, content, given)
     return _with_normalisation(start, expected_by(given, content), published)
 
@@ -123,15 +130,28 @@ def _refuse_others(known: zoo.Weights | None, given: str, name: str, published: 
         )
 
 
+def _refuse_whole(content: Mapping[str, Any], given: str, name: str, published: str | None) -> None:
+    """A segmentor that says itself that it has another backbone."""
+    record = meta_of(content).get(RECORD)
+    theirs = backbone_words(record.get('model') if isinstance(record, Mapping) else None)
+    ours = ' '.join(plan.MODELS_BY_NAME[name])
+    if theirs and theirs != ours and not ours.startswith(f'{theirs} '):  # an arch of its own sizes has no name
+        raise UsageError(
+            f'--weights {given} is for {theirs}, and --model {name} is {ours}: take {published or "none"}, or another '
+            f'--model'
+        )
+
+
 def _tried(start: plan.Start, name: str, content: Mapping[str, Any], given: str) -> plan.Start:
     """A start with what the weights themselves show: where they lie in their file, channels and size of images.
 
     Raises:
         UsageError: they do not fit the backbone.
     """
-    prefix = WHOLE if any(key.startswith(WHOLE) for key in unwrap(content, given)) else ''
+    whole = unwrap(content, given)
+    prefix = whole_prefix(whole)
     weights = pick(content, given, prefix)
-    start = replace(start, prefix=prefix)
+    start = replace(start, prefix=prefix, whole=any(key.startswith(HEAD) for key in whole) and bool(prefix))
     try:
         channels, pixels = trained_on(name, weights, start.pixels)
         backbone = _on_meta(name, channels, pixels)
@@ -223,7 +243,7 @@ def for_images(start: plan.Start, images: plan.Images, model: str) -> plan.Start
 
 def weight_words(model: str, start: plan.Start | None, cfg: Mapping[str, Any]) -> str:
     """What the fitted config of a training starts from, in a few words."""
-    source = (cfg['model']['backbone'].get('init_cfg') or {}).get('checkpoint')
+    source = plan.started_from(cfg['model'])
     if start:
         return start.note
     return f'{source}, as {model} says' if source else 'none: from scratch'
@@ -238,7 +258,7 @@ def pixel_words(cfg: Mapping[str, Any], start: plan.Start | None, images: plan.I
         images: of the data.
     """
     before = cfg['model']['data_preprocessor']
-    source = (cfg['model']['backbone'].get('init_cfg') or {}).get('checkpoint')
+    source = plan.started_from(cfg['model'])
     if images.mean is not None:
         return _channel_words(cfg['test_pipeline'], images)
     order = 'RGB' if before.get('bgr_to_rgb') or before.get('rgb_to_bgr') else 'BGR'

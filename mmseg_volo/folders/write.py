@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmseg_volo.config import READ_KEYS, load_config
+from mmseg_volo.config import READ_KEYS, literally, load_config
 from mmseg_volo.errors import UsageError
 from mmseg_volo.files import write_whole
-from mmseg_volo.folders.fit import Name
+from mmseg_volo.folders.fit import HERE, Name
+from mmseg_volo.texts import hidden
 
 WIDTH = 116
 WRITTEN = '.written.json'  # SHA-256 of each file of a recipe, as it was written
@@ -41,7 +43,7 @@ def config_text(cfg: Mapping[str, Any], docstring: str) -> str:
         lines = [f'{key} = {literal(cfg[key], 0, len(key) + 3)}' for key in keys or kept if key in cfg]
         if lines:
             parts.append('\n'.join([f'# {heading}', *lines]))
-    return '\n\n'.join(parts) + '\n'
+    return literally('\n\n'.join(parts) + '\n').replace(f"'{literally(HERE)}", f"'{HERE}")
 
 
 def literal(value: Any, indent: int, used: int) -> str:
@@ -113,6 +115,34 @@ def edited(folder: Path) -> list[str]:
         return []
 
 
+def refuse_folders(data: str, work_dir: str) -> None:
+    """Configs, logs and tables show the names of folders as they are; the folder of a config is put into its text.
+
+    Raises:
+        UsageError: a path has characters that cannot be shown, or the work dir some that are code there.
+    """
+    for option, path in (('--data', data), ('--work-dir', work_dir)):
+        if hidden(path):
+            raise UsageError(f'{option} {path!r} has control characters in a name: rename it, or give another folder')
+    code = next((code for code in ("'", '{{', '\\' * (os.name == 'posix')) if code and code in work_dir), None)
+    if code:
+        raise UsageError(f'--work-dir {work_dir} has {code} in a name, which means something in a config: give another')
+
+
+def refuse_unlisted(paths: Iterable[Path], root: Path) -> None:
+    """Lists of files hold names as they are, and are read without the spaces around a name.
+
+    Raises:
+        UsageError: a path cannot stand in a list.
+    """
+    for path in paths:
+        name = str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+        if hidden(name) or name != name.strip():
+            raise UsageError(
+                f'{name!r} cannot stand in a list: rename the file, without control characters and spaces at the ends'
+            )
+
+
 def refuse_edited(folder: Path, names: Sequence[str]) -> None:
     """What somebody edited is not written over.
 
@@ -147,7 +177,7 @@ def write_recipe(folder: Path, files: Mapping[str, str]) -> None:
     """
     texts = {folder / name: text for name, text in files.items()}
     trained = sorted(folder.parent.glob('*.pth'))
-    differs = [path for path, text in texts.items() if path.is_file() and path.read_text(encoding='utf-8') != text]
+    differs = [path for path, text in texts.items() if path.is_file() and path.read_bytes() != text.encode()]
     if trained and (differs or not folder.is_dir()):
         what = f'{differs[0].name} would change' if differs else 'it has no recipe'
         raise UsageError(

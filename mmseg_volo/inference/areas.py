@@ -15,6 +15,7 @@ from mmseg_volo.inference.ground import Ground
 TOLERANCE = 1e-5  # of a pixel's area
 COARSE = 15e3  # metres: of larger pixels, parts of this side are taken for flat
 PIECE = 1 << 20  # pixels whose areas are in memory
+FORMULAS = ('=', '+', '-', '@', '\t', '\r', '\n')  # begin so, for spreadsheets
 COLUMNS = ('class', 'index', 'pixels', 'share', 'square_metres')
 
 
@@ -29,6 +30,8 @@ def table(entries: Iterable[Mapping[str, Any]], classes: Sequence[str], first: s
     Args:
         entries: of each what `first` says, `pixels` and, where the ground is known, `square_metres` of each class.
         first: name of the first column.
+
+    Names that a spreadsheet would take for formulas have a `'` before them.
     """
     text = io.StringIO()
     lines = csv.writer(text, lineterminator='\n')
@@ -39,8 +42,14 @@ def table(entries: Iterable[Mapping[str, Any]], classes: Sequence[str], first: s
             metres = [None] * len(classes)
         for i, (name, pixels, area) in enumerate(zip(classes, entry['pixels'], metres, strict=True)):
             square_metres = '' if area is None else digits(area)
-            lines.writerow([entry[first], name, i, pixels, f'{pixels / max(total, 1):.6f}', square_metres])
+            lines.writerow(
+                [_cell(entry[first]), _cell(name), i, pixels, f'{pixels / max(total, 1):.6f}', square_metres]
+            )
     return text.getvalue().encode(errors='surrogateescape')  # names of files may be of any bytes
+
+
+def _cell(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULAS) else value
 
 
 def digits(area: float) -> str:

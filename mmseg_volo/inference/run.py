@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from mmseg_volo.apis import Prediction, predict
-from mmseg_volo.errors import UsageError, sentence
+from mmseg_volo.errors import UsageError, printable, sentence
 from mmseg_volo.folders.bands import as_picture
 from mmseg_volo.images import as_rgb
 from mmseg_volo.inference.areas import count
@@ -197,7 +197,7 @@ class _Run:
     def _note(self, text: str) -> None:
         """Says what is odd, once, and of many the first."""
         if text not in self.noted and len(self.noted) < NOTES:
-            print(text if len(self.noted) < NOTES - 1 else f'{text}; more of this kind is not said')
+            print(printable(text if len(self.noted) < NOTES - 1 else f'{text}; more of this kind is not said'))
         self.noted[text] = None
 
     def _note_georeference(self, path: Path) -> None:
@@ -252,7 +252,7 @@ class _Run:
             self._fail(item, error)
         else:
             if note := kept.pop('note', None):
-                print(f'{item.path}: {note}')
+                print(printable(f'{item.path}: {note}'))
             self.record.add(item, dict(outputs={'areas': [], **files}, **kept))
             self._fail_partly(item, kept)
 

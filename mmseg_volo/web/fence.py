@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
+from mmseg_volo.web.folder import make_room
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -22,23 +24,27 @@ BELOW = ('/assets/', '/static/', '/svelte/', f'{API}/heartbeat/')
 POSTED = tuple(f'{API}/{name}' for name in ('queue/join', 'cancel', 'reset'))
 UPLOAD, FILE = f'{API}/upload', f'{API}/file='
 JSON_BYTES = 1 << 20
+AT_ONCE = 4  # uploads
 # gradio starts scripts of its own making, and shows images and downloads that it made
 POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; frame-ancestors 'self'; form-action 'self'"
 
 
 class Fence:
-    """ASGI middleware: lets through what the page needs, from this machine's own names, and files of one folder only.
+    """ASGI middleware: lets through what the page asks for by this machine's own names, and files of one folder.
 
     Args:
         app: what it stands before.
         folder: all files that may be read through the server are below it.
         upload_bytes: what the body of an upload may hold.
+        folder_bytes: what the folder may hold; the oldest files make room for an upload.
     """
 
-    def __init__(self, app: App, folder: Path, upload_bytes: int):
+    def __init__(self, app: App, folder: Path, upload_bytes: int, folder_bytes: int):
         self.app = app
         self.folder = folder.resolve()
         self.upload_bytes = upload_bytes
+        self.folder_bytes = folder_bytes
+        self.uploads = 0  # under way
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope['type'] == 'lifespan':
@@ -48,6 +54,11 @@ class Fence:
         if reason := self._reason(scope):
             return await _refuse(send, 403, reason)
         limit = self.upload_bytes if scope['path'] == UPLOAD else JSON_BYTES
+        length = _header(scope, b'content-length') or ('' if scope['method'] == 'POST' else '0')
+        if _header(scope, b'transfer-encoding') or not length.isdecimal():
+            return await _refuse(send, 411, 'a body of unknown length')
+        if int(length) > limit:
+            return await _refuse(send, 413, f'a body of more than {limit / 1e6:.0f} MB')
         if scope['path'] in POSTED:
             body = await _whole(receive, limit)
             if body is None:
@@ -55,15 +66,27 @@ class Fence:
             if not self._names_own_files(body):
                 return await _refuse(send, 403, 'it names a file that was not uploaded here')
             receive = _again(body, receive)
-        elif int(_header(scope, b'content-length') or 0) > limit:
-            return await _refuse(send, 413, f'an upload of more than {limit / 1e6:.0f} MB')
+        if scope['path'] == UPLOAD:
+            return await self._upload(scope, _at_most(int(length), receive), send)
         await self.app(scope, receive, _with_policy(send))
+
+    async def _upload(self, scope: Message, receive: Receive, send: Send) -> None:
+        if self.uploads >= AT_ONCE:
+            return await _refuse(send, 503, f'{AT_ONCE} uploads are under way: try again when they have ended')
+        self.uploads += 1
+        try:
+            make_room(self.folder, self.folder_bytes - self.uploads * self.upload_bytes)
+            await self.app(scope, receive, _with_policy(send))
+        finally:
+            self.uploads -= 1
 
     def _reason(self, scope: Message) -> str:
         """Why a request is refused; empty if it is not."""
         host = re.sub(r':\d+$', '', _header(scope, b'host'))
         if host not in HOSTS:
             return f'this page has no name but {" and ".join(HOSTS)}'
+        if _is_foreign(scope):
+            return 'another page asks'
         path, reads = scope['path'].removesuffix('/') or '/', scope['method'] in ('GET', 'HEAD')
         if '..' in path.split('/'):
             return 'no such page'
@@ -71,10 +94,7 @@ class Fence:
             return '' if self._own(path.removeprefix(FILE)) else 'no file of this page'
         if reads and (path in PLAIN or path.startswith(BELOW)):
             return ''
-        # a body of unknown length could be of any length
-        known = _header(scope, b'content-length').isdecimal()
-        posts = scope['method'] == 'POST' and (path in POSTED or (path == UPLOAD and known))
-        return '' if posts else 'no such page'
+        return '' if scope['method'] == 'POST' and path in (*POSTED, UPLOAD) else 'no such page'
 
     def _own(self, path: str) -> bool:
         return '\0' not in path and Path(path).resolve().is_relative_to(self.folder)
@@ -98,6 +118,14 @@ def _paths(value: Any) -> Iterator[Any]:
             yield from _paths(part)
 
 
+def _is_foreign(scope: Message) -> bool:
+    """Whether a browser asks for another page's sake: also one of this machine, on another port."""
+    if origin := _header(scope, b'origin'):
+        return origin.lower() != f'http://{_header(scope, b"host")}'.lower()
+    follows_link = _header(scope, b'sec-fetch-mode') == 'navigate' and scope['path'] == '/'
+    return _header(scope, b'sec-fetch-site') in ('cross-site', 'same-site') and not follows_link
+
+
 def _header(scope: Message, name: bytes) -> str:
     return next((value.decode('latin-1') for key, value in scope['headers'] if key == name), '')
 
@@ -112,6 +140,19 @@ async def _whole(receive: Receive, limit: int) -> bytes | None:
         if len(body) > limit:
             return None
     return body
+
+
+def _at_most(length: int, receive: Receive) -> Receive:
+    """A body that ends, as if the browser had gone, where it holds more than it said."""
+    left = length
+
+    async def counted() -> Message:
+        nonlocal left
+        message = await receive()
+        left -= len(message.get('body', b''))
+        return message if left >= 0 else dict(type='http.disconnect')
+
+    return counted
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
 import threading
 import time
 from contextlib import suppress
@@ -20,7 +19,8 @@ from mmseg_volo.errors import UsageError
 from mmseg_volo.files import encode, write_whole
 from mmseg_volo.transfer import LOOPBACK
 from mmseg_volo.web.fence import Fence
-from mmseg_volo.web.view import Found, Limits, areas_table, refuse_bands, segment, view
+from mmseg_volo.web.folder import own_folder
+from mmseg_volo.web.view import Found, Limits, areas_table, is_large, open_upload, refuse_bands, segment, view
 
 if TYPE_CHECKING:
     import gradio
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 ADDRESS = '127.0.0.1'
 MASKS = 'masks'
 KEPT = 24 * 3600  # seconds that uploads and masks stay; all go when the server ends
-VISITS = 8  # pages whose image is remembered, the latest
+UPLOADS = 20  # of the largest size, which may lie there together
+VISITS = 8  # pages whose image is remembered, the latest; and that wait for the network at a time
 HINT = '<p>Drop an image on the field at the left, or click it: up to {} MB and {} million pixels.</p>'
 STYLE = """
 #overlay .image-frame, #overlay img { width: 100% }
@@ -86,6 +87,7 @@ class Page:
         self.folder = folder
         self.limits = limits
         self.hint = HINT.format(limits.megabytes, limits.megapixels)
+        self.lanes = {kind: threading.Lock() for kind in (True, False)}  # no small image waits for a large one
 
     def build(self, gr: Any) -> gradio.Blocks:
         """The page, with gradio as an argument, as it may be absent."""
@@ -117,7 +119,11 @@ class Page:
             sliders, outputs = [classes, opacity, least], [picture, areas, button]
             quiet = dict(api_visibility='private')
             upload.change(
-                lambda *given: self.on_upload(gr, *given), [upload, *sliders], [found, status, *outputs], **quiet
+                lambda *given: self.on_upload(gr, *given),
+                [upload, *sliders],
+                [found, status, *outputs],
+                concurrency_limit=VISITS,
+                **quiet,
             )
             gr.on(
                 [part.change for part in sliders],
@@ -134,14 +140,17 @@ class Page:
         """Runs the network; what is wrong with a file is said in the page, where the last image is taken away."""
         if path is None:
             return None, self.hint, *self.redraw(gr, None)
-        start = time.monotonic()
         try:
-            found = segment(self.model, path, self.limits)
+            image = open_upload(path, self.limits)
+            with self.lanes[is_large(image)]:
+                start = time.monotonic()
+                found = segment(self.model, path, image)
         except Exception as error:  # of any type, as decoders and the network raise: the page goes on
             said = str(error) if isinstance(error, UsageError) else f'It could not be segmented: {_reason(error)}'
             return None, f'<p class="problem" role="alert">{escape(said)}</p>', *self.redraw(gr, None)
         height, width = found.mask.shape
         said = f'{found.name}: {width}x{height} pixels, segmented in {time.monotonic() - start:.1f} s'
+        said += f', through windows of {found.windows} pixels' if found.windows else ''
         print(ascii(said)[1:-1], flush=True)
         return found, f'<p>{escape(said)}</p>', *self.redraw(gr, found, classes, opacity, least)
 
@@ -184,8 +193,7 @@ def serve(model: nn.Module, title: str, limits: Limits, port: int | None = None)
     require_gradio()
     refuse_bands(model)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with suppress(KeyboardInterrupt), tempfile.TemporaryDirectory(prefix='mmseg_volo_demo_') as name:
-        folder = Path(name).resolve()
+    with suppress(KeyboardInterrupt), own_folder() as folder:
         gr = gradio_module(folder)
         blocks = launch(gr, Page(model, title, folder / MASKS, limits).build(gr), folder, limits, port)
         print(f'{blocks.local_url} shows the page, on this machine only; Ctrl-C ends it', flush=True)
@@ -197,8 +205,8 @@ def launch(gr: Any, blocks: gradio.Blocks, folder: Path, limits: Limits, port: i
     """Starts the server in a thread. Every switch is set: gradio looks into the environment for those that are not."""
     from starlette.middleware import Middleware
 
-    # beside the file, forms hold some text
-    fence = Middleware(Fence, folder=folder, upload_bytes=limits.megabytes * 10**6 + (1 << 16))
+    most = limits.megabytes * 10**6 + (1 << 16)  # beside the file, forms hold some text
+    fence = Middleware(Fence, folder=folder, upload_bytes=most, folder_bytes=UPLOADS * most)
     system = ['system-ui', 'sans-serif']
     try:
         blocks.launch(

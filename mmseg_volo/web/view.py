@@ -21,7 +21,7 @@ from mmseg_volo.images import as_rgb
 from mmseg_volo.raster_reader import driver_of, open_any
 
 SHOWN_SIDE = 1600  # pixels: larger pictures are shown smaller; areas and masks are of the whole image
-
+AT_ONCE = 1024 * 1024  # pixels that a network which sees images whole is shown at once
 MOST_MEGAPIXELS = 178  # what Pillow opens at all
 HEAD = 1 << 12  # bytes, in which a head of text ends
 SIZES = {  # width and height in heads of what OpenCV decodes and Pillow does not: PAM, PFM of colours, Radiance HDR
@@ -56,6 +56,7 @@ class Found:
     confidence: np.ndarray  # (H, W) uint8: the probability of that class in per cent, rounded down; 0 without data
     classes: Sequence[str]
     palette: Sequence[Sequence[int]]
+    windows: int | None = None  # side in pixels of what the network saw at a time; None if that is its own
 
 
 @dataclass(frozen=True)
@@ -133,25 +134,40 @@ def refuse_bands(model: nn.Module) -> None:
         )
 
 
-def segment(model: nn.Module, path: str | Path, limits: Limits) -> Found:
-    """Runs the network on an uploaded file, as `mmseg_volo.predict` does.
+def is_large(image: np.ndarray) -> bool:
+    """Whether the network takes its time for an image (H, W, 3)."""
+    return image.shape[0] * image.shape[1] > AT_ONCE
+
+
+def segment(model: nn.Module, path: str | Path, image: np.ndarray) -> Found:
+    """Runs the network on an uploaded file, as `mmseg_volo.predict` does; a large one it sees through windows.
 
     Args:
         model: from `mmseg_volo.load`, for RGB images.
+        path: of the file.
+        image: what `open_upload` gives of it.
 
     Raises:
-        UsageError: see `open_upload`.
+        UsageError: it is none for this network.
     """
     path = Path(path)
-    image = open_upload(path, limits)
     with _by_name(path):
-        found = predict(model, path, maps=['confidence'], tell=lambda text: None)  # it is told already
+        windows = _windows(model) if is_large(image) else None
+        found = predict(model, path, maps=['confidence'], windows=windows, tell=lambda text: None)  # it is told already
     confidence = np.nan_to_num(100 * found.confidence).clip(0, 100).astype(np.uint8)
     scale = min(1.0, SHOWN_SIDE / max(image.shape[:2]))
     if scale < 1:
         size = [max(1, round(n * scale)) for n in image.shape[1::-1]]
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return Found(path.name, image, found.mask, confidence, found.classes, found.palette)
+    return Found(path.name, image, found.mask, confidence, found.classes, found.palette, windows)
+
+
+def _windows(model: nn.Module) -> int | None:
+    """Side of windows in place of a network's view of whole images, which takes a time that grows with their square."""
+    from mmseg_volo.inference.segment import trained_on, why_whole
+
+    sees_parts = why_whole(model, model.cfg.test_pipeline) or model.options.mode == 'slide'
+    return None if sees_parts else trained_on(model)
 
 
 def view(found: Found, chosen: Collection[str], opacity: float, least: int) -> View:
