@@ -187,7 +187,10 @@ def save_safetensors(
             with Replacement(path) as partial:
                 save_file(plain, partial, {**header, CHECKSUM: checksum(plain, header)})
     except (OSError, SafetensorError) as error:
-        raise UsageError(f'{path.absolute()} cannot be written ({error}): make room, or choose another place') from None
+        reason = getattr(error, 'strerror', None) or error
+        raise UsageError(
+            f'{path.absolute()} cannot be written ({reason}): make room, or choose another place'
+        ) from None
 
 
 def checksum(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
