@@ -161,6 +161,7 @@ def _add_folder(args: argparse._ArgumentGroup) -> None:
     args.add_argument('--images', help='folder of the images below --data, if its name does not say so')
     args.add_argument('--masks', help='folder of the masks below --data')
     args.add_argument('--skip-unpaired', action='store_true', help='leave out images without mask, masks without image')
+    args.add_argument('--allow-outside', action='store_true', help='lists and tables may name files outside of --data')
     args.add_argument('--plan-only', action='store_true', help='say what was understood, write the config, and stop')
 
 

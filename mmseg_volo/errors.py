@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import unicodedata
+from collections.abc import Iterator
 from contextlib import suppress
 
 from mmseg_volo.secrets import masked_text
@@ -16,6 +18,17 @@ UNSEEN = ('Cc', 'Cs', 'Zl', 'Zp')  # Unicode's categories of what a terminal obe
 
 class UsageError(ValueError):
     """What the user gave cannot work; the message says what was given, what was expected and what to do."""
+
+
+@contextlib.contextmanager
+def as_errors() -> Iterator[None]:
+    """Inside, whatever is raised is an `Exception`, panics of Rust too, but for what is to end the process."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise RuntimeError(f'{type(error).__name__}: {error}') from error
 
 
 def sentence(error: Exception) -> str:

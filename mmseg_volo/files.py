@@ -98,6 +98,13 @@ def sync(path: Path) -> None:
         os.close(file)
 
 
+def refuse_special(path: str | Path) -> None:
+    """Raises a `UsageError` of a pipe or a device, which may have no end; a file that is not there passes."""
+    path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UsageError(f'{path} is a pipe or a device, expected a file')
+
+
 def encode(suffix: str, pixels: np.ndarray, how: Sequence[int] = ()) -> bytes:
     """What a file with these pixels holds.
 

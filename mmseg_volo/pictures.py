@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import struct
 import warnings
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +16,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from mmseg_volo.errors import UsageError
+from mmseg_volo.errors import UsageError, as_errors
+from mmseg_volo.files import refuse_special
+from mmseg_volo.picture_sizes import HEAD, broken_png, overstated_png, states_its_size
 from mmseg_volo.raster_pixels import RasterPixels
 from mmseg_volo.raster_reader import GEO_KEYS, driver_of, is_georeferenced, open_any, rasterio_module
 from mmseg_volo.value_ranges import LOGGER, Tell, to_rgb
@@ -28,7 +29,6 @@ except ImportError:
     decode_png = None
 
 warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)  # large images are what people have
-HEAD = b'\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR'
 MODES = {b'\x08\x00': 'mono', b'\x08\x02': 'rgb'}  # by bit depth and colour type
 SPECIAL = (b'eXIf', b'tRNS', b'acTL')  # turned, with a transparent colour, or animated: left to the others
 SUBFILE, BITS, COMPRESSION, ORIENTATION, SAMPLE_FORMAT, GDAL_NODATA = 254, 258, 259, 274, 339, 42113  # tags of TIFF
@@ -77,6 +77,7 @@ def read_image(
         FileNotFoundError: there is no such file.
         UsageError: it is no readable picture, or its values are not of the range of their type.
     """
+    refuse_special(path)
     with Path(path).open('rb') as file:
         head = file.read(12)
         if driver_of(head) is None:
@@ -108,7 +109,7 @@ def decode_pixels(content: bytes, name: str | Path) -> np.ndarray:
     if content and not broken_png(content):
         if other := _other(content):
             raise UsageError(f'{name} is {other}')
-        if not _is_pillows(content):
+        if not _is_pillows(content) and states_its_size(content):
             image = _decode(content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
             image = None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)
         image = _by_pillow(io.BytesIO(content)) if image is None else image
@@ -165,7 +166,7 @@ def _raster_or_picture(
             try:
                 image = RasterPixels(raster, None, bands, value_range, name=name, tell=tell).rgb()
                 return image if is_georeferenced(raster) else turned(image, orientation_of(source))
-            except UsageError:
+            except (UsageError, MemoryError):
                 raise
             except Exception as error:  # GDAL raises more than rasterio's errors
                 reason = error.__cause__ or error
@@ -222,11 +223,16 @@ def _loses_bits(file: Path | io.BytesIO) -> bool:
         return picture.mode == 'RGB' and max(getattr(picture, 'tag_v2', {}).get(BITS, (8,))) > 8
 
 
+def open_picture(file: Path | io.BytesIO) -> Image.Image:
+    """A file of one of `FORMATS`, of which only its head is read; Pillow has Ghostscript run what is in others."""
+    Image.init()  # once, and not at import, which it would make a sixth of a second longer
+    return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
+
+
 def _by_pillow(file: Path | io.BytesIO) -> np.ndarray | None:
     """uint8 RGB (H, W, 3), or what has more bits (H, W); None if it is no readable picture."""
     try:
-        Image.init()  # once, and not at import, which it would make a sixth of a second longer
-        with Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN]) as picture:
+        with open_picture(file) as picture:
             picture = ImageOps.exif_transpose(picture)
             if picture.mode in ('I', 'F') or picture.mode.startswith('I;'):
                 pixels = np.array(picture)
@@ -243,6 +249,7 @@ def read_label(path: str | Path) -> np.ndarray:
         FileNotFoundError: there is no such file.
         UsageError: it is no readable picture, has several channels, or values above 255.
     """
+    refuse_special(path)
     content = Path(path).read_bytes()
     label = _plain_png(content, 'mono')
     if label is not None:
@@ -250,7 +257,7 @@ def read_label(path: str | Path) -> np.ndarray:
     if broken_png(content):
         raise UsageError(f'{path} ({len(content)} bytes) is not a readable picture: repair or remove it')
     try:
-        with Image.open(io.BytesIO(content)) as picture:
+        with open_picture(io.BytesIO(content)) as picture:
             label = np.array(picture)
     except Exception as error:  # whatever a broken file makes Pillow raise
         raise UsageError(f'{path} ({len(content)} bytes) is not a readable picture: repair or remove it') from error
@@ -259,22 +266,6 @@ def read_label(path: str | Path) -> np.ndarray:
     if label.max() > 255 or label.min() < 0:
         raise UsageError(f'{path} holds values of {label.min()} to {label.max()}, expected 0 to 255')
     return label.astype(np.uint8, copy=False)
-
-
-def broken_png(content: bytes) -> bool:
-    """Whether it is a PNG file that was cut or damaged, by the checksums inside, which OpenCV and Pillow pass over."""
-    if not content.startswith(HEAD[:8]):
-        return False
-    place = 8
-    while place + 12 <= len(content):
-        (length,) = struct.unpack_from('>I', content, place)
-        end = place + 8 + length
-        if end + 4 > len(content) or zlib.crc32(content[place + 4 : end]) != struct.unpack_from('>I', content, end)[0]:
-            return True
-        if content[place + 4 : place + 8] == b'IEND':
-            return False
-        place = end + 4
-    return True
 
 
 def _decode(content: bytes, flag: int) -> np.ndarray | None:
@@ -287,13 +278,14 @@ def _decode(content: bytes, flag: int) -> np.ndarray | None:
 def _plain_png(content: bytes, mode: str) -> np.ndarray | None:
     """A plain PNG of that mode as uint8 (H, W), (H, W, 1) or (H, W, 3); None for anything else."""
     plain = content.startswith(HEAD) and MODES.get(content[24:26]) == mode
-    if not plain or any(name in content for name in SPECIAL):
+    if not plain or any(name in content for name in SPECIAL) or overstated_png(content):
         return None
     if decode_png is None:  # OpenCV is a little faster than Pillow
         usable = mode == 'mono' and not broken_png(content)
         return _decode(content, cv2.IMREAD_UNCHANGED) if usable else None
     width, height = struct.unpack('>II', content[16:24])
     try:
-        return decode_png(content, (height, width), mode)
+        with as_errors():
+            return decode_png(content, (height, width), mode)
     except Exception:  # a broken file: the others say so
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,10 @@ DRIVERS = {  # GDAL's, by how a file begins; none that could lead to other files
     b'\xff\x4f\xff\x51': 'JP2OpenJPEG',
 }
 GEO_KEYS = 34735  # the tag of TIFF that makes it a GeoTIFF
+FENCE = dict(  # GDAL's settings while a file is opened: no list of its folder, and nothing from the network
+    GDAL_DISABLE_READDIR_ON_OPEN='TRUE',
+    CPL_VSIL_CURL_ALLOWED_EXTENSIONS='none',
+)
 _QUIET: list[None] = []  # whether the warning is off
 
 
@@ -45,21 +50,28 @@ def open_any(source: str | Path | bytes) -> Iterator[Any]:
     """A TIFF or JPEG 2000 file, or the content of one, opened by rasterio.
 
     Yields:
-        The raster; None where rasterio is not installed or GDAL cannot read it.
+        The raster; None of other files, where rasterio is not installed, or where GDAL cannot read it.
+
+    Raises:
+        UsageError: see `_open`.
     """
     rasterio = rasterio_module()
-    if rasterio is None:
-        yield None
-        return
     if not isinstance(source, bytes) and not _is_utf8(source):
         source = Path(source).read_bytes()
+    driver = driver_of(source[:12] if isinstance(source, bytes) else _head(Path(source)))
+    if rasterio is None or driver is None:
+        yield None
+        return
     with contextlib.ExitStack() as stack:
         try:
             if isinstance(source, bytes):
                 memory = stack.enter_context(rasterio.MemoryFile(source))
-                raster = stack.enter_context(memory.open(driver=driver_of(source[:12])))
+                with rasterio.Env(**FENCE):
+                    raster = stack.enter_context(memory.open(driver=driver))
             else:
-                raster = stack.enter_context(rasterio.open(source, driver=driver_of(_head(Path(source)))))
+                raster = stack.enter_context(_open(Path(source), driver))
+        except UsageError:
+            raise
         except Exception:  # whatever GDAL makes of a broken file: what is wrong is said when it is read otherwise
             raster = None
         yield raster
@@ -69,7 +81,7 @@ def open_georeferenced(path: Path) -> Any | None:
     """A georeferenced TIFF or JPEG 2000 file, opened; None of other files, or where rasterio is not installed.
 
     Raises:
-        UsageError: GDAL cannot open it for its name.
+        UsageError: GDAL cannot open it for its name, or see `_open`.
     """
     rasterio = rasterio_module()
     if rasterio is None or not path.is_file() or (driver := driver_of(_head(path))) is None:
@@ -77,13 +89,29 @@ def open_georeferenced(path: Path) -> Any | None:
     if not _is_utf8(path) and loses_georeference(path):
         raise UsageError(f'{path}: GDAL opens no file whose name is no UTF-8: rename it, to keep its georeference')
     try:
-        raster = rasterio.open(path, driver=driver)
+        raster = _open(path, driver)
+    except UsageError:
+        raise
     except Exception:  # whatever GDAL makes of a broken file: what is wrong is said when it is read as a picture
         return None
     if is_georeferenced(raster):
         return raster
     raster.close()
     return None
+
+
+def _open(path: Path, driver: str) -> Any:
+    """A file opened by that driver of GDAL, which reads a mask beside it, too, and that by any driver.
+
+    Raises:
+        UsageError: the mask is no TIFF file, but what may lead to other files and addresses.
+    """
+    for mask in (Path(f'{path}.msk'), Path(f'{path}.MSK')):
+        if os.path.lexists(mask) and not (mask.is_file() and driver_of(_head(mask)) == 'GTiff'):
+            raise UsageError(f'{mask}: the mask beside an image is a TIFF file, and this is none: remove it')
+    rasterio = rasterio_module()
+    with rasterio.Env(**FENCE):
+        return rasterio.open(os.path.abspath(path), driver=driver)  # a relative path may look like an address
 
 
 def is_georeferenced(raster: Any) -> bool:

@@ -55,6 +55,30 @@ def test_the_operator_is_registered_as_torch_wants_it() -> None:
     torch.library.opcheck(kernels.outlook, args, test_utils=checks)
 
 
+def test_raw_operators_take_only_what_the_kernels_read() -> None:
+    v, logits = torch.randn(2, 4, 6, 32), torch.randn(2, 2, 3, 2, 9, 9)
+    for wrong in (
+        (v.double(), logits.double()),
+        (v.half(), logits),
+        (v[:1].expand_as(v), logits),
+        (v, logits[:1]),
+        (v, logits[..., :1]),
+        (v[..., :31].contiguous(), logits),
+        (v[0], logits),
+    ):
+        with pytest.raises(ValueError, match='expected '):
+            kernels.outlook(*wrong)
+    lse = kernels.outlook(v, logits)[1]
+    for grad, sums in ((torch.ones(1), lse), (v.half(), lse), (torch.ones(1).expand_as(v), lse), (v, lse[:1])):
+        with pytest.raises(ValueError, match='expected '):
+            kernels.outlook_backward(grad, v, logits, sums)
+    for empty in ((v[:0], logits[:0]), (v[:, :0], logits[:, :0])):
+        leaves = [x.clone().requires_grad_() for x in empty]
+        out = kernels.outlook(*leaves)[0]
+        grads = torch.autograd.grad(out.sum(), leaves)
+        assert [x.shape for x in (out, *grads)] == [empty[0].shape, *(x.shape for x in empty)]
+
+
 def test_the_layer_takes_it_compiled_without_a_graph_break(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, 'usable', lambda v, logits: True)
     layer, x = OutlookAttention(16, 1), torch.randn(1, 5, 6, 16)

@@ -117,6 +117,45 @@ def test_takes_only_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     assert outlook(v[:0], logits[:0]).shape == (0, 4, 4, 64)
 
 
+HOSTILE = """
+import torch
+forward, backward = torch.ops.mmseg_volo.outlook_cpu, torch.ops.mmseg_volo.outlook_cpu_backward
+
+def inputs(batch=2, height=4, heads=2):
+    return torch.randn(batch, height, 6, 32 * heads), torch.randn(batch, height // 2, 3, heads, 9, 9)
+
+v, logits = inputs()
+for call in (
+    lambda: forward(v.half(), logits.half()), lambda: forward(v.double(), logits.double()),
+    lambda: forward(v.bfloat16(), logits), lambda: forward(v[:1].expand_as(v), logits),
+    lambda: forward(v, logits[:, :, :, :, :1].expand_as(logits)), lambda: forward(v.to_sparse(), logits),
+    lambda: forward(v, logits[:1]), lambda: forward(v, logits[:, :1]), lambda: forward(v[0], logits),
+    lambda: forward(v, logits.flatten()), lambda: forward(v[..., :48].contiguous(), logits),
+    lambda: forward(v, torch.randn(2, 2, 3, 0, 9, 9)), lambda: backward(torch.ones(1), v, logits),
+    lambda: backward(torch.ones(1).expand_as(v), v, logits), lambda: backward(v.bfloat16(), v, logits),
+):
+    try:
+        call()
+    except ValueError as error:
+        assert 'expected' in str(error)
+    else:
+        raise AssertionError('taken')
+for sizes in (dict(batch=0), dict(height=0), dict(heads=0), {}):
+    v, logits = (x.requires_grad_() for x in inputs(**sizes))
+    out = forward(v, logits)
+    grads = torch.autograd.grad(out.sum(), (v, logits))
+    assert [x.shape for x in (out, *grads)] == [v.shape, v.shape, logits.shape]
+torch.library.opcheck(backward, (torch.randn_like(v), v.detach(), logits.detach()))
+"""
+
+
+def test_raw_operators_take_only_what_the_kernel_reads() -> None:
+    """In a process of its own, as what is wrong there ends it or corrupts its memory."""
+    code = f'from mmseg_volo.ops import outlook_cpu\n{HOSTILE}'
+    run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+
+
 def test_exporters_see_torchs_operators() -> None:
     v, logits, _ = inputs((4, 6), heads=1, batch=1)
 

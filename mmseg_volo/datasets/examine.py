@@ -11,7 +11,8 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from mmseg_volo.errors import UsageError
-from mmseg_volo.pictures import read_image
+from mmseg_volo.files import refuse_special
+from mmseg_volo.pictures import open_picture, read_image
 
 IGNORED = 'ignored'  # beside the names of classes
 
@@ -22,6 +23,14 @@ class BadFile(UsageError):
     def __init__(self, kind: str, message: str):
         super().__init__(message)
         self.kind = kind
+
+
+def fault_of(image: Path, error: BaseException) -> BadFile:
+    """What an error of any type says of an image or its label; the others are looked at all the same."""
+    if isinstance(error, BadFile):
+        return error
+    text = 'not enough memory' if isinstance(error, MemoryError) else f'{type(error).__name__}: {error}'
+    return BadFile('unreadable', f'{image} or its label cannot be read ({" ".join(text.split())})')
 
 
 @dataclass(kw_only=True)
@@ -141,7 +150,8 @@ def decoded(path: Path) -> Image.Image:
         BadFile: it is missing or unreadable.
     """
     try:
-        with Image.open(path) as picture:
+        refuse_special(path)
+        with open_picture(path) as picture:
             picture.load()
             return picture
     except FileNotFoundError:

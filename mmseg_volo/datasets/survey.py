@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmseg_volo.datasets.examine import IGNORED, BadFile, Tally, examine
+from mmseg_volo.datasets.examine import IGNORED, BadFile, Tally, examine, fault_of
 from mmseg_volo.datasets.train_ids import each
 from mmseg_volo.errors import UsageError
 
@@ -60,8 +60,10 @@ def survey(sets: Mapping[str, Sequence[Files]], workers: int | None = None, bar:
     for (role, image, label, *_), result in each(pool, work, jobs, bar):
         if isinstance(result, BadFile):
             faults[result.kind].append(str(result))
-        elif isinstance(result, BaseException):
+        elif isinstance(result, UsageError):
             raise result
+        elif isinstance(result, BaseException):
+            faults['unreadable'].append(str(fault_of(image, result)))
         else:
             tallies[role].add(image, label, result)
     return judge(sets, tallies, faults, notes)

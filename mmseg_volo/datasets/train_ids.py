@@ -6,13 +6,14 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from mmseg_volo.errors import UsageError
+from mmseg_volo.errors import UsageError, as_errors
 from mmseg_volo.files import scratch
 from mmseg_volo.progress import Bar
 
@@ -30,6 +31,8 @@ def each(pool: Executor, work: Callable, jobs: Sequence[tuple], what: str) -> It
     Yields:
         (job, its result, or the exception it ended with), in the order in which they end.
     """
+    if isinstance(pool, ThreadPoolExecutor):  # processes would have to load us
+        work = partial(_run, work)
     futures = {pool.submit(work, *job): job for job in jobs}
     try:
         for future in Bar(as_completed(futures), total=len(jobs), desc=what, unit='file'):
@@ -37,6 +40,11 @@ def each(pool: Executor, work: Callable, jobs: Sequence[tuple], what: str) -> It
             yield futures[future], future.result() if error is None else error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _run(work: Callable, *job: Any) -> Any:
+    with as_errors():
+        return work(*job)
 
 
 def complete_png(path: Path) -> bool:
@@ -66,7 +74,7 @@ def from_label_ids(source: str, target: str) -> None:
     Raises:
         OSError, ValueError: it cannot be read, or holds other values than label ids.
     """
-    with Image.open(source) as picture:
+    with Image.open(source, formats=['PNG']) as picture:
         ids = np.array(picture)
     if ids.ndim != 2 or ids.dtype != np.uint8:
         raise ValueError(f'expected label ids in one 8-bit channel, got mode {picture.mode}')

@@ -38,9 +38,9 @@ def is_plain(path: Path) -> bool:
         with Image.open(path) as picture:
             tags = getattr(picture, 'tag_v2', {}) if picture.format == 'TIFF' else {}
             mode = picture.mode
-    except UnidentifiedImageError:
-        return path.suffix.lower() not in TIFF  # Pillow knows few kinds of several bands
-    except OSError:
+    except (UnidentifiedImageError, Image.DecompressionBombError):
+        return path.suffix.lower() not in TIFF  # Pillow knows few kinds of several bands, and opens no large ones
+    except Exception:  # whatever a broken file makes Pillow raise
         return True  # the look at the pixels says what is wrong
     bits, kinds = max(tags.get(BITS_PER_SAMPLE, (8,))), set(tags.get(SAMPLE_FORMAT, (1,)))
     if head.startswith(b'\x89PNG'):

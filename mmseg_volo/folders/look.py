@@ -11,9 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mmseg_volo.datasets.examine import BadFile, check_size, decoded_image, shown_size
+from mmseg_volo.datasets.examine import BadFile, check_size, decoded_image, fault_of, shown_size
 from mmseg_volo.datasets.survey import complain
 from mmseg_volo.datasets.train_ids import each
+from mmseg_volo.errors import UsageError
 from mmseg_volo.folders.bands import is_plain, read_bands
 from mmseg_volo.folders.masks import BRIGHT, GREY, count, pack, read_raw, unpack
 
@@ -63,8 +64,10 @@ def look_at_all(pairs: Sequence[tuple[Path, Path | None]]) -> list[Facts]:
     for job, result in each(pool, _look, [*pairs], 'looking at all images and masks'):
         if isinstance(result, BadFile):
             faults.setdefault(result.kind, []).append(str(result))
-        elif isinstance(result, BaseException):
+        elif isinstance(result, UsageError):
             raise result
+        elif isinstance(result, BaseException):
+            faults.setdefault('unreadable', []).append(str(fault_of(job[0], result)))
         else:
             found[job] = result
     complain(dict(faults={kind: sorted(said) for kind, said in faults.items()}), WAY)

@@ -15,6 +15,7 @@ import numpy as np
 
 from mmseg_volo.datasets.examine import BadFile, decoded
 from mmseg_volo.errors import UsageError
+from mmseg_volo.files import refuse_special
 from mmseg_volo.folders.lists import Code
 
 KINDS = ('values', 'colours', 'binary')
@@ -87,7 +88,11 @@ def read_raw(path: Path) -> RawMask:
 
 def _array(path: Path) -> np.ndarray:
     try:
-        return np.load(path, allow_pickle=False)
+        refuse_special(path)
+        pixels = np.load(path, allow_pickle=False)
+        if not isinstance(pixels, np.ndarray):
+            raise ValueError('it is an archive of arrays')
+        return pixels
     except FileNotFoundError:
         raise BadFile('missing', f'{path} is missing') from None
     except Exception as error:  # whatever a broken file makes NumPy raise

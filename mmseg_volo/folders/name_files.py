@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from mmseg_volo.errors import UsageError
-from mmseg_volo.folders.lists import COLUMNS, HEADING
+from mmseg_volo.folders.entries import COLUMNS
+from mmseg_volo.folders.lists import HEADING
 from mmseg_volo.texts import read_lines, read_rows, read_text, unquoted
 
 DATA = ('.json', '.yaml', '.yml')

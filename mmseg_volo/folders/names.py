@@ -78,7 +78,7 @@ def _found(root: Path, folders: Sequence[Path]) -> tuple[list[Named], str, list[
     """What the files in some folders say together."""
     named: list[Named] = []
     source, notes = None, []
-    for path in _files(root, folders):
+    for path in name_files(root, folders):
         where = path.relative_to(root).as_posix()
         try:
             found = _checked(names_in(path), where)
@@ -99,7 +99,7 @@ def _found(root: Path, folders: Sequence[Path]) -> tuple[list[Named], str, list[
     return named, source.relative_to(root).as_posix() if source else '', notes
 
 
-def _files(root: Path, folders: Sequence[Path]) -> list[Path]:
+def name_files(root: Path, folders: Sequence[Path]) -> list[Path]:
     """Files that by their names may name classes, those of the upper folders first."""
     below = {above for folder in folders for above in (folder, *folder.parents) if above.is_relative_to(root)}
     if len(below) > FOLDERS:  # a folder for each image

@@ -26,20 +26,15 @@ from mmseg_volo.folders.layout import Layout, Pair, find_layout
 from mmseg_volo.folders.lists import class_text, list_text, spelled
 from mmseg_volo.folders.look import WAY, Facts, look_at_all
 from mmseg_volo.folders.memory import check_disk, fitting_batch
-from mmseg_volo.folders.names import read_names
+from mmseg_volo.folders.names import name_files, read_names
 from mmseg_volo.folders.split import split_pairs
 from mmseg_volo.folders.table import class_table
+from mmseg_volo.folders.unused import unused_notes
 from mmseg_volo.folders.weights import for_images, pixel_words, starting_point, weight_words
 from mmseg_volo.folders.write import config_text, edited, refuse_edited, refuse_folders, refuse_unlisted, write_recipe
 from mmseg_volo.secrets import masked_text
 
-COMMON = (
-    '.png',
-    '.jpg',
-    '.jpeg',
-    '.bmp',
-    '.webp',
-)  # kinds of files that OpenCV, with which mmseg loads, reads as we do
+COMMON = ('.png', '.jpg', '.jpeg', '.bmp', '.webp')  # that OpenCV, with which mmseg loads, reads as we do
 RECIPE = 'recipe'  # folder below the work dir: the config, its lists, and what was understood
 
 
@@ -61,6 +56,7 @@ class Wishes:
     images: str | None = None
     masks: str | None = None
     skip_unpaired: bool = False
+    allow_outside: bool = False
     work_dir: str | None = None
 
     @property
@@ -153,10 +149,12 @@ def understand_folder(wishes: Wishes) -> Found:
     Raises:
         FileNotFoundError, UsageError: see `prepare_training`.
     """
-    layout = find_layout(Path(os.path.expanduser(wishes.data)), wishes.images, wishes.masks, wishes.skip_unpaired)
+    where = Path(os.path.expanduser(wishes.data))
+    layout = find_layout(where, wishes.images, wishes.masks, wishes.skip_unpaired, wishes.allow_outside)
     files = [path for pair in layout.pairs for path in (pair.image, pair.mask) if path is not None]
     refuse_unlisted(files, layout.root)
-    names, source, unread = read_names(wishes.classes, layout.root, [*{path.parent for path in files}])
+    parents = [*{path.parent for path in files}]
+    names, source, unread = read_names(wishes.classes, layout.root, parents)
     facts = dict(
         zip(
             (pair.image for pair in layout.pairs),
@@ -185,7 +183,11 @@ def understand_folder(wishes: Wishes) -> Found:
         ('names', source or 'none given (--classes), so made up; --ignore VALUE leaves out what is no class'),
         ('split', f'{counts}, {how}'),
     ]
-    return Found(layout, splits, facts, labels, images, lines, [*layout.notes, *unread, *labels.notes, *notes])
+    named = [] if wishes.classes else name_files(layout.root, parents)
+    read = [path.relative_to(layout.root).as_posix() for path in named]
+    others = unused_notes([name for name in layout.unused if name not in read])
+    notes = [*layout.notes, *others, *unread, *labels.notes, *notes]
+    return Found(layout, splits, facts, labels, images, lines, notes)
 
 
 def _images(facts: Sequence[Facts]) -> plan.Images:

@@ -176,7 +176,7 @@ class _Writer:
             lost: list[str] = []
             with (
                 Replacement(place) as temporary,
-                rasterio.open(self.shapes.finish()) as mask,
+                rasterio.open(self.shapes.finish(), driver='GTiff') as mask,
                 temporary.open('wb') as file,
             ):
                 file.writelines(geojson(rasterio.band(mask, 1), self.classes, self.ground, nodata, lost))

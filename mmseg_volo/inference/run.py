@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from mmseg_volo.apis import Prediction, predict
-from mmseg_volo.errors import UsageError, printable, sentence
+from mmseg_volo.errors import UsageError, as_errors, printable, sentence
 from mmseg_volo.folders.bands import as_picture
 from mmseg_volo.images import as_rgb
 from mmseg_volo.inference.areas import count
@@ -179,20 +179,22 @@ class _Run:
 
     def _read(self, items: Iterator[Item]) -> Iterator[tuple[Item, Any]]:
         """Each with its pixels (of other than RGB to look at only), an open raster, none of a video, or its error."""
-        options = self.options
         for item in items:
-            source = None
             try:
-                if not item.is_video:
-                    source = open_georeferenced(item.path)
-                    if source is None and self.bands:
-                        source = as_picture(item.path)
-                    elif source is None:
-                        self._note_georeference(item.path)
-                        source = as_rgb(item.path, options.bands, options.value_range, self._note)
+                with as_errors():
+                    source = None if item.is_video else self._source(item.path)
             except Exception as error:  # of any type: it is told of this file
                 source = error
             yield item, source
+
+    def _source(self, path: Path) -> Any:
+        source = open_georeferenced(path)
+        if source is None and self.bands:
+            return as_picture(path)
+        if source is None:
+            self._note_georeference(path)
+            return as_rgb(path, self.options.bands, self.options.value_range, self._note)
+        return source
 
     def _note(self, text: str) -> None:
         """Says what is odd, once, and of many the first."""
@@ -220,7 +222,8 @@ class _Run:
                 self._keep(item, lambda: predict_geotiff(self.model, item, source, self.out, self.options, self._note))
         else:
             try:
-                found = self._found(item, source)
+                with as_errors():
+                    found = self._found(item, source)
             except Exception as error:
                 self._fail(item, error)
             else:
@@ -245,7 +248,8 @@ class _Run:
     def _keep(self, item: Item, results: Callable[[], tuple[dict[str, list[str]], dict[str, Any]]]) -> None:
         """Makes results and tells the record of them."""
         try:
-            files, kept = results()
+            with as_errors():
+                files, kept = results()
         except Exception as error:
             if getattr(error, 'errno', None) in STOPS:
                 raise

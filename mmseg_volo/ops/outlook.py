@@ -6,14 +6,18 @@ when the first map is computed. `MMSEG_VOLO_TRITON=0` in the environment turns t
 
 import os
 from importlib.metadata import PackageNotFoundError, version
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mmseg_volo.ops.checks import check_alike, check_inputs
+
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MAX_HEAD_DIM = 128
 MAX_INDEX = 2**31  # within one image the kernels count in 32 bits
+MAX_BATCH = 2**16  # images are the second axis of CUDA's grid
 
 
 def _has_triton() -> bool:
@@ -38,7 +42,8 @@ def usable(v: Tensor, logits: Tensor) -> bool:
         and v.dtype == logits.dtype
         and v.dtype in DTYPES
         and head_dim <= MAX_HEAD_DIM
-        and max(v[0].numel(), logits[0].numel()) < MAX_INDEX
+        and v.shape[0] < MAX_BATCH
+        and max(prod(v.shape[1:]), prod(logits.shape[1:])) < MAX_INDEX
     )
 
 
@@ -54,7 +59,13 @@ def outlook(v: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         The map (B, H, W, C), and for the backward pass log2 of the sum of exponentials of each softmax, in float32:
         (B, heads, 9, h, w). Those of windows' rows that lie outside the map are not written.
+
+    Raises:
+        ValueError: the tensors are none of these.
     """
+    _check(v, logits)
+    if not v.numel():
+        return torch.empty_like(v), _sums(v, logits)
     from mmseg_volo.ops import outlook_triton
 
     return outlook_triton.forward(v, logits, scale(v, logits))
@@ -62,8 +73,7 @@ def outlook(v: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
 
 @outlook.register_fake
 def _(v: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-    batch, h, w, heads, taps = logits.shape[:5]
-    return torch.empty_like(v), v.new_empty((batch, heads, taps, h, w), dtype=torch.float32)
+    return torch.empty_like(v), _sums(v, logits)
 
 
 @torch.library.custom_op(
@@ -72,7 +82,16 @@ def _(v: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
     schema='(Tensor grad, Tensor v, Tensor logits, Tensor lse) -> (Tensor, Tensor)',
 )
 def outlook_backward(grad: Tensor, v: Tensor, logits: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of `v` and `logits`; cannot be differentiated again."""
+    """Gradients of `v` and `logits`; cannot be differentiated again.
+
+    Raises:
+        ValueError: the tensors are none of the forward pass.
+    """
+    _check(v, logits)
+    check_alike('grad', grad, v.shape, v.dtype, v)
+    check_alike('lse', lse, _sums(v, logits).shape, torch.float32, v)
+    if not v.numel():
+        return torch.empty_like(v), torch.empty_like(logits)
     from mmseg_volo.ops import outlook_triton
 
     return outlook_triton.backward(grad, v, logits, lse, scale(v, logits))
@@ -81,6 +100,22 @@ def outlook_backward(grad: Tensor, v: Tensor, logits: Tensor, lse: Tensor) -> tu
 @outlook_backward.register_fake
 def _(grad: Tensor, v: Tensor, logits: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
     return torch.empty_like(v), torch.empty_like(logits)
+
+
+def _sums(v: Tensor, logits: Tensor) -> Tensor:
+    """Room for what the backward pass wants of the forward pass."""
+    batch, h, w, heads, taps = logits.shape[:5]
+    return v.new_empty((batch, heads, taps, h, w), dtype=torch.float32)
+
+
+def _check(v: Tensor, logits: Tensor) -> None:
+    if not (v.is_cuda and HAS_TRITON) and os.environ.get('TRITON_INTERPRET') != '1':
+        raise ValueError(f'expected v on an NVIDIA GPU, with Triton 3.6 or later installed, got it on {v.device}')
+    check_inputs(v, logits, DTYPES, range(1, MAX_HEAD_DIM + 1))
+    if len(v) >= MAX_BATCH or max(prod(v.shape[1:]), prod(logits.shape[1:])) >= MAX_INDEX:
+        raise ValueError(
+            f'expected fewer than {MAX_BATCH} images of fewer than {MAX_INDEX} values, got {len(v)} images'
+        )
 
 
 def _keep(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:

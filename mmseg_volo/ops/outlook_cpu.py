@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmseg_volo.ops.checks import check_alike, check_inputs
+
 SWITCH = 'MMSEG_VOLO_CPU_KERNEL'
 HEAD_DIM = 32  # of every published VOLO
 DTYPES = (torch.float32, torch.bfloat16)
@@ -52,7 +54,12 @@ def usable(v: Tensor, logits: Tensor) -> bool:
 
 @torch.library.custom_op('mmseg_volo::outlook_cpu', mutates_args=(), schema='(Tensor v, Tensor logits) -> Tensor')
 def outlook(v: Tensor, logits: Tensor) -> Tensor:
-    """See `backbones.outlook.outlook`; contiguous tensors that are `usable`. Sums are in float32."""
+    """See `backbones.outlook.outlook`; contiguous tensors of a dtype of `DTYPES`, also empty ones. Sums are in float32.
+
+    Raises:
+        ValueError: they are none.
+    """
+    _check(v, logits)
     out = torch.empty_like(v)
     _call(None, v, logits, out, None)
     return out
@@ -69,7 +76,13 @@ def _(v: Tensor, logits: Tensor) -> Tensor:
     schema='(Tensor grad, Tensor v, Tensor logits) -> (Tensor, Tensor)',
 )
 def outlook_backward(grad: Tensor, v: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of `v` and `logits`; cannot be differentiated again."""
+    """Gradients of `v` and `logits`; cannot be differentiated again.
+
+    Raises:
+        ValueError: `grad` is not of the shape and kind of `v`, or see `outlook`.
+    """
+    _check(v, logits)
+    check_alike('grad', grad, v.shape, v.dtype, v)
     grad_v, grad_logits = torch.empty_like(v), torch.empty_like(logits)
     _call(grad, v, logits, grad_v, grad_logits)
     return grad_v, grad_logits
@@ -91,7 +104,17 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
 outlook.register_autograd(_differentiate, setup_context=_keep)
 
 
+def _check(v: Tensor, logits: Tensor) -> None:
+    if LIBRARY is None:
+        raise ValueError(f'the kernel is not compiled, or turned off by {SWITCH}')
+    if v.device.type != 'cpu':
+        raise ValueError(f'expected v on the CPU, got {v.device}')
+    check_inputs(v, logits, DTYPES, range(HEAD_DIM, HEAD_DIM + 1))
+
+
 def _call(grad: Tensor | None, v: Tensor, logits: Tensor, out: Tensor, grad_logits: Tensor | None) -> None:
+    if not v.numel():
+        return
     batch, height, width, dim = v.shape
     pointers = [None if t is None else t.data_ptr() for t in (grad, v, logits, out, grad_logits)]
     sizes = batch, height, width, dim // HEAD_DIM

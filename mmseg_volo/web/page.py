@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from torch import nn
 
-from mmseg_volo.errors import UsageError
+from mmseg_volo.errors import UsageError, as_errors
 from mmseg_volo.files import encode, write_whole
 from mmseg_volo.transfer import LOOPBACK
 from mmseg_volo.web.fence import Fence
@@ -141,10 +141,11 @@ class Page:
         if path is None:
             return None, self.hint, *self.redraw(gr, None)
         try:
-            image = open_upload(path, self.limits)
-            with self.lanes[is_large(image)]:
-                start = time.monotonic()
-                found = segment(self.model, path, image)
+            with as_errors():
+                image = open_upload(path, self.limits)
+                with self.lanes[is_large(image)]:
+                    start = time.monotonic()
+                    found = segment(self.model, path, image)
         except Exception as error:  # of any type, as decoders and the network raise: the page goes on
             said = str(error) if isinstance(error, UsageError) else f'It could not be segmented: {_reason(error)}'
             return None, f'<p class="problem" role="alert">{escape(said)}</p>', *self.redraw(gr, None)

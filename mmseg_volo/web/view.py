@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,17 +17,11 @@ from mmseg_volo.apis import predict
 from mmseg_volo.draw import overlay
 from mmseg_volo.errors import UsageError
 from mmseg_volo.images import as_rgb
-from mmseg_volo.raster_reader import driver_of, open_any
+from mmseg_volo.picture_sizes import sizes_of
 
 SHOWN_SIDE = 1600  # pixels: larger pictures are shown smaller; areas and masks are of the whole image
 AT_ONCE = 1024 * 1024  # pixels that a network which sees images whole is shown at once
 MOST_MEGAPIXELS = 178  # what Pillow opens at all
-HEAD = 1 << 12  # bytes, in which a head of text ends
-SIZES = {  # width and height in heads of what OpenCV decodes and Pillow does not: PAM, PFM of colours, Radiance HDR
-    b'P7': (rb'\bWIDTH\s+(\d{1,9})', rb'\bHEIGHT\s+(\d{1,9})'),
-    b'PF': (rb'\APF\s+(\d{1,9})', rb'\APF\s+\d+\s+(\d{1,9})'),
-    b'#?': (rb'[-+]X (\d{1,9})', rb'[-+]Y (\d{1,9})'),
-}
 
 
 @dataclass(frozen=True)
@@ -93,23 +86,13 @@ def _check_size(path: Path, size: Sequence[int] | None, limits: Limits) -> None:
 
 
 def _size(path: Path, limits: Limits) -> tuple[int, int] | None:
-    """Width and height in pixels, by the head of a file; None if it is of no kind that is decoded."""
+    """Width and height in pixels, by the head of a file, the most that one of the libraries reads there; None if it
+    is of no kind that is decoded."""
     try:
-        with Image.open(path) as picture:
-            return picture.size
+        return max(sizes_of(path), key=lambda size: size[0] * size[1], default=None)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # the latter where warnings are errors
         least = min(limits.megapixels, (Image.MAX_IMAGE_PIXELS or 0) // 10**6)
         raise UsageError(f'{path.name} has more than {least} million pixels: reduce it') from None
-    except Exception:  # whatever a broken file makes Pillow raise, which does not know all kinds of TIFF files
-        pass
-    with path.open('rb') as file:
-        head = file.read(HEAD)
-    if driver_of(head) is not None:
-        with open_any(path) as raster:
-            return None if raster is None else (raster.width, raster.height)
-    texts = next((texts for start, texts in SIZES.items() if head.startswith(start)), ())
-    size = [max(map(int, re.findall(text, head)), default=0) for text in texts]
-    return (size[0], size[1]) if size else None
 
 
 @contextmanager
