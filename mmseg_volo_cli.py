@@ -245,7 +245,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         something is broken.
     """
     args = parser().parse_args(argv)
-    args.argv = sys.argv[1:] if argv is None else [*argv]
+    args.argv, args.parent = sys.argv[1:] if argv is None else [*argv], os.getppid()
     if args.command == 'doctor':  # for those with whom what follows cannot be imported
         from mmseg_volo_doctor import doctor
 
@@ -256,18 +256,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         from torch.distributed import destroy_process_group
 
         from mmseg_volo import cli
-        from mmseg_volo.errors import UsageError, say
+        from mmseg_volo.engine.stop import ended_by_signals
+        from mmseg_volo.errors import UsageError, fall_silent, say
 
     try:
-        if getattr(args, 'cfg_options', None) is not None:
-            args.cfg_options = cli.parse(args.cfg_options)
-        getattr(cli, args.command)(args)
+        with ended_by_signals():
+            if getattr(args, 'cfg_options', None) is not None:
+                args.cfg_options = cli.parse(args.cfg_options)
+            getattr(cli, args.command)(args)
+            print(end='', flush=True)
     except (UsageError, FileNotFoundError) as error:
         say(error)
         return 2
     except KeyboardInterrupt:  # before or after a training, which answers itself
         print('stopped by Ctrl-C', file=sys.stderr)
         return 130
+    except BrokenPipeError:  # who read what we print, as `head`, is gone
+        fall_silent()
+        return 141
     if is_distributed():  # NCCL warns of processes that do not take leave
         gc.collect()  # the model holds the group too, whose threads, alive at exit, now and then abort the process
         destroy_process_group()

@@ -23,6 +23,7 @@ from PIL import Image
 from torch import nn
 
 from mmseg_volo.errors import UsageError
+from mmseg_volo.forks import about_to_compute
 from mmseg_volo.images import Source
 from mmseg_volo.records import config_of, meta_of
 from mmseg_volo.texts import hidden
@@ -77,6 +78,7 @@ def load(
     """
     from mmseg_volo.processor import prepare, use_bf16
 
+    about_to_compute()
     cfg, weights, checkpoint, given = _read(config_or_checkpoint, checkpoint)
     model = _build(cfg, given)
     if weights is not None:

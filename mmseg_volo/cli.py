@@ -24,10 +24,11 @@ from mmseg_volo.engine.effects import refuse_unused, refuse_without_effect
 from mmseg_volo.engine.first_items import try_first_items
 from mmseg_volo.engine.fsdp import set_fsdp
 from mmseg_volo.engine.optim import set_precision
-from mmseg_volo.engine.processes import command_line, is_first
+from mmseg_volo.engine.processes import command_line, end_with_launcher, is_first
 from mmseg_volo.engine.recorder import reporting
 from mmseg_volo.engine.runner import SegRunner
 from mmseg_volo.engine.trackers import set_trackers
+from mmseg_volo.engine.troubles import in_a_sentence
 from mmseg_volo.engine.work_dir import (
     folders_of,
     in_use_by_test,
@@ -52,6 +53,7 @@ from mmseg_volo.weights import fetch_starts, have, url_of
 def train(args: argparse.Namespace) -> None:
     """Trains what a config describes, or on a folder of images."""
     refuse_without_effect(args)
+    end_with_launcher(args.launcher, args.parent)
     wishes, first = _wishes(args), is_first(args.launcher)
     with ExitStack() as stack:
         if wishes:
@@ -68,6 +70,7 @@ def train(args: argparse.Namespace) -> None:
                 stack.enter_context(in_use_by_training(folder))
             if not cfg.resume and not args.overwrite:
                 refuse_to_replace(folder)
+        stack.enter_context(in_a_sentence(cfg.work_dir))
         prepare(cfg, args, ['train_dataloader', 'val_dataloader'], pixels=first and not args.no_check)
         set_precision(cfg.optim_wrapper, args.amp)
         set_fsdp(cfg, args.fsdp)
@@ -109,11 +112,12 @@ def _take_folder(args: argparse.Namespace, wishes: Wishes) -> None:
 
 def test(args: argparse.Namespace) -> None:
     """Evaluates a checkpoint and prints the score of each class."""
+    end_with_launcher(args.launcher, args.parent)
     if url_of(args.checkpoint) is None and not Path(args.checkpoint).is_file():
         raise FileNotFoundError(f'no checkpoint at {Path(args.checkpoint).absolute()}: give the path of a .pth file')
     cfg = read_config(args)
     have(args.checkpoint)
-    with in_use_by_test(cfg.work_dir) if is_first(args.launcher) else nullcontext():
+    with in_use_by_test(cfg.work_dir) if is_first(args.launcher) else nullcontext(), in_a_sentence(cfg.work_dir):
         _test(args, cfg)
 
 
@@ -160,9 +164,9 @@ def predict(args: argparse.Namespace) -> None:
             options,
             args.overwrite,
         )
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
         say(UsageError('stopped; what is done is kept, the same command goes on'))
-        raise SystemExit(130) from None
+        raise SystemExit(getattr(stop, 'code', 130)) from None
 
 
 def report(args: argparse.Namespace) -> None:

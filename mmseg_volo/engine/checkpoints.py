@@ -24,7 +24,7 @@ from mmseg_volo.checkpoint_files import damage
 from mmseg_volo.engine.identity import run_of
 from mmseg_volo.engine.loop import DRAWS, VALIDATED
 from mmseg_volo.errors import UsageError
-from mmseg_volo.files import scratch, write_whole
+from mmseg_volo.files import Replacement, sweep, sync, write_whole
 
 POINTER = 'last_checkpoint'
 GRADIENTS = 'gradients'  # accumulated, of an update that is not yet made
@@ -71,26 +71,18 @@ def write_checkpoint(content: Mapping[str, Any], path: Path) -> None:
     Raises:
         UsageError: it cannot be written; what was there is untouched.
     """
-    temporary = scratch(path)
     try:
-        torch.save(content, temporary)
-        with open(temporary, 'rb+') as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        if os.name == 'posix':  # the name, too
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-    except (OSError, RuntimeError) as error:  # torch's writer raises the latter on a full disk
-        reason = str(error).strip().splitlines()[0]
+        with Replacement(path) as temporary, temporary.open('wb') as file:
+            torch.save(content, file)
+        sync(path.parent)
+    except (OSError, RuntimeError) as error:  # torch's writer raises the latter after the former
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        reason = getattr(cause, 'strerror', None) or str(cause).strip().splitlines()[0]
+        remedy = 'make room there' if path.parent.is_dir() else f'see why {path.parent.absolute()} is gone'
         raise UsageError(
-            f'the checkpoint {path.absolute()} cannot be written ({reason}): make room there, then go on from the last '
+            f'the checkpoint {path.absolute()} cannot be written ({reason}): {remedy}, then go on from the last '
             f'good one with --resume'
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def newest(work_dir: Path) -> tuple[Path | None, list[str]]:
@@ -164,8 +156,8 @@ class SafeCheckpointHook(CheckpointHook):
                 info[key] = str(folder / Path(info[key]).name)
         super().before_train(runner)
         if is_main_process():
-            for left in Path(self.out_dir).glob('.*.pth'):
-                left.unlink()
+            sweep(Path(self.out_dir), '*.pth')
+            sweep(Path(runner.work_dir), POINTER)
             self._remove(info.get(DROPPED, []))
 
     def save(self, runner: Runner, iteration: int) -> str:

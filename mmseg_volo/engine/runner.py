@@ -39,7 +39,7 @@ from mmseg_volo.engine.items import NamedDataset
 from mmseg_volo.engine.loading import starts_as_data, take_start, without_starts
 from mmseg_volo.engine.logs import discreet, quiet_console
 from mmseg_volo.engine.optim import precision_of
-from mmseg_volo.engine.processes import join_on_cpu
+from mmseg_volo.engine.processes import begin, join_on_cpu
 from mmseg_volo.engine.resume import facts_of, follow_config, length_of, take_up
 from mmseg_volo.engine.states import begin_whole, load_into, states_of
 from mmseg_volo.engine.stop import keep_answering
@@ -53,9 +53,8 @@ class SegRunner(NamingRunner):
     """While it sets up, notes go to the log file only; from the first iteration on also to the console.
 
     Checkpoints (`load_from`, `resume`, test: a path or https:// address) are read as plain data and must fit the model
-    key by key; `init_cfg` of mmseg's and mmengine's parts is read as plain data too.
-
-    A training locks its work dir; every session has a folder of its own.
+    key by key; `init_cfg` of mmseg's and mmengine's parts is read as plain data too. A training locks its work dir;
+    every session has a folder of its own.
     """
 
     _begun = False  # the training
@@ -71,6 +70,7 @@ class SegRunner(NamingRunner):
         CUDA. What a config may name is registered, also where it was not read from a file with `custom_imports`."""
         import mmseg_volo.parts  # noqa: F401
 
+        begin(self._launcher)
         self.cfg = formatted(self.cfg)
         if self._launcher != 'none' and get_device() == 'cpu' and not is_distributed():
             join_on_cpu(self._launcher, env_cfg.get('dist_cfg', {}).get('timeout'))
@@ -182,8 +182,8 @@ class SegRunner(NamingRunner):
         if isinstance(self.optim_wrapper, OptimWrapper):
             check_norms(self.model, self.batch)
             hint = self.batch.way_out()
-            precision = f'{precision_of(self.optim_wrapper)} on {get_device()}{", FSDP" * self._sharded}'
-            self.logger.info(f'{self.batch}, {precision}{hint and f"; {hint}"}')
+            place = f'{get_device()}{", FSDP" * self._sharded}'
+            self.logger.info(f'{self.batch}, {precision_of(self.optim_wrapper)} on {place}{hint and f"; {hint}"}')
         if self._began:
             self.logger.info(self._began)
         if self._resume and self._load_from is None:  # mmengine would follow `last_checkpoint`, to an address too
