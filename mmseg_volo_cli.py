@@ -12,21 +12,9 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 FAMILIES = ('VOLO', 'CAFormer', 'ConvFormer', 'IdentityFormer', 'RandFormer', 'PoolFormerV2', 'T2TViT', 'CoAtNet')
 SOURCE = 'path of a .pth, .pth.tar or .safetensors file, https://..., or timm://NAME'
-
-
-class Pairs(argparse.Action):
-    """mmengine's `DictAction`, which takes torch to import."""
-
-    def __call__(
-        self, parser: argparse.ArgumentParser, space: argparse.Namespace, values: Sequence[str], option: Any = None
-    ) -> None:
-        from mmengine.config import DictAction
-
-        DictAction(self.option_strings, self.dest)(parser, space, values, option)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -83,7 +71,7 @@ def _add_predict(args: argparse.ArgumentParser) -> None:
         '(GeoJSON), areas (CSV: pixels, share, square metres); masks,overlays if not given',
     )
     args.add_argument('--overwrite', action='store_true', help='do anew what is done; without it, it is left alone')
-    args.add_argument('--opacity', type=float, default=0.5, help='of the overlay, 0 to 1')
+    args.add_argument('--opacity', type=float, help='of the overlay, 0 to 1; 0.5 if not given')
     _add_speed(args)
     args.add_argument(
         '--windows',
@@ -123,6 +111,7 @@ def _numbers(text: str) -> list[int]:
 def _add_train(args: argparse.ArgumentParser) -> None:
     args.add_argument('config', nargs='?', help='path of a config, or the name of a shipped one; or give --data')
     args.add_argument('--resume', action='store_true', help='go on from the latest checkpoint in the work dir')
+    args.add_argument('--overwrite', action='store_true', help='begin anew, and remove the training in the work dir')
     args.add_argument(
         '--amp',
         action=argparse.BooleanOptionalAction,
@@ -156,7 +145,7 @@ def _add_folder(args: argparse._ArgumentGroup) -> None:
     args.add_argument('--epochs', type=float, help='how often every image is seen')
     args.add_argument('--batch', type=int, help='images at a time; on a GPU as many as fit, up to 16')
     args.add_argument('--weights', help="what the backbone starts from; ImageNet weights if not given, or 'none'")
-    args.add_argument('--seed', type=int, default=0, help='of the split and the training')
+    args.add_argument('--seed', type=int, help='of the split and the training; 0 if not given')
     args.add_argument('--val-share', type=float, help='of images for validation, where the data have no split')
     args.add_argument('--images', help='folder of the images below --data, if its name does not say so')
     args.add_argument('--masks', help='folder of the masks below --data')
@@ -179,7 +168,9 @@ def _add_common(args: argparse.ArgumentParser) -> None:
 
 
 def _add_options(args: argparse.ArgumentParser) -> None:
-    args.add_argument('--cfg-options', nargs='+', action=Pairs, help='key=value pairs that override the config')
+    args.add_argument(
+        '--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='what to have otherwise than the config'
+    )
 
 
 def _add_weights(root: argparse.ArgumentParser) -> None:
@@ -254,7 +245,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         something is broken.
     """
     args = parser().parse_args(argv)
-    args.argv = sys.argv[1:] if argv is None else [*argv]
+    args.argv, args.parent = sys.argv[1:] if argv is None else [*argv], os.getppid()
     if args.command == 'doctor':  # for those with whom what follows cannot be imported
         from mmseg_volo_doctor import doctor
 
@@ -265,16 +256,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         from torch.distributed import destroy_process_group
 
         from mmseg_volo import cli
-        from mmseg_volo.errors import UsageError, say
+        from mmseg_volo.engine.stop import ended_by_signals
+        from mmseg_volo.errors import UsageError, fall_silent, say
 
     try:
-        getattr(cli, args.command)(args)
+        with ended_by_signals():
+            if getattr(args, 'cfg_options', None) is not None:
+                args.cfg_options = cli.parse(args.cfg_options)
+            getattr(cli, args.command)(args)
+            print(end='', flush=True)
     except (UsageError, FileNotFoundError) as error:
         say(error)
         return 2
     except KeyboardInterrupt:  # before or after a training, which answers itself
         print('stopped by Ctrl-C', file=sys.stderr)
         return 130
+    except BrokenPipeError:  # who read what we print, as `head`, is gone
+        fall_silent()
+        return 141
     if is_distributed():  # NCCL warns of processes that do not take leave
         gc.collect()  # the model holds the group too, whose threads, alive at exit, now and then abort the process
         destroy_process_group()

@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmseg_volo.errors import UsageError
+from mmseg_volo.forks import about_to_compute
 from mmseg_volo.images import Source
 from mmseg_volo.records import config_of, shown_by
 from mmseg_volo.texts import hidden
@@ -78,6 +79,7 @@ def load(
     """
     from mmseg_volo.processor import prepare, use_bf16
 
+    about_to_compute()
     cfg, weights, checkpoint, given = _read(config_or_checkpoint, checkpoint)
     tensors = None if weights is None else unwrap(weights, str(checkpoint))
     model = _build(cfg, given, tensors if checkpoint == given else None)

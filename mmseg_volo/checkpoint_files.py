@@ -7,6 +7,7 @@ others have no checksum: there, damage is found where it breaks the structure, a
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -22,7 +23,8 @@ import torch
 from torch import Tensor
 
 from mmseg_volo.errors import UsageError
-from mmseg_volo.files import scratch
+from mmseg_volo.files import Replacement, sweep
+from mmseg_volo.locks import Lock
 from mmseg_volo.progress import Bar
 from mmseg_volo.stand_ins import STAND_INS, as_data
 
@@ -176,18 +178,19 @@ def save_safetensors(
     from safetensors.torch import save_file
 
     path = Path(path)
-    partial = scratch(path)
     plain = {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in weights.items()}
     header = {'format': 'pt', RECORD: encode(meta or {}), **metadata}
     try:
-        save_file(plain, partial, {**header, CHECKSUM: checksum(plain, header)})
-        with open(partial, 'rb') as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        with Lock(path.with_name(f'.{path.name}.lock')) as lock:  # that of the file goes, as save_file makes it anew
+            lock.take(wait=True)
+            sweep(path.parent, glob.escape(path.name))
+            with Replacement(path) as partial:
+                save_file(plain, partial, {**header, CHECKSUM: checksum(plain, header)})
     except (OSError, SafetensorError) as error:
-        raise UsageError(f'{path.absolute()} cannot be written ({error}): make room, or choose another place') from None
-    finally:
-        partial.unlink(missing_ok=True)
+        reason = getattr(error, 'strerror', None) or error
+        raise UsageError(
+            f'{path.absolute()} cannot be written ({reason}): make room, or choose another place'
+        ) from None
 
 
 def checksum(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

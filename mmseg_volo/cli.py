@@ -14,19 +14,31 @@ from mmengine.config import Config
 import mmseg_volo.parts  # noqa: F401
 from mmseg_volo import weights_tool
 from mmseg_volo.apis import CHECKPOINT_SUFFIXES, load
+from mmseg_volo.cfg_options import parse  # noqa: F401, for `mmseg_volo_cli`
 from mmseg_volo.config import load_config
 from mmseg_volo.datasets.check import check_config, check_data, keep, keep_apart
 from mmseg_volo.engine.batch import set_batch
 from mmseg_volo.engine.checkpoints import resumed_from
+from mmseg_volo.engine.combinations import datasets_of, refuse_impossible, refuse_steps
+from mmseg_volo.engine.effects import refuse_unused, refuse_without_effect
+from mmseg_volo.engine.first_items import try_first_items
 from mmseg_volo.engine.fsdp import set_fsdp
 from mmseg_volo.engine.optim import set_precision
-from mmseg_volo.engine.processes import command_line, is_first
+from mmseg_volo.engine.processes import command_line, end_with_launcher, is_first
 from mmseg_volo.engine.recorder import reporting
 from mmseg_volo.engine.runner import SegRunner
 from mmseg_volo.engine.trackers import set_trackers
-from mmseg_volo.engine.work_dir import folders_of, in_use_by_test, in_use_by_training, refuse_to_replace
+from mmseg_volo.engine.troubles import in_a_sentence
+from mmseg_volo.engine.work_dir import (
+    folders_of,
+    in_use_by_test,
+    in_use_by_training,
+    refuse_to_replace,
+    remove_training,
+)
 from mmseg_volo.errors import UsageError, say
 from mmseg_volo.evaluation.masks import format_only
+from mmseg_volo.folders.again import go_on
 from mmseg_volo.folders.start import Wishes, prepare_training, say_best
 from mmseg_volo.folders.weights import try_start
 from mmseg_volo.inference import Options, predict_files
@@ -40,6 +52,8 @@ from mmseg_volo.weights import fetch_starts, have, url_of
 
 def train(args: argparse.Namespace) -> None:
     """Trains what a config describes, or on a folder of images."""
+    refuse_without_effect(args)
+    end_with_launcher(args.launcher, args.parent)
     wishes, first = _wishes(args), is_first(args.launcher)
     with ExitStack() as stack:
         if wishes:
@@ -48,16 +62,24 @@ def train(args: argparse.Namespace) -> None:
         if args.plan_only:
             return
         cfg = read_config(args)
+        refuse_impossible(cfg)
+        if cfg.resume and args.overwrite:
+            raise UsageError('--overwrite begins anew, and the config says resume=True: leave out one of them')
         for folder in folders_of(cfg):
             if first:
                 stack.enter_context(in_use_by_training(folder))
-            if not cfg.resume:
+            if not cfg.resume and not args.overwrite:
                 refuse_to_replace(folder)
+        stack.enter_context(in_a_sentence(cfg.work_dir))
         prepare(cfg, args, ['train_dataloader', 'val_dataloader'], pixels=first and not args.no_check)
         set_precision(cfg.optim_wrapper, args.amp)
         set_fsdp(cfg, args.fsdp)
         set_batch(cfg, args.accumulate, args.auto_scale_lr)
+        if first:
+            try_first_items(cfg, ['train_dataloader', 'val_dataloader'])
         runner = build(cfg)
+        for folder in folders_of(cfg) if args.overwrite and first else ():
+            remove_training(folder, but=(Path(runner.log_dir).name, '' if args.no_check else DATA))
         with masks_only(runner.model), reporting(runner, command_line(args.argv)):
             runner.train()
         if wishes:
@@ -66,11 +88,11 @@ def train(args: argparse.Namespace) -> None:
 
 def _wishes(args: argparse.Namespace) -> Wishes | None:
     """`--data` and the like, if they are given."""
-    wishes = Wishes(**{field.name: getattr(args, field.name) for field in fields(Wishes)})
+    if args.config and not (args.data or args.model):
+        return None
     if args.config or not args.data or not args.model:
-        if args.config and not (args.data or args.model or args.plan_only):
-            return None
         raise UsageError('give either a config, or both --data FOLDER and --model NAME')
+    wishes = Wishes(**{field.name: getattr(args, field.name) for field in fields(Wishes)})
     if args.launcher != 'none':
         raise UsageError(
             f'several processes train a config: make it first, with --plan-only and without launcher, then '
@@ -80,19 +102,22 @@ def _wishes(args: argparse.Namespace) -> Wishes | None:
 
 
 def _take_folder(args: argparse.Namespace, wishes: Wishes) -> None:
-    """Makes a config of a folder."""
-    if not (args.resume and wishes.config.is_file()):
+    """Makes a config of a folder, or goes on with the one that was made."""
+    if args.resume and wishes.config.is_file():
+        go_on(wishes)
+    else:
         prepare_training(wishes)
     args.config, args.work_dir = str(wishes.config), str(wishes.place)
 
 
 def test(args: argparse.Namespace) -> None:
     """Evaluates a checkpoint and prints the score of each class."""
+    end_with_launcher(args.launcher, args.parent)
     if url_of(args.checkpoint) is None and not Path(args.checkpoint).is_file():
         raise FileNotFoundError(f'no checkpoint at {Path(args.checkpoint).absolute()}: give the path of a .pth file')
     cfg = read_config(args)
     have(args.checkpoint)
-    with in_use_by_test(cfg.work_dir) if is_first(args.launcher) else nullcontext():
+    with in_use_by_test(cfg.work_dir) if is_first(args.launcher) else nullcontext(), in_a_sentence(cfg.work_dir):
         _test(args, cfg)
 
 
@@ -106,12 +131,18 @@ def _test(args: argparse.Namespace, cfg: Config) -> None:
     if args.show_dir:
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='OverlayHook', out_dir=args.show_dir)]
     if args.out and not args.format_only:
-        cfg.test_evaluator.output_dir = args.out
-        if cfg.test_evaluator.type == 'CityscapesMetric':  # it would remove them again
-            cfg.test_evaluator.keep_results = True
+        given = cfg.test_evaluator
+        for evaluator in given if isinstance(given, list) else [given]:
+            evaluator.output_dir = args.out
+            if evaluator.type == 'CityscapesMetric':  # it would remove them again
+                evaluator.keep_results = True
     if args.tta:
+        if not cfg.get('tta_pipeline') or not cfg.get('tta_model'):
+            raise UsageError(f'--tta needs tta_pipeline and tta_model, which {args.config} does not have')
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.model = dict(**cfg.tta_model, module=cfg.model)
+    for dataset in datasets_of(cfg.test_dataloader.dataset):
+        refuse_steps(dataset, 'test_dataloader')
     runner = build(cfg)
     with masks_only(runner.model), reporting(runner, command_line(args.argv)):
         runner.test()
@@ -122,7 +153,9 @@ def predict(args: argparse.Namespace) -> None:
     count = 1 if args.paths[0].endswith(CHECKPOINT_SUFFIXES) else 2
     if len(args.paths) <= count:
         raise UsageError(f'expected CONFIG CHECKPOINT INPUT... or CHECKPOINT INPUT..., got {" ".join(args.paths)}')
-    options = Options(args.outputs, args.opacity, args.windows, args.bands, args.value_range, args.frames)
+    refuse_unused(args)
+    opacity = Options.opacity if args.opacity is None else args.opacity
+    options = Options(args.outputs, opacity, args.windows, args.bands, args.value_range, args.frames)
     try:
         predict_files(
             load(*args.paths[:count], device=args.device, optimize=args.optimize, bf16=args.bf16),
@@ -131,9 +164,9 @@ def predict(args: argparse.Namespace) -> None:
             options,
             args.overwrite,
         )
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
         say(UsageError('stopped; what is done is kept, the same command goes on'))
-        raise SystemExit(130) from None
+        raise SystemExit(getattr(stop, 'code', 130)) from None
 
 
 def report(args: argparse.Namespace) -> None:

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
+from mmseg_volo.cfg_options import refuse_places, refuse_unknown
 from mmseg_volo.errors import UsageError
 from mmseg_volo.secrets import mask_record, masked
 
@@ -136,9 +137,32 @@ def load_config(name: str | Path, options: Mapping[str, Any] | None = None) -> C
             raise UsageError(
                 f'--cfg-options {key}: {path.name} has no {first!r}{nearest(first, [*cfg.keys(), *known])}'
             )
-    cfg.merge_from_dict(dict(options or {}))
+        if first in VARIABLES - {'data_root'}:
+            raise UsageError(
+                f'--cfg-options {key}: {first} is a name that {path.name} has used by now{_uses(cfg, first)}'
+            )
+    if options:
+        before = cfg.to_dict()
+        refuse_places(before, options)
+        cfg.merge_from_dict(dict(options))
+        refuse_unknown(before, cfg.to_dict(), options)
     if options and 'data_root' in options:
         for loader in LOADERS:
             if cfg.get(loader):
                 cfg[loader].dataset.data_root = options['data_root']
     return formatted(cfg)
+
+
+def _uses(cfg: Config, name: str) -> str:
+    """What to set in the place of a variable."""
+    if name.endswith('_pipeline'):
+        return f': set {name.removesuffix("_pipeline")}_dataloader.dataset.pipeline.N.KEY'
+
+    def places(value: Any, above: str) -> Iterable[str]:
+        pairs = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+        for key, inner in pairs:
+            here = f'{above}.{key}'.removeprefix('.')
+            yield from [here] if key == name and above else places(inner, here)
+
+    found = [*places({key: value for key, value in cfg.to_dict().items() if key in READ_KEYS}, '')]
+    return f': set {" ".join(found[:4])}' if found else ': set what it stands for'

@@ -7,6 +7,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 
 from mmseg_volo.secrets import masked_text
 
@@ -56,3 +57,10 @@ def say(error: Exception) -> None:
         get_error_handler().record_exception(UsageError(sentence(error)))
     else:
         print(f'error: {printable(masked_text(sentence(error)))}', file=sys.stderr)
+
+
+def fall_silent() -> None:
+    """When nobody reads any more what is printed, as behind `| head`: Python would complain of it at exit."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError), open(os.devnull, 'wb') as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())

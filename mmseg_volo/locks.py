@@ -159,7 +159,44 @@ def others_in(folder: Path, kind: str, mine: Lock | None = None) -> Iterator[dic
                 yield told(path)
 
 
-def _lock(file: int, wait: bool) -> bool:
+def create_locked(path: Path) -> int:
+    """Makes a file, open and locked by this process alone until it is closed; its folder must exist.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    for _ in range(TRIES):
+        file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, 'O_BINARY', 0), 0o666)
+        try:
+            _lock(file, wait=True)
+            if _is_at(file, path):  # else `remove_forsaken` was faster
+                return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+
+
+def remove_forsaken(path: Path) -> None:
+    """Removes a file of `create_locked` whose process is gone; left alone where the file system has no locks."""
+    try:
+        file = os.open(path, os.O_RDWR)
+    except OSError:
+        return
+    try:
+        if _lock(file, wait=False, lacking=False):
+            _try(path.unlink)
+    except OSError:
+        pass
+    finally:
+        os.close(file)
+    if os.name != 'posix':  # Windows removes no open file, and none that another process has open
+        _try(path.unlink)
+
+
+def _lock(file: int, wait: bool, lacking: bool = True) -> bool:
+    """Whether a file could be locked; `lacking` where the file system has no locks."""
     while True:
         try:
             if fcntl is not None:
@@ -170,7 +207,7 @@ def _lock(file: int, wait: bool) -> bool:
             return True
         except OSError as error:
             if error.errno in NO_LOCKS:
-                return True
+                return lacking
             if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
                 raise
             if not wait:

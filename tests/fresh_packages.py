@@ -91,6 +91,7 @@ EXPRESSIONS = {
     'folders.bands.as_picture': 'assert as_picture(BANDS).shape[2] == 3',
     'folders.bands.is_plain': 'import pathlib\nassert is_plain(pathlib.Path(IMAGE))',
     'folders.bands.read_bands': 'assert read_bands(BANDS)[0].shape[2] == 5',
+    'folders.bands.sums_of': 'import numpy\nones = numpy.ones((2, 2, 3))\nassert sums_of(ones, ones > 0).all()',
     'folders.dataset.image_size': 'import pathlib\nassert image_size(pathlib.Path(IMAGE)) == ((128, 64), False)',
     'folders.memory.check_disk': AS_DATA + "import pathlib\nassert check_disk(cfg, pathlib.Path('work')) > 0",
     'folders.plan.absolute': "assert absolute('a').startswith('/')",

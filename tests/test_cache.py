@@ -104,7 +104,7 @@ def test_it_goes_on_where_it_was_stopped(root: Path, monkeypatch: pytest.MonkeyP
             raise KeyboardInterrupt
         done.append(replace(*args))
 
-    monkeypatch.setattr(cache.os, 'replace', interrupted)
+    monkeypatch.setattr(os, 'replace', interrupted)
     assert main(['cityscapes', str(root), '--cache', '--workers', '1']) == 130
     monkeypatch.undo()
     kept = copies(root)

@@ -10,8 +10,10 @@ import folder_data as fd
 import numpy as np
 import pytest
 from folder_training import apart, train  # noqa: F401
+from mmengine.registry import DATASETS
 from PIL import Image
 
+from mmseg_volo.config import load_config
 from mmseg_volo.datasets.examine import BadFile
 from mmseg_volo.errors import UsageError
 from mmseg_volo.folders.bands import LoadBands, as_picture, is_plain, read_bands
@@ -90,3 +92,88 @@ def test_every_command_takes_them(image: fd.Write, suffix: str, capsys: pytest.C
     if suffix == '.png':
         assert main(['predict', best, str(data / 'images'), '--out', 'predicted']) == 0
         assert len([*Path('predicted/masks').iterdir()]) == 4
+
+
+def infrared(path: Path, image: np.ndarray) -> None:
+    write_tiff(path, np.dstack([image, 255 - image[..., 0] // 2]))
+
+
+def heat(path: Path, image: np.ndarray) -> None:
+    Image.fromarray(np.dstack([image, 255 - image[..., 0] // 2])).save(path)
+
+
+def cut_out(image: np.ndarray) -> np.ndarray:
+    return np.dstack([image, np.where(np.arange(fd.SIDE)[:, None] < 9, 0, np.full(image.shape[:2], 255))]).astype('u1')
+
+
+@pytest.mark.filterwarnings('ignore::rasterio.errors.NotGeoreferencedWarning')
+@pytest.mark.parametrize('image, suffix', [(infrared, '.tif'), (heat, '.png')], ids=['GeoTIFF', 'PNG'])
+def test_what_is_called_alpha_and_varies_is_a_channel(
+    image: fd.Write, suffix: str, capsys: pytest.CaptureFixture
+) -> None:
+    data = fd.write(Path('data'), 4, image=image, suffix=suffix)
+    assert train(data) == 0
+    out = capsys.readouterr().out
+    assert '4 channels of uint8' in out and 'channel 4 is called alpha by 4 of 4 images, but varies' in out
+    (best,) = map(str, Path('work').glob('best*.pth'))
+    assert main(['test', 'work/recipe/work.py', best, '--out', 'tested']) == 0
+    assert main(['predict', best, str(data / 'images'), '--out', 'predicted']) == 0
+    tested = sorted(Path('tested').rglob('*.png'))
+    assert tested
+    for path in tested:  # all four channels, as in training
+        np.testing.assert_array_equal(
+            Image.open(path), Image.open(next(Path('predicted/masks').glob(f'{path.stem}.*')))
+        )
+    plain = fd.write(Path('plain'), 1, suffix='.png')
+    assert main(['predict', best, str(plain / 'images'), '--out', 'other']) != 0
+
+
+@pytest.mark.filterwarnings('ignore::rasterio.errors.NotGeoreferencedWarning')
+@pytest.mark.parametrize('kind', ['TIFF', 'PNG', 'one of two', 'unnamed', 'grey'])
+def test_alpha_is_left_out_where_it_is_one(kind: str, capsys: pytest.CaptureFixture) -> None:
+    def image(path: Path, pixels: np.ndarray) -> None:
+        if kind == 'one of two':
+            (infrared if int(path.stem) % 2 else write_tiff)(path, pixels)
+        elif kind == 'unnamed':
+            rasterio = pytest.importorskip('rasterio')
+            how = dict(count=4, dtype='uint8', photometric='RGB', alpha='NO', width=fd.SIDE, height=fd.SIDE)
+            with rasterio.open(path, 'w', 'GTiff', **how) as file:
+                file.write(cut_out(pixels).transpose(2, 0, 1))
+        elif kind == 'grey':
+            write_tiff(path, cut_out(pixels)[..., 2:])
+        else:
+            (write_tiff if kind == 'TIFF' else fd.rgb)(path, cut_out(pixels))
+
+    data = fd.write(Path('data'), 4, image=image, suffix='.png' if kind == 'PNG' else '.tif')
+    assert train(data, '--plan-only') == 0
+    out = capsys.readouterr().out
+    said = {'unnamed': '4 channels of uint8', 'grey': '2 channels of uint8'}.get(kind, '8-bit RGB')
+    assert said in out and ('by 2 of 4 images, and left out, though' in out) == (kind == 'one of two')
+
+
+@pytest.mark.filterwarnings('ignore::rasterio.errors.NotGeoreferencedWarning')
+def test_pixels_without_data_are_neutral_and_ignored(capsys: pytest.CaptureFixture) -> None:
+    def holed(path: Path, image: np.ndarray) -> None:
+        pixels = image.astype(np.float32)
+        pixels[:8] = np.nan
+        pixels[9, 9, 0] = np.nan  # in one channel only
+        write_tiff(path, pixels)
+
+    data = fd.write(Path('data'), 4, image=holed, suffix='.tif')
+    assert train(data) == 0
+    out = capsys.readouterr().out
+    assert next(line for line in out.splitlines() if line.startswith('ignored ')).split()[2] == '12.500'
+    assert '2048 pixels of masks are ignored' in out
+    assert main(['check', 'work/recipe/work.py']) == 0
+    assert '12.500 %' in capsys.readouterr().out
+    cfg = load_config('work/recipe/work.py')
+    for loader, steps in ((cfg.train_dataloader, 2), (cfg.val_dataloader, None)):
+        dataset = DATASETS.build({**loader.dataset, 'pipeline': loader.dataset.pipeline[:steps]})
+        for item in dataset:
+            if steps:
+                image, mask = item['img'], item['gt_seg_map']
+                assert np.isfinite(image).all() and not image[:8].any() and not image[9, 9, 0]
+            else:
+                mask = item['data_samples'].gt_sem_seg.data[0].numpy()
+                assert np.isfinite(item['inputs'].numpy()).all()
+            assert (mask[:8] == 255).all() and mask[8:].max() < 255

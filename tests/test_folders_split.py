@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 
 import numpy as np
 import pytest
@@ -41,6 +42,49 @@ def test_copies_are_one_group_and_others_are_not() -> None:
 def test_dark_images_with_something_in_them_are_no_duplicates() -> None:
     seen = [facts((scene(i) // 40).astype(np.uint8)) for i in range(10)]
     assert len({*groups_of(seen).tolist()}) == 10
+
+
+def by_all_pairs(thumbs: np.ndarray) -> np.ndarray:
+    """The groups, of the first image of each, by comparing all pairs."""
+    thumbs = thumbs.reshape(len(thumbs), -1).astype(np.float64)
+    limit = 0.25 + 0.05 * thumbs.std(1)
+    squares = (thumbs**2).sum(1)
+    bound = np.minimum(limit[:, None], limit) ** 2 * thumbs.shape[1] + 1e-6 * (squares[:, None] + squares)
+    alike = ((thumbs[:, None] - thumbs) ** 2).sum(2) <= bound
+    groups = np.arange(len(thumbs))
+    while (lower := np.where(alike, groups, len(thumbs)).min(1)).tolist() != groups.tolist():
+        groups = lower
+    return groups
+
+
+@pytest.mark.parametrize('seed', range(2))
+@pytest.mark.parametrize('kind', ['noise', 'clusters', 'chain', 'dark'])
+def test_groups_are_those_of_all_pairs(kind: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    some = rng.uniform(0, 255, (12, THUMB, THUMB, 3))
+    noise = rng.normal(0, 1, (240, THUMB, THUMB, 3))
+    if kind == 'chain':  # from one to the next, in no order: only neighbours are alike
+        steps = rng.permutation(240) / 20
+        first = np.minimum(steps.astype(int), 10)
+        part = (steps - first)[:, None, None, None]
+        thumbs = some[first] * (1 - part) + some[first + 1] * part + noise / 9
+    else:
+        spread = dict(noise=1.0, clusters=2.75, dark=0.24)[kind]  # 2.75: about as far as near duplicates may be
+        thumbs = some[rng.integers(0, 12, 240)] / (40 if kind == 'dark' else 1) + noise * spread
+    found = groups_of([Facts((64, 64), False, 3, 'uint8', t.astype(np.float32), None, {}) for t in thumbs])
+    expected = by_all_pairs(thumbs.astype(np.float32))
+    assert 1 < len({*expected.tolist()}) < 240
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_many_frames_of_one_camera_take_seconds() -> None:
+    rng = np.random.default_rng(0)
+    some = rng.uniform(0, 255, (THUMB, THUMB, 3)).astype(np.float32)
+    frames = [some + rng.normal(0, 0.3, some.shape).astype(np.float32) for _ in range(6000)]
+    start = time.perf_counter()
+    groups = groups_of([Facts((64, 64), False, 3, 'uint8', frame, None, {}) for frame in frames])
+    assert time.perf_counter() - start < 8  # comparing all pairs took 25
+    assert not groups.any()
 
 
 @pytest.mark.parametrize('seed', range(5))

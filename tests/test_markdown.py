@@ -19,6 +19,7 @@ import pytest
 from conftest import ROOT
 from test_mmseg_doors import save
 
+from mmseg_volo.cfg_options import parse
 from mmseg_volo.config import load_config
 from mmseg_volo.datasets import scenes
 from mmseg_volo.folders.plan import is_shipped
@@ -163,7 +164,7 @@ def check_names(args: argparse.Namespace) -> None:
     """Configs, options, models and weights that arguments name are there."""
     given = vars(args)
     if (config := given.get('config')) and 'WORK/' not in config:
-        load_config(config, given.get('cfg_options'))
+        load_config(config, parse(given.get('cfg_options') or ()))
     if given.get('model'):
         is_shipped(args.model)
     if given.get('weights_command') == 'fetch':

@@ -7,7 +7,6 @@ Images are uint8 RGB (H, W, 3), labels uint8 (H, W).
 
 from __future__ import annotations
 
-import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
@@ -18,7 +17,7 @@ import numpy as np
 
 from mmseg_volo.datasets.train_ids import each
 from mmseg_volo.errors import UsageError
-from mmseg_volo.files import scratch
+from mmseg_volo.files import Replacement
 from mmseg_volo.locks import Lock, in_words, told
 
 FOLDER = 'mmseg_volo_cache'
@@ -114,12 +113,8 @@ def _fill(root: Path, files: Mapping[Path, Callable[[Path], np.ndarray]], size: 
 
 def _write(source: Path, copy: Path, read: Callable[[Path], np.ndarray]) -> None:
     copy.parent.mkdir(parents=True, exist_ok=True)
-    temporary = scratch(copy)
-    try:
+    with Replacement(copy) as temporary:
         np.save(temporary, read(source))
-        os.replace(temporary, copy)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _whole(copy: Path) -> bool:

@@ -24,7 +24,7 @@ ADVICE = {  # by the kind of a fault: what is wrong, and what to do
     'unreadable': 'unreadable: copy them again, or remove them with their labels',
     'channels': 'no label: it holds the class index of each pixel in one channel',
     'size': 'of another size than their image: make these labels anew',
-    'values': 'with values that are no class: convert these labels, or let reduce_zero_label or the classes fit them',
+    'values': 'with values that are no class: convert these labels, or let the classes (or reduce_zero_label) fit them',
     'ignored': 'ignored everywhere, so that they teach and score nothing: see reduce_zero_label and the classes',
     'leak': 'copies of training images, so that their score says little: remove them from one of the two',
 }

@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ from mmengine.runner import Runner
 from mmengine.runner.checkpoint import weights_to_cpu
 
 from mmseg_volo.checkpoint_files import damage
+from mmseg_volo.engine.identity import run_of
 from mmseg_volo.engine.loop import DRAWS, VALIDATED
 from mmseg_volo.errors import UsageError
-from mmseg_volo.files import scratch, write_whole
+from mmseg_volo.files import Replacement, sweep, sync, write_whole
 
 POINTER = 'last_checkpoint'
 GRADIENTS = 'gradients'  # accumulated, of an update that is not yet made
@@ -70,30 +71,22 @@ def write_checkpoint(content: Mapping[str, Any], path: Path) -> None:
     Raises:
         UsageError: it cannot be written; what was there is untouched.
     """
-    temporary = scratch(path)
     try:
-        torch.save(content, temporary)
-        with open(temporary, 'rb+') as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        if os.name == 'posix':  # the name, too
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-    except (OSError, RuntimeError) as error:  # torch's writer raises the latter on a full disk
-        reason = str(error).strip().splitlines()[0]
+        with Replacement(path) as temporary, temporary.open('wb') as file:
+            torch.save(content, file)
+        sync(path.parent)
+    except (OSError, RuntimeError) as error:  # torch's writer raises the latter after the former
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        reason = getattr(cause, 'strerror', None) or str(cause).strip().splitlines()[0]
+        remedy = 'make room there' if path.parent.is_dir() else f'see why {path.parent.absolute()} is gone'
         raise UsageError(
-            f'the checkpoint {path.absolute()} cannot be written ({reason}): make room there, then go on from the last '
+            f'the checkpoint {path.absolute()} cannot be written ({reason}): {remedy}, then go on from the last '
             f'good one with --resume'
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def newest(work_dir: Path) -> tuple[Path | None, list[str]]:
-    """The checkpoint to resume from: that of the most iterations which is whole.
+    """The checkpoint to resume from: the whole one of the most iterations, of the training that wrote the last one.
 
     Args:
         work_dir: folder of `iter_N.pth` (or `epoch_N.pth`); `last_checkpoint` may name one elsewhere.
@@ -104,13 +97,17 @@ def newest(work_dir: Path) -> tuple[Path | None, list[str]]:
     Raises:
         UsageError: there are some, and none of them is whole.
     """
-    wrong, tried = [], 0
-    for path in _by_age(work_dir):
-        tried += 1
-        if (reason := damage(path)) is None:
+    wrong, found = [], _by_age(work_dir)
+    last = last_written(work_dir)
+    run = last and run_of(last)
+    for path in found:
+        reason = damage(path)
+        if reason is None and run and path != last and run_of(path) != run:
+            reason = 'another training has written it'
+        if reason is None:
             return path, wrong
         wrong.append(f'{path.name} is passed over: {reason}')
-    if tried:
+    if found:
         raise UsageError(
             f'--resume: no checkpoint in {work_dir.absolute()} is whole ({"; ".join(wrong)}): remove them to start anew'
         )
@@ -126,16 +123,21 @@ def resumed_from(cfg: Config) -> str | None:
     return cfg.get('load_from') or ((found := newest(Path(cfg.work_dir))[0]) and str(found))
 
 
-def _by_age(work_dir: Path) -> Iterator[Path]:
+def _by_age(work_dir: Path) -> list[Path]:
     """Newest first."""
     found = {path: int(m[1]) for path in work_dir.glob('*.pth') if (m := NUMBERED.fullmatch(path.name))}
+    if (last := last_written(work_dir)) is not None:
+        found.setdefault(last, int(NUMBERED.fullmatch(last.name)[1]))
+    return sorted(found, key=lambda path: found[path], reverse=True)
+
+
+def last_written(work_dir: Path) -> Path | None:
+    """What `last_checkpoint` names, if that is there."""
     try:
         named = work_dir / (work_dir / POINTER).read_text().strip()
-        if (m := NUMBERED.fullmatch(named.name)) and named.is_file():
-            found.setdefault(named, int(m[1]))
+        return named if NUMBERED.fullmatch(named.name) and named.is_file() else None
     except (OSError, ValueError):  # there is none, or garbage in it
-        pass
-    return iter(sorted(found, key=lambda path: found[path], reverse=True))
+        return None
 
 
 @HOOKS.register_module()
@@ -155,8 +157,8 @@ class SafeCheckpointHook(CheckpointHook):
                 info[key] = str(folder / name) if name.startswith('best_') and name.endswith('.pth') else None
         super().before_train(runner)
         if is_main_process():
-            for left in Path(self.out_dir).glob('.*.pth'):
-                left.unlink()
+            sweep(Path(self.out_dir), '*.pth')
+            sweep(Path(runner.work_dir), POINTER)
             self._remove(info.get(DROPPED, []))
 
     def save(self, runner: Runner, iteration: int) -> str:

@@ -1,23 +1,77 @@
-"""Processes without a GPU, started by torchrun, Slurm or MPI."""
+"""Processes of a job, started by torchrun, Slurm or MPI: how they join without a GPU, and when they end."""
 
 from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
+from threading import Thread
+from threading import enumerate as enumerate_threads
 
 import torch.distributed
+from torch.utils.data._utils.worker import ManagerWatchdog
 
 from mmseg_volo.errors import LAUNCHED, UsageError
+from mmseg_volo.forks import about_to_compute
 from mmseg_volo.secrets import masked_words
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 NAMES = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')  # torch's; torchrun sets them itself
 THEIRS = {
     'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
     'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
 }
+TORCHRUN = 'TORCHELASTIC_RUN_ID'  # set in processes of torchrun
+WATCH = 'launcher'  # thread
+LOOK = 0.5  # seconds between two looks at the launcher
+GRACE = 3.0  # seconds for a checkpoint, once the launcher is gone; data workers then take up to 5 more
+
+
+def begin(launcher: str) -> None:
+    """What a process of a job does first; see `about_to_compute`, `end_with_launcher`.
+
+    Each image that a data worker hands over is an open file: as many as the system lets us have may be open.
+    """
+    about_to_compute()
+    if resource is not None:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    end_with_launcher(launcher)
+
+
+def end_with_launcher(launcher: str, parent: int | None = None) -> None:
+    """From now on this process ends soon after torchrun, or `launch.py`, which has started it: when that is killed
+    nobody else ends it. A training is asked to stop, as by SIGTERM, and is ended if it has not within GRACE.
+
+    Processes of Slurm and MPI are ended by these, and one that was started alone outlives the shell that did.
+
+    Args:
+        launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
+        parent: the process that was above this one when it began; the one that is now if None.
+    """
+    watched = any(thread.name == WATCH for thread in enumerate_threads())
+    if launcher == 'pytorch' and not watched and {LAUNCHED, TORCHRUN} & os.environ.keys():
+        Thread(target=_end_after, args=(parent, ManagerWatchdog()), name=WATCH, daemon=True).start()
+
+
+def _end_after(parent: int | None, watchdog: ManagerWatchdog) -> None:
+    while watchdog.is_alive() and parent in (None, watchdog.manager_pid):  # else it was gone before we looked
+        time.sleep(LOOK)
+    with suppress(OSError):
+        print('error: the launcher was killed, so its processes end', file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)
+    os._exit(128 + signal.SIGTERM)
 
 
 def join_on_cpu(launcher: str, timeout: float | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -29,35 +29,39 @@ from torch.utils.data import DataLoader
 
 from mmseg_volo.config import formatted
 from mmseg_volo.engine.batch import Batch, check_norms
-from mmseg_volo.engine.checkpoints import contents, newest, resumed_from, write_checkpoint
+from mmseg_volo.engine.builds import NamingRunner
+from mmseg_volo.engine.checkpoints import contents, resumed_from, write_checkpoint
+from mmseg_volo.engine.combinations import notes, refuse_impossible
 from mmseg_volo.engine.fsdp import WholeInValidationHook, keep_states_whole, shard
 from mmseg_volo.engine.hooks import make_plain
+from mmseg_volo.engine.identity import new_run
 from mmseg_volo.engine.items import NamedDataset
 from mmseg_volo.engine.loading import starts_as_data, take_start, without_starts
 from mmseg_volo.engine.logs import discreet, quiet_console
-from mmseg_volo.engine.loop import DRAWS
 from mmseg_volo.engine.optim import precision_of
-from mmseg_volo.engine.processes import join_on_cpu
-from mmseg_volo.engine.states import begin_whole, check_progress, load_into, states_of
+from mmseg_volo.engine.processes import begin, join_on_cpu
+from mmseg_volo.engine.resume import facts_of, follow_config, length_of, take_up
+from mmseg_volo.engine.states import begin_whole, load_into, states_of
 from mmseg_volo.engine.stop import keep_answering
 from mmseg_volo.engine.work_dir import folders_of, in_use_by_training, own_session
 from mmseg_volo.errors import UsageError
 from mmseg_volo.normalisation import mismatches, steps_of
-from mmseg_volo.records import meta_of
-from mmseg_volo.weights import read_source
 
 
 @RUNNERS.register_module()
-class SegRunner(Runner):
+class SegRunner(NamingRunner):
     """While it sets up, notes go to the log file only; from the first iteration on also to the console.
 
     Checkpoints (`load_from`, `resume`, test: a path or https:// address) are read as plain data and must fit the model
-    key by key; `init_cfg` of mmseg's and mmengine's parts is read as plain data too.
-
-    A training locks its work dir; every session has a folder of its own.
+    key by key; `init_cfg` of mmseg's and mmengine's parts is read as plain data too. A training locks its work dir;
+    every session has a folder of its own.
     """
 
     _begun = False  # the training
+    _asked_schedules: Any = None
+    run_id: str | None = None  # see `engine/identity.py`
+    length: int | None = None  # of the training, see `engine/resume.py`
+    former_lengths: Sequence[int] = ()
     _start: str | None = None  # what the whole model starts from
     _began = ''  # with what of it, in words
 
@@ -66,6 +70,7 @@ class SegRunner(Runner):
         CUDA. What a config may name is registered, also where it was not read from a file with `custom_imports`."""
         import mmseg_volo.parts  # noqa: F401
 
+        begin(self._launcher)
         self.cfg = formatted(self.cfg)
         if self._launcher != 'none' and get_device() == 'cpu' and not is_distributed():
             join_on_cpu(self._launcher, env_cfg.get('dist_cfg', {}).get('timeout'))
@@ -177,24 +182,30 @@ class SegRunner(Runner):
         if isinstance(self.optim_wrapper, OptimWrapper):
             check_norms(self.model, self.batch)
             hint = self.batch.way_out()
-            precision = f'{precision_of(self.optim_wrapper)} on {get_device()}{", FSDP" * self._sharded}'
-            self.logger.info(f'{self.batch}, {precision}{hint and f"; {hint}"}')
+            place = f'{get_device()}{", FSDP" * self._sharded}'
+            self.logger.info(f'{self.batch}, {precision_of(self.optim_wrapper)} on {place}{hint and f"; {hint}"}')
         if self._began:
             self.logger.info(self._began)
         if self._resume and self._load_from is None:  # mmengine would follow `last_checkpoint`, to an address too
-            self._take_up()
+            take_up(self)
+        for note in notes(self.cfg, self._asked_schedules):
+            self.logger.warning(note)
         super().load_or_resume()
 
     def train(self) -> nn.Module:
         """mmengine's; what is resumed says first from which seed and place the data are drawn."""
+        refuse_impossible(self.cfg)
         with ExitStack() as stack:
             if is_main_process():
                 for folder in folders_of(self.cfg):
                     stack.enter_context(in_use_by_training(folder))
             self._begun = True
             self.dump_config()
+            self.run_id = new_run()
+            self.length = length_of(self.cfg)
             if self._resume:
-                self._take_up()
+                take_up(self)
+            self._asked_schedules = self.param_schedulers
             return super().train()
 
     def _maybe_compile(self, target: str) -> None:
@@ -206,24 +217,6 @@ class SegRunner(Runner):
         model = self.model.module if is_model_wrapper(self.model) else self.model
         model.compile(**({} if options is True else options))
         self.logger.info('torch.compile: the first iterations take long')
-
-    def _take_up(self) -> None:
-        if self._load_from is None:
-            found, passed_over = newest(Path(self.work_dir))
-            for reason in passed_over:
-                self.logger.warning(reason)
-            if found is None:
-                self.logger.warning(f'--resume: {self.work_dir} has no checkpoint, so the training starts anew')
-                self._resume = False
-                return
-            self._load_from = str(found)
-        checkpoint = read_source(self._load_from)
-        check_progress(checkpoint, self._load_from)
-        meta = meta_of(checkpoint)
-        self.draws = meta.get(DRAWS) or 0
-        if meta.get('seed') is not None:
-            self._randomness_cfg.update(seed=meta['seed'])
-            self.set_randomness(**self._randomness_cfg)
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
         """mmengine's; states that are not of this training are said in one sentence."""
@@ -269,7 +262,7 @@ class SegRunner(Runner):
 
         The signature is mmengine's; the file goes to the file system, whatever the backends are.
         """
-        meta = {'epoch': self.epoch + by_epoch, 'iter': self.iter + (not by_epoch), **(meta or {})}
+        meta = {'epoch': self.epoch + by_epoch, 'iter': self.iter + (not by_epoch), **(meta or {}), **facts_of(self)}
         if self._sharded and not is_main_process():  # all processes gather, the first one writes
             self.model.state_dict()
             if save_optimizer:
@@ -294,5 +287,7 @@ class SegRunner(Runner):
             FileNotFoundError, UsageError: see `mmseg_volo.weights`; a training is resumed with another `--accumulate`.
         """
         checkpoint = load_into(self, self._segmentor(), filename)
+        if self._resume:
+            follow_config(self, checkpoint, filename)
         self._has_loaded = True
         return checkpoint

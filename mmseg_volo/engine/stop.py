@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C end a training with a checkpoint."""
+"""SIGTERM, Ctrl-C and a terminal that is closed end a training with a checkpoint."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 import torch
@@ -18,14 +19,15 @@ from mmengine.runner import Runner
 
 from mmseg_volo.engine.checkpoints import SafeCheckpointHook
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = [getattr(signal, name) for name in ('SIGTERM', 'SIGINT', 'SIGHUP') if hasattr(signal, name)]
 SAME_MOMENT = 1.0  # seconds: a launcher passes on what the terminal has sent to all
 
 
 @HOOKS.register_module()
 class StopHook(Hook):
-    """The first SIGTERM or SIGINT ends the iteration and writes a checkpoint, from which `--resume` goes on; the exit
-    status is the usual one (143, 130). A second one, not at the same moment, ends the process at once.
+    """The first SIGTERM, SIGINT or SIGHUP ends the iteration and writes a checkpoint, from which `--resume` goes on;
+    the exit status is the usual one (143, 130, 129). A second one, not at the same moment, ends the process at once.
+    What is ignored, as SIGHUP by nohup, stays so.
 
     Several processes agree on the iteration, whichever of them was asked. Data workers that are asked too, as by a
     terminal or a batch system, go on until their main process has what it waits for.
@@ -44,7 +46,8 @@ class StopHook(Hook):
         """Python lets only the main thread listen to signals."""
         if threading.current_thread() is threading.main_thread():
             self._process = os.getpid()
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._note) for number in heeded}
 
     def after_train(self, runner: Runner) -> None:
         self._restore()
@@ -91,13 +94,32 @@ class StopHook(Hook):
         for hook in runner.hooks:
             if isinstance(hook, EMAHook) and validating:  # it has put the averaged weights in place of the trained
                 hook.after_val_epoch(runner)
+        said = f'{name}: stopped; no checkpoint is written within an epoch, --resume goes on from the last one'
         for hook in runner.hooks:
             if isinstance(hook, SafeCheckpointHook) and not hook.by_epoch:
-                path = hook.save(runner, iteration)
-                if is_main_process():
-                    runner.logger.warning(f'{name}: stopped; --resume goes on from {path}')
+                said = f'{name}: stopped; --resume goes on from {hook.save(runner, iteration)}'
+        if is_main_process():
+            runner.logger.warning(said)
         self._restore()
         raise SystemExit(128 + int(number))
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Inside, SIGTERM and SIGHUP end the process as an exception would: what is half done is cleared away."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        heeded = [n for n in SIGNALS if n != signal.SIGINT and signal.getsignal(n) == signal.SIG_DFL]
+        before = {number: signal.signal(number, end) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def keep_answering(initialize: Callable[[int], None] | None, worker: int) -> None:

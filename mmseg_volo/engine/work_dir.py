@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -29,6 +29,7 @@ PATIENCE = 2.0  # seconds that a killed process may take to be gone
 STAMP = '%Y%m%d_%H%M%S'  # mmengine's
 SESSION = re.compile(r'\d{8}_\d{6}')
 CHECKPOINTS = ('iter_*.pth', 'epoch_*.pth', 'best_*.pth')
+LEFT = (*CHECKPOINTS, '.*.pth', 'last_checkpoint', DATA, 'report.html')  # by a training, beside its sessions
 
 _mine: ContextVar[frozenset[Path]] = ContextVar('mine', default=frozenset())  # what the calls above have locked
 
@@ -108,8 +109,27 @@ def refuse_to_replace(work_dir: str | Path) -> None:
     if trained := sorted(path.name for kind in CHECKPOINTS for path in Path(work_dir).glob(kind)):
         raise UsageError(
             f'{work_dir} holds another training ({trained[-1]}), which would be replaced: --resume goes on with it, '
-            f'--work-dir names another place; to begin anew there, remove it first'
+            f'--overwrite removes it and begins anew, --work-dir names another place'
         )
+
+
+def remove_training(work_dir: str | Path, but: Sequence[str]) -> None:
+    """Removes what a training and its tests have left in a work dir, which `in_use_by_training` has locked.
+
+    Args:
+        work_dir: of the training; what else lies in it stays.
+        but: names of what stays, too.
+
+    Raises:
+        UsageError: a test is running there.
+    """
+    folder = Path(work_dir)
+    if said := next(others_in(folder, TEST), None):
+        raise _in_use(work_dir, 'test', said)
+    sessions = [path for path in folder.iterdir() if SESSION.fullmatch(path.name)]
+    for path in {*sessions, *(path for kind in LEFT for path in folder.glob(kind))}:
+        if path.name not in but:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def own_session(work_dir: str | Path, timestamp: str, experiment: str = '') -> str:

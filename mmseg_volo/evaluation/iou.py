@@ -23,7 +23,8 @@ PIECE = 1 << 22  # pixels that are counted at once: bounds memory, and OpenCV's 
 class SegIoUMetric(IoUMetric):
     """mmseg's `IoUMetric` with the same arguments, table and names of figures, but counts are int64 and sums float64
     (mmseg's float32 counts stop growing at 16,777,216 pixels of a class), values that are no class are an error
-    (mmseg counts them silently as half a mistake), and masks of more than 256 classes have 16 bits.
+    (mmseg counts them silently as half a mistake), classes that are never predicted count in the F-score (mmseg leaves
+    them out), and masks of more than 256 classes have 16 bits.
 
     Args:
         ignore_index: label value of pixels that are not scored.
@@ -106,9 +107,21 @@ class SegIoUMetric(IoUMetric):
         nan_to_num: int | None = None,
         beta: int = 1,
     ) -> dict[str, np.ndarray]:
-        """mmseg's figures from the areas of all images, (num_classes,) each, computed in float64."""
-        areas = (total_area_intersect, total_area_union, total_area_pred_label, total_area_label)
-        return IoUMetric.total_area_to_metrics(*(a.double() for a in areas), metrics, nan_to_num, beta)
+        """mmseg's figures from the areas of all images, (num_classes,) each, computed in float64.
+
+        A class that is in the truth and never predicted, or predicted and never in the truth, has an F-score of 0, as
+        its Dice is, where mmseg has nan and leaves it out of the mean. The precision of a class that is never predicted
+        and the recall of one that is never in the truth say nothing: they are nan, and left out of their means.
+        """
+        areas = [
+            area.double() for area in (total_area_intersect, total_area_union, total_area_pred_label, total_area_label)
+        ]
+        figures = IoUMetric.total_area_to_metrics(*areas, metrics, nan_to_num, beta)
+        if 'Fscore' in figures:
+            same, _, predicted, labelled = areas
+            score = ((1 + beta**2) * same / (beta**2 * labelled + predicted)).numpy()
+            figures['Fscore'] = score if nan_to_num is None else np.nan_to_num(score, nan=nan_to_num)
+        return figures
 
 
 def _count(pred: Tensor, label: Tensor, num_classes: int, ignore_index: int) -> Tensor:

@@ -25,7 +25,7 @@ from mmseg_volo.raster_reader import driver_of, is_georeferenced, open_any, rast
 
 TIFF = ('.tif', '.tiff')
 PLAIN = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr')  # modes that loading makes RGB; alpha is dropped
-BITS_PER_SAMPLE, SAMPLE_FORMAT = 258, 339  # tags of TIFF
+BITS_PER_SAMPLE, SAMPLES, SAMPLE_FORMAT = 258, 277, 339  # tags of TIFF
 
 
 def is_plain(path: Path) -> bool:
@@ -38,6 +38,8 @@ def is_plain(path: Path) -> bool:
         with Image.open(path) as picture:
             tags = getattr(picture, 'tag_v2', {}) if picture.format == 'TIFF' else {}
             mode = picture.mode
+            if tags.get(SAMPLES, 1) > len(picture.getbands()) or mode == 'RGBX':
+                return False  # Pillow leaves channels out
     except (UnidentifiedImageError, Image.DecompressionBombError):
         return path.suffix.lower() not in TIFF  # Pillow knows few kinds of several bands, and opens no large ones
     except Exception:  # whatever a broken file makes Pillow raise
@@ -83,6 +85,17 @@ def read_bands(source: str | Path | bytes) -> tuple[np.ndarray, np.ndarray | Non
     if gone is None and pixels.dtype.kind == 'f' and not (known := np.isfinite(pixels)).all():
         gone = ~known
     return pixels, gone
+
+
+def sums_of(pixels: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """float64 (3, C): of each channel how many pixels are known, their sum and the sum of their squares.
+
+    Args:
+        pixels: (H, W, C).
+        known: bool (H, W, C).
+    """
+    wide = np.where(known, pixels, 0).astype(np.float64).reshape(-1, pixels.shape[2])
+    return np.stack([known.reshape(wide.shape).sum(0), wide.sum(0), (wide**2).sum(0)])
 
 
 def _read(source: str | Path | bytes, name: str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -180,7 +193,8 @@ class LoadBands(BaseTransform):
         self.std = np.array(std, np.float32)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Adds what mmcv's `LoadImageFromFile` adds. Pixels without data are 0, the mean.
+        """Adds what mmcv's `LoadImageFromFile` adds. Pixels without data are 0, the mean; where that is so in all
+        channels, `missing`, bool (H, W), says it.
 
         Args:
             results: with `img_path`, or with `img`, an array (H, W, C) or whatever else `array_of` takes.
@@ -198,6 +212,7 @@ class LoadBands(BaseTransform):
         image = (pixels.astype(np.float32) - self.mean) / self.std
         if gone is not None:
             image[gone] = 0
+            results['missing'] = gone.all(2)
         results.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
         return results
 

@@ -7,16 +7,20 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from mmseg_volo.errors import UsageError
 from mmseg_volo.folders.look import Facts
-from mmseg_volo.folders.masks import GREY, MaskRule, shown, unpack
+from mmseg_volo.folders.masks import GONE, GREY, MaskRule, shown, unpack
 from mmseg_volo.folders.name_files import Named, colour_code
 from mmseg_volo.folders.names import LABELME, painted
+from mmseg_volo.folders.seen import Seen, seen_in
+from mmseg_volo.folders.smooth import refuse, settled, strays
+from mmseg_volo.folders.void import void_values
 
 VOID = ('void', 'ignore', 'ignored', 'unlabeled', 'unlabelled', 'unknown', 'dontcare', 'dont care', 'border', 'nodata')
 VOID += (LABELME,)
-USUAL = (255, 65535)  # values that mean 'ignored' where they stand apart from the others
-SHOWN = 8
+SHOWN = 8  # names that a note lists
 
 
 @dataclass(frozen=True)
@@ -30,9 +34,10 @@ class Labels:
 
     def pixels(self, facts: Facts) -> dict[int, int]:
         """Index of a class, or of what is ignored -> pixels of a mask."""
+        pixels = facts.recoded(self.rule.kind)
         found: Counter[int] = Counter()
-        for code, n in facts.recoded(self.rule.kind).items():
-            found[self.rule.index[code]] += n
+        for index, n in zip(self.rule.place(np.array([*pixels], np.int64)).tolist(), pixels.values(), strict=True):
+            found[index] += n
         return dict(found)
 
 
@@ -53,20 +58,28 @@ def understand(
     """
     kind = 'binary' if binary else _kind(facts, named)
     named = painted(named) if kind == 'colours' else named
-    pixels: Counter[int] = Counter()
-    for fact in facts:
-        pixels.update(fact.recoded(kind))
-    _not_blurred(kind, pixels)
+    seen = seen_in(facts, kind)
+    _not_blurred(kind, seen.pixels)
     by_name = {item.name for item in named if item.name.lower() in VOID or item.name in ignore}
     ignored = {_ignored(word, kind, by_name) for word in ignore} - {None}
     named = [item for item in named if item.code is None or item.code not in ignored]
-    rest, notes = sorted(pixels.keys() - ignored), []
-    if kind == 'values' and not ignore:
-        rest, found, notes = _usual(rest, len(named), any(item.code in USUAL for item in named))
+    rest, notes = sorted(seen.pixels.keys() - ignored), []
+    if kind == 'values':
+        found, notes = void_values(seen, rest, named, bool(ignore))
         ignored |= found
-    chosen = _match(rest, named, source, kind, pixels)
+        rest = [code for code in rest if code not in found]
+    rest, odd = _without_strays(seen, rest, named)
+    chosen = _match(rest, named, source, seen)
     ignored |= {code for code, name in chosen.items() if name in by_name}
-    notes += [f'{name} is ignored, by its name' for name in chosen.values() if name in by_name]
+    notes += [
+        f'{name} is ignored, by its name ({100 * seen.share(code):.2g} % of all pixels)'
+        for code, name in chosen.items()
+        if name in by_name
+    ]
+    if odd:
+        notes.append(settled(seen, odd, [*chosen, *(ignored - chosen.keys())]))
+    if seen.gone:
+        notes.append(f'{seen.gone} pixels of masks are ignored, as they are no number, or have no data in the image')
     chosen = {code: name for code, name in chosen.items() if name not in by_name}
     if len(chosen) < 2:
         raise UsageError(
@@ -74,15 +87,39 @@ def understand(
             f'apart: are the masks right, or is --ignore too wide?'
         )
     plain = (lambda code: list(unpack(code))) if kind == 'colours' else int
-    rule = MaskRule(kind, [plain(code) for code in chosen], [plain(code) for code in sorted(ignored)])
-    empty = [name for code, name in chosen.items() if not pixels[code]]
-    if empty:
-        few = ', '.join(empty[:SHOWN]) + ', ...' * (len(empty) > SHOWN)
-        notes.append(
-            f'{len(empty)} classes have no pixel in any mask and will not be learnt ({few}): leave them out of '
-            f'{source}, or add masks that hold them'
-        )
+    rule = MaskRule(kind, [plain(code) for code in chosen], [plain(code) for code in sorted(ignored)], bool(odd))
+    notes += _empty(rule, chosen, facts, source)
     return Labels(rule, tuple(chosen.values()), _palette(facts, [*chosen], kind, named), notes)
+
+
+def _empty(rule: MaskRule, chosen: Mapping[int, str], facts: Sequence[Facts], source: str) -> list[str]:
+    """A note of the classes without pixels."""
+    labels = Labels(rule, tuple(chosen.values()), None)
+    held = {index for fact in facts for index in labels.pixels(fact)}
+    empty = [name for i, name in enumerate(labels.classes) if i not in held]
+    if not empty:
+        return []
+    few = ', '.join(empty[:SHOWN]) + ', ...' * (len(empty) > SHOWN)
+    return [
+        f'{len(empty)} classes have no pixel in any mask and will not be learnt ({few}): leave them out of {source}, '
+        f'or add masks that hold them'
+    ]
+
+
+def _without_strays(seen: Seen, codes: list[int], named: Sequence[Named]) -> tuple[list[int], list[int]]:
+    """Codes without those that are no classes, and these, which count as the nearest ones.
+
+    Raises:
+        UsageError: there are some, and no codes are named that could be nearest.
+    """
+    grey = seen.kind == 'colours' and not any(item.coloured for item in named)
+    said = {item.code * (GREY if grey else 1) for item in named if item.code is not None}
+    odd, smoothed = ([], False) if seen.kind == 'binary' else strays(seen, codes, said)
+    if odd and len(said) < max(2, len(named)):
+        refuse(seen, codes, odd, smoothed)
+    if not smoothed:
+        return codes, []
+    return [code for code in codes if code not in odd], odd
 
 
 def _not_blurred(kind: str, pixels: Mapping[int, int]) -> None:
@@ -100,11 +137,15 @@ def _kind(facts: Sequence[Facts], named: Sequence[Named]) -> str:
     coloured = [fact for fact in facts if fact.coloured]
     palettes = [fact.palette for fact in facts if fact.palette is not None]
     if coloured:
-        grey = not palettes and all(code % GREY == 0 for fact in coloured for code in fact.counts or ())
+        grey = not palettes and all(code % GREY == 0 for fact in coloured for code in _codes(fact))
         return 'values' if grey else 'colours'
     longest = max(palettes, key=len, default=())
-    alike = all(longest[code] == p[code] for fact, p in _with_palette(facts) for code in fact.counts or ())
+    alike = all(longest[code] == p[code] for fact, p in _with_palette(facts) for code in _codes(fact))
     return 'values' if alike else 'colours'  # a palette of each file's own: its indices mean nothing
+
+
+def _codes(fact: Facts) -> list[int]:
+    return [code for code in fact.counts or () if code != GONE]
 
 
 def _with_palette(facts: Sequence[Facts]) -> list[tuple[Facts, tuple[int, ...]]]:
@@ -115,7 +156,7 @@ def _ignored(word: str, kind: str, names: Collection[str]) -> int | None:
     """The code of an entry of `--ignore`; None of a name."""
     if re.fullmatch(r'\d+,\d+,\d+', word) and kind == 'colours':
         return colour_code([int(v) for v in word.split(',')], word)
-    if word.isdecimal():
+    if re.fullmatch(r'-?\d+', word):
         return int(word) * GREY if kind == 'colours' else int(word)
     if word in names:
         return None
@@ -124,23 +165,9 @@ def _ignored(word: str, kind: str, names: Collection[str]) -> int | None:
     )
 
 
-def _usual(values: list[int], classes: int, is_class: bool) -> tuple[list[int], set[int], list[str]]:
-    """Values without the one that usually means 'ignored'."""
-    high = values[-1] if values else 0
-    others = values[:-1]
-    if is_class or high not in USUAL or not others or high == others[-1] + 1 or len(values) <= classes:
-        return values, set(), []
-    if len(values) == 2 and others[0] == 0 and classes != 1:  # black and white
-        return values, set(), []
-    if len(others) == 1:
-        return values, set(), []
-    return others, {high}, [f'{high} is ignored, as it stands apart from the other values; --ignore says otherwise']
-
-
-def _match(
-    rest: Sequence[int], named: Sequence[Named], source: str, kind: str, pixels: Mapping[int, int]
-) -> dict[int, str]:
+def _match(rest: Sequence[int], named: Sequence[Named], source: str, seen: Seen) -> dict[int, str]:
     """Code -> name of each class."""
+    kind, pixels = seen.kind, seen.pixels
     if named and all(item.code is not None for item in named):
         scale = GREY if kind == 'colours' and not any(item.coloured for item in named) else 1
         chosen = {item.code * scale: item.name for item in named if item.code is not None}

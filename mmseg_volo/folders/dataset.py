@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.registry import DATASETS, TRANSFORMS
 from mmseg.datasets import BaseSegDataset
@@ -15,7 +16,7 @@ from mmseg_volo.datasets.examine import IGNORED, BadFile, check_size, decoded_im
 from mmseg_volo.errors import UsageError
 from mmseg_volo.folders.bands import is_plain, read_bands
 from mmseg_volo.folders.lists import read_classes
-from mmseg_volo.folders.masks import MaskRule, count, read_raw, shown
+from mmseg_volo.folders.masks import GONE, UNKNOWN, MaskRule, count
 from mmseg_volo.texts import read_rows
 
 
@@ -30,6 +31,11 @@ class FolderDataset(BaseSegDataset):
         classes: a CSV file with the columns `class`, `code` (what stands for it in masks: a value, or `R G B`) and
             `colour` (to draw it: `R G B`, or nothing); rows without a class are ignored.
         masks: what mask files hold, the `kind` of a `MaskRule`.
+        data_prefix: folders below `data_root` that these paths begin at; without `seg_map_path` masks are left out.
+        classes: a CSV file with the columns `class`, `code` (what stands for it in masks: a value, or `R G B`) and
+            `colour` (to draw it: `R G B`, or nothing); rows without a class are ignored.
+        masks: what mask files hold, the `kind` of a `MaskRule`.
+        nearest: whether other codes count as the nearest of these, see `MaskRule`.
         pipeline, ignore_index, indices, test_mode, lazy_init, serialize_data: as in mmseg's `BaseSegDataset`.
     """
 
@@ -46,9 +52,10 @@ class FolderDataset(BaseSegDataset):
         test_mode: bool = False,
         lazy_init: bool = False,
         serialize_data: bool = True,
+        nearest: bool = False,
     ):
         names, codes, ignored, palette = read_classes(Path(classes))
-        self.rule = MaskRule(masks, codes, ignored)
+        self.rule = MaskRule(masks, codes, ignored, nearest)
         metainfo = dict(classes=names, **({} if palette is None else {'palette': palette}))
         super().__init__(
             ann_file,
@@ -96,20 +103,18 @@ class FolderDataset(BaseSegDataset):
 
     def look(self, image: Path, label: Path | None, names: Mapping[int, str]) -> tuple[str, dict[str, int], bool]:
         """What `mmseg_volo.datasets.examine.examine` does, for images and masks of any kind."""
-        shape, turned = image_size(image)
+        shape, turned, gone = _image(image)
         size = f'{shape[0]}x{shape[1]}'
         if label is None:
             return size, {}, False
-        try:
-            codes = read_raw(label).codes(self.rule.kind)
-        except ValueError as error:
-            raise error if isinstance(error, BadFile) else BadFile('channels', f'{label} {error}') from error
+        codes = self.rule.codes_of(label)
         check_size(label, codes.shape[::-1], shape, turned)
-        pixels = count(codes)
-        if strange := sorted(pixels.keys() - names.keys()):
-            few = ' and '.join(shown(code, self.rule.kind) for code in strange[:3]) + ', ...' * (len(strange) > 3)
-            raise BadFile('values', f'{label} holds {few}')
-        return size, named(pixels, names), turned
+        index = self.rule.place(codes)
+        if (index == UNKNOWN).any():
+            raise BadFile('values', f'{label} holds {self.rule.some(codes[index == UNKNOWN])}')
+        if gone is not None:
+            index[gone] = self.rule.index[GONE]
+        return size, named(count(index), {self.rule.index[code]: name for code, name in names.items()}), turned
 
 
 def image_size(path: Path) -> tuple[tuple[int, int], bool]:
@@ -118,9 +123,16 @@ def image_size(path: Path) -> tuple[tuple[int, int], bool]:
     Raises:
         BadFile: it is missing or unreadable.
     """
+    size, turned, _ = _image(path)
+    return size, turned
+
+
+def _image(path: Path) -> tuple[tuple[int, int], bool, np.ndarray | None]:
+    """Size, whether it is turned, and bool (H, W): where no channel has data, None if there is no such place."""
     if not path.is_file() or is_plain(path):
-        return shown_size(decoded_image(path))
-    return read_bands(path)[0].shape[1::-1], False
+        return *shown_size(decoded_image(path)), None
+    pixels, gone = read_bands(path)
+    return pixels.shape[1::-1], False, None if gone is None else gone.all(2)
 
 
 @TRANSFORMS.register_module()
@@ -130,15 +142,18 @@ class LoadMask(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Adds `gt_seg_map`, uint8 (H, W), uint16 beyond 255 classes.
 
-        An image that is no data set's item, which MMSegmentation's `inference_model` and `MMSegInferencer` hand in,
-        has no mask and stays as it is.
+        Where the image has no data, as `LoadBands` has found, the mask is ignored. An image that is no data set's item,
+        which MMSegmentation's `inference_model` and `MMSegInferencer` hand in, has no mask and stays as it is.
 
         Raises:
             BadFile: it cannot be read, or holds what is no class; names the file.
         """
         if results.keys().isdisjoint(('read_label', 'seg_map_path')):
             return results
-        results['gt_seg_map'] = results['read_label'](results['seg_map_path'])
+        mask = results['read_label'](results['seg_map_path'])
+        if (gone := results.pop('missing', None)) is not None:
+            mask[gone] = np.iinfo(mask.dtype).max  # see `ignore_index`
+        results['gt_seg_map'] = mask
         results['seg_fields'].append('gt_seg_map')
         return results
 

@@ -12,7 +12,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from mmseg_volo.config import READ_KEYS
 from mmseg_volo.folders.classes import Labels
-from mmseg_volo.folders.masks import ignore_index
+from mmseg_volo.folders.masks import MaskRule, ignore_index
 from mmseg_volo.folders.plan import PATIENCE, Images, started_from
 
 ONLY_RGB = ('PhotoMetricDistortion', 'TablePhotoMetricDistortion', 'CLAHE')  # steps for 8-bit colours
@@ -75,7 +75,7 @@ def fit(
         for role in ('train', 'test', 'tta')
         if f'{role}_pipeline' in cfg
     }
-    loaders = _loaders(cfg, batch, splits, labels.rule.kind, ignored)
+    loaders = _loaders(cfg, batch, splits, labels.rule, ignored)
     stop = dict(type='LastingEarlyStoppingHook', monitor='mIoU', rule='greater', min_delta=0.1, patience=PATIENCE)
     metric = {**cfg['val_evaluator'], 'type': 'SegIoUMetric'}
     if ignored != 255:
@@ -201,7 +201,7 @@ def _fit_steps(steps: Sequence[Mapping[str, Any]], images: Images, ignored: int)
 
 
 def _loaders(
-    cfg: Mapping[str, Any], batch: int | None, splits: Sequence[str], kind: str, ignored: int
+    cfg: Mapping[str, Any], batch: int | None, splits: Sequence[str], rule: MaskRule, ignored: int
 ) -> dict[str, Any]:
     given = cfg.get('train_dataloader', {})
     count = given.get('num_workers', min(4, os.cpu_count() or 1))
@@ -214,7 +214,8 @@ def _loaders(
             data_root=Name('data_root'),
             ann_file=f'{HERE}{split}.csv',
             classes=f'{HERE}classes.csv',
-            masks=kind,
+            masks=rule.kind,
+            **(dict(nearest=True) if rule.nearest else {}),
             **(dict(ignore_index=Name('ignore_index')) if ignored != 255 else {}),
             pipeline=Name(pipeline),
         )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -15,11 +16,14 @@ from mmseg_volo.datasets.examine import BadFile, check_size, decoded_image, faul
 from mmseg_volo.datasets.survey import complain
 from mmseg_volo.datasets.train_ids import each
 from mmseg_volo.errors import UsageError
-from mmseg_volo.folders.bands import is_plain, read_bands
-from mmseg_volo.folders.masks import BRIGHT, GREY, count, pack, read_raw, unpack
+from mmseg_volo.folders.alpha import Alpha, alpha_of
+from mmseg_volo.folders.areas import areas
+from mmseg_volo.folders.bands import is_plain, read_bands, sums_of
+from mmseg_volo.folders.masks import BRIGHT, GONE, GREY, count, pack, read_raw, unpack
 
 THUMB = 16  # pixels per side of what near duplicates are told by
 MANY = 4096  # codes in a mask: no drawing by classes has so many
+ANY = 1 << 24  # where all classes are named by their codes
 WAY = 'no training was begun and nothing was written'
 
 
@@ -36,24 +40,39 @@ class Facts:
     counts: Mapping[int, int] | None  # value or colour of the mask -> pixels; None without a mask
     coloured: bool = False  # whether these are colours
     palette: tuple[int, ...] | None = None  # colours of a palette image's values, up to the highest used
+    cores: Mapping[int, int] = field(default_factory=dict)  # value or colour -> pixels inside its areas
+    borders: Mapping[int, int] = field(default_factory=dict)  # and pixels between two others, of what has no areas
+    nodata: int | None = None  # the value that stands for no data, as the mask's file says
+    lossy: bool = False  # whether the mask was compressed with a loss
+    alpha: Alpha | None = None  # of an image with a channel that is called so
 
-    def recoded(self, kind: str) -> dict[int, int]:
-        """`counts` by the codes of a kind, see `masks.py`; those of colours where values are wanted are grey."""
+    def recoded(self, kind: str, pixels: Mapping[int, int] | None = None) -> dict[int, int]:
+        """Pixels of the mask, those of `counts` if None, by the codes of a kind, see `masks.py`.
+
+        Colours where values are wanted are grey.
+        """
         found: dict[int, int] = {}
-        for code, n in (self.counts or {}).items():
-            if kind == 'colours' and not self.coloured:
-                code = self.palette[code] if self.palette is not None else code * GREY
-            elif kind == 'binary' and self.palette is not None:
-                code = max(unpack(self.palette[code]))
-            elif kind != 'colours' and self.coloured:
-                code = max(unpack(code))
-            code = int(code >= BRIGHT) if kind == 'binary' else code
+        for code, n in ((self.counts or {}) if pixels is None else pixels).items():
+            code = code if code == GONE else self._recoded(code, kind)
             found[code] = found.get(code, 0) + n
         return found
 
+    def _recoded(self, code: int, kind: str) -> int:
+        if kind == 'colours' and not self.coloured:
+            return self.palette[code] if self.palette is not None else code * GREY
+        if kind == 'binary' and self.palette is not None:
+            code = max(unpack(self.palette[code]))
+        elif kind != 'colours' and self.coloured:
+            code = max(unpack(code))
+        return int(code >= BRIGHT) if kind == 'binary' else code
 
-def look_at_all(pairs: Sequence[tuple[Path, Path | None]]) -> list[Facts]:
+
+def look_at_all(pairs: Sequence[tuple[Path, Path | None]], many: int = MANY) -> list[Facts]:
     """Decodes all images and masks, in threads, with a progress bar.
+
+    Args:
+        pairs: images and their masks.
+        many: codes that a mask may hold.
 
     Raises:
         UsageError: some cannot be used; names them and says what to do.
@@ -61,7 +80,7 @@ def look_at_all(pairs: Sequence[tuple[Path, Path | None]]) -> list[Facts]:
     found: dict[tuple, Facts] = {}
     faults: dict[str, list[str]] = {}
     pool = ThreadPoolExecutor(min(os.cpu_count() or 1, 16))
-    for job, result in each(pool, _look, [*pairs], 'looking at all images and masks'):
+    for job, result in each(pool, partial(_look, many=many), [*pairs], 'looking at all images and masks'):
         if isinstance(result, BadFile):
             faults.setdefault(result.kind, []).append(str(result))
         elif isinstance(result, UsageError):
@@ -74,34 +93,56 @@ def look_at_all(pairs: Sequence[tuple[Path, Path | None]]) -> list[Facts]:
     return [found[pair] for pair in pairs]
 
 
-def _look(image: Path, mask: Path | None) -> Facts:
+def _look(image: Path, mask: Path | None, many: int) -> Facts:
+    seen, gone = _look_at_image(image)
+    return seen if mask is None else _look_at_mask(mask, seen, gone, many)
+
+
+def _look_at_image(image: Path) -> tuple[Facts, np.ndarray | None]:
+    """What it holds, and bool (H, W): where it has no data in any channel."""
     if not image.is_file() or is_plain(image):
         picture = decoded_image(image)
         size, turned = shown_size(picture)
         thumb = np.asarray(picture.convert('RGB').resize((THUMB, THUMB), 4), np.float32)  # 4: mean of the boxes
-        channels, dtype, sums = 3, 'uint8', None
-    else:
-        pixels, gone = read_bands(image)
-        size, turned, (channels, dtype) = pixels.shape[1::-1], False, (pixels.shape[2], str(pixels.dtype))
-        known = np.ones(pixels.shape, bool) if gone is None else ~gone
-        wide = np.where(known, pixels, 0).astype(np.float64).reshape(-1, channels)
-        sums = np.stack([known.reshape(-1, channels).sum(0), wide.sum(0), (wide**2).sum(0)])
-        thumb = _thumb(np.where(known, pixels, 0))
-    if mask is None:
-        return Facts(size, turned, channels, dtype, thumb, sums, None)
+        return Facts(size, turned, 3, 'uint8', thumb, None, None, alpha=alpha_of(image, picture)), None
+    pixels, gone = read_bands(image)
+    known = np.ones(pixels.shape, bool) if gone is None else ~gone
+    thumb = _thumb(np.where(known, pixels, 0))
+    facts = Facts(pixels.shape[1::-1], False, pixels.shape[2], str(pixels.dtype), thumb, sums_of(pixels, known), None)
+    return facts, None if gone is None else gone.all(2)
+
+
+def _look_at_mask(mask: Path, seen: Facts, gone: np.ndarray | None, many: int) -> Facts:
     raw = read_raw(mask)
     coloured = raw.pixels.ndim == 3
-    check_size(mask, raw.pixels.shape[1::-1], size, turned)
-    counts = count(pack(raw.pixels) if coloured else raw.pixels)
-    if len(counts) > MANY:
+    check_size(mask, raw.pixels.shape[1::-1], seen.size, seen.turned)
+    codes = pack(raw.pixels) if coloured else raw.pixels
+    if gone is not None:
+        codes = np.where(gone, np.int64(GONE), codes)
+    counts = count(codes)
+    if len(counts) > many:
+        what = 'colours' if coloured else 'values'
         raise BadFile(
-            'values', f'{mask} holds {len(counts)} different {"colours" if coloured else "values"}: is it a photo?'
+            'values',
+            f'{mask} holds {len(counts)} different {what}: is it a photo? Where it was saved with a loss, as JPEG, '
+            f'--classes NAME={"R,G,B" if coloured else "VALUE"} ... says which {what} are meant',
         )
     palette = None
     if raw.palette is not None:
-        palette = tuple(pack(raw.palette).tolist()[: max(counts) + 1])
-        palette += (0,) * (max(counts) + 1 - len(palette))
-    return Facts(size, turned, channels, dtype, thumb, sums, counts, coloured, palette)
+        highest = max(0, max(counts) + 1)
+        palette = tuple(pack(raw.palette).tolist()[:highest])
+        palette += (0,) * (highest - len(palette))
+    cores, borders = areas(codes, raw.pixels if coloured else None, counts)
+    return replace(
+        seen,
+        counts=counts,
+        coloured=coloured,
+        palette=palette,
+        cores=cores,
+        borders=borders,
+        nodata=raw.nodata,
+        lossy=raw.lossy,
+    )
 
 
 def _thumb(pixels: np.ndarray) -> np.ndarray:

@@ -9,16 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from mmseg_volo.errors import UsageError
+from mmseg_volo.folders.alike import alike_groups
 from mmseg_volo.folders.classes import Labels
 from mmseg_volo.folders.layout import Layout, Pair
 from mmseg_volo.folders.look import Facts
 
 SPLITS = ('train', 'val', 'test')
-COMPARED = 50_000  # images; of more, only equal thumbnails are found
-ALIKE = 0.05  # of the contrast of two images: a mean difference of their thumbnails up to this is a near duplicate
-ROUNDING = 0.25  # grey levels that are no difference
 TRIES = 200  # shuffles, of which the best is taken
-BLOCK = 2048
 
 
 def split_pairs(
@@ -34,7 +31,7 @@ def split_pairs(
         seed: of this choice.
 
     Raises:
-        UsageError: there are no training images, or too few to be split; see `choose`.
+        UsageError: there are no training images, or too few to be split; or a share, and the data have a split.
     """
     found = {name: [pair for pair in layout.pairs if pair.split == name] for name in SPLITS}
     rest = [pair for pair in layout.pairs if pair.split is None]
@@ -42,6 +39,8 @@ def split_pairs(
     if found['val']:
         if not source:
             raise UsageError(f'{layout.root}: there are validation images and no training images')
+        if share is not None:
+            raise UsageError(f'--val-share is for data without a split, and {layout.root} has one: leave it out')
         found['train'] = source
         return {k: v for k, v in found.items() if v}, 'as the data say', []
     seen = [facts[pair.image] for pair in source]
@@ -57,30 +56,7 @@ def split_pairs(
 
 def groups_of(facts: Sequence[Facts]) -> np.ndarray:
     """A number for each image, the same for near duplicates: (n,) integers."""
-    thumbs = np.stack([fact.thumb.ravel() for fact in facts])
-    _, group = np.unique(thumbs, axis=0, return_inverse=True)
-    group = group.reshape(-1)
-    if len(facts) > COMPARED:
-        return group
-    parent = np.arange(group.max() + 1)
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    limit = (ROUNDING + ALIKE * thumbs.std(1)).astype(np.float32)
-    squares = (thumbs**2).sum(1)
-    for start in range(0, len(thumbs), BLOCK):
-        part = slice(start, start + BLOCK)
-        distance = squares[part, None] + squares - 2 * thumbs[part] @ thumbs.T
-        # the squares' own rounding: float32 keeps about seven digits of them
-        bound = np.minimum(limit[part, None], limit) ** 2 * thumbs.shape[1]
-        for i, j in zip(*np.nonzero(distance <= bound + 1e-6 * (squares[part, None] + squares)), strict=True):
-            if i + start < j:
-                parent[root(group[i + start])] = root(group[j])
-    return np.array([root(g) for g in group])
+    return alike_groups([fact.thumb for fact in facts])
 
 
 def choose(

@@ -20,11 +20,13 @@ from mmseg_volo.datasets.examine import IGNORED, Tally, named
 from mmseg_volo.datasets.survey import Files, columns, complain, judge
 from mmseg_volo.errors import UsageError
 from mmseg_volo.folders import plan
+from mmseg_volo.folders.again import WISHES, as_text
+from mmseg_volo.folders.alpha import settle_alpha
 from mmseg_volo.folders.classes import Labels, understand
 from mmseg_volo.folders.fit import fit, resolved
 from mmseg_volo.folders.layout import Layout, Pair, find_layout
 from mmseg_volo.folders.lists import class_text, list_text, spelled
-from mmseg_volo.folders.look import WAY, Facts, look_at_all
+from mmseg_volo.folders.look import ANY, MANY, WAY, Facts, look_at_all
 from mmseg_volo.folders.memory import check_disk, fitting_batch
 from mmseg_volo.folders.names import name_files, read_names
 from mmseg_volo.folders.split import split_pairs
@@ -51,13 +53,14 @@ class Wishes:
     epochs: float | None = None
     batch: int | None = None
     weights: str | None = None
-    seed: int = 0
+    seed: int | None = None  # 0
     val_share: float | None = None
     images: str | None = None
     masks: str | None = None
     skip_unpaired: bool = False
     allow_outside: bool = False
     work_dir: str | None = None
+    overwrite: bool = False
 
     @property
     def place(self) -> Path:
@@ -122,7 +125,8 @@ def prepare_training(wishes: Wishes) -> Path:
         ]
     )
     print(table)
-    write_recipe(wishes.config.parent, {**lists, wishes.config.name: text, 'understood.txt': f'{table}\n'})
+    files = {**lists, wishes.config.name: text, 'understood.txt': f'{table}\n', WISHES: as_text(wishes)}
+    write_recipe(wishes.config.parent, files, wishes.overwrite)
     print(f'\n{wishes.config} is this training as a config: mmseg-volo train {shlex.quote(str(wishes.config))}')
     remember(report, sets)  # the look before the training need not read all files again
     return wishes.config
@@ -155,38 +159,33 @@ def understand_folder(wishes: Wishes) -> Found:
     refuse_unlisted(files, layout.root)
     parents = [*{path.parent for path in files}]
     names, source, unread = read_names(wishes.classes, layout.root, parents)
-    facts = dict(
-        zip(
-            (pair.image for pair in layout.pairs),
-            look_at_all([(pair.image, pair.mask) for pair in layout.pairs]),
-            strict=True,
-        )
-    )
+    paths = [pair.image for pair in layout.pairs]
+    many = ANY if names and all(item.code is not None for item in names) else MANY
+    seen, odd = settle_alpha(look_at_all([(pair.image, pair.mask) for pair in layout.pairs], many), paths)
+    facts = dict(zip(paths, seen, strict=True))
     common = all(pair.image.suffix.lower() in COMMON for pair in layout.pairs)
     images = replace(_images([facts[pair.image] for pair in layout.pairs]), common=common)
     masked = [facts[pair.image] for pair in layout.pairs if pair.mask is not None]
     labels = understand(masked, names, source, wishes.ignore, wishes.binary)
-    splits, how, notes = split_pairs(layout, facts, labels, wishes.val_share, wishes.seed)
+    splits, how, notes = split_pairs(layout, facts, labels, wishes.val_share, wishes.seed or 0)
     counts = ', '.join(f'{split} {len(pairs)}' for split, pairs in splits.items())
     sizes = Counter(f'{f.size[0]}x{f.size[1]}' for f in facts.values())
-    size = (
-        f'of {next(iter(sizes))}'
-        if len(sizes) == 1
-        else f'of {len(sizes)} sizes, {images.width}x{images.height} median'
-    )
+    size = f'of {len(sizes)} sizes, {images.width}x{images.height} median'
+    if len(sizes) == 1:
+        size = f'of {next(iter(sizes))}'
     kind = '8-bit RGB' if images.mean is None else f'{len(images.mean)} channels of {masked[0].dtype}'
     ignored = '; '.join(spelled(code) for code in labels.rule.ignored)
     lines = [
         ('data', str(layout.root)),
         ('images', f'{len(facts)} {size}, {kind}; found as {layout.how}'),
-        ('masks', f'{labels.rule.kind}, {len(labels.classes)} classes; ignored: {ignored or "nothing"}'),
+        ('masks', f'{labels.rule.words}, {len(labels.classes)} classes; ignored: {ignored or "nothing"}'),
         ('names', source or 'none given (--classes), so made up; --ignore VALUE leaves out what is no class'),
         ('split', f'{counts}, {how}'),
     ]
     named = [] if wishes.classes else name_files(layout.root, parents)
     read = [path.relative_to(layout.root).as_posix() for path in named]
     others = unused_notes([name for name in layout.unused if name not in read])
-    notes = [*layout.notes, *others, *unread, *labels.notes, *notes]
+    notes = [*layout.notes, *others, *unread, *odd, *labels.notes, *notes]
     return Found(layout, splits, facts, labels, images, lines, notes)
 
 
@@ -234,7 +233,7 @@ def _plan(
             iters = plan.length_of(count, batch or plan.CPU_BATCH, wishes.epochs, start.checkpoint is None)
             crop = plan.crop_of(found.images, wishes.size)
             base = plan.recipe(wishes.model, start, found.images, crop, batch or plan.CPU_BATCH, iters, count)
-        return fit(base, found.labels, found.images, weights, batch, splits, root, wishes.seed)
+        return fit(base, found.labels, found.images, weights, batch, splits, root, wishes.seed or 0)
 
     batch = wishes.batch
     if batch is None and not own:
@@ -246,6 +245,7 @@ def _plan(
     cfg = build(batch)
     parameters = check_disk(_as_config(cfg), wishes.place)
     images, iters = cfg['train_dataloader']['batch_size'], cfg['train_cfg']['max_iters']
+    loss = 'weighted by class, as their pixels differ much' if weights else 'all classes alike; no ignored pixels'
     lines = [
         ('model', f'{plan.model_words(cfg)}, {parameters / 1e6:.1f} M parameters'),
         ('weights', weight_words(wishes.model, start, cfg)),
@@ -256,10 +256,7 @@ def _plan(
             f'{iters} iterations of {images} images = {iters * images / count:.0f} epochs; validated every '
             f'{cfg["train_cfg"]["val_interval"]}; ends early after {plan.PATIENCE} validations without a better mIoU',
         ),
-        (
-            'loss',
-            'weighted by class, as their pixels differ much' if weights else 'all classes alike; no ignored pixels',
-        ),
+        ('loss', loss),
     ]
     return cfg, lines
 
@@ -280,6 +277,7 @@ def _report(found: Found) -> tuple[dict[str, Any], dict[str, list[Files]]]:
     """What the look before a training would find, and in which files, which then need not all be read again."""
     labels = found.labels
     names = {code: (*labels.classes, IGNORED)[min(i, len(labels.classes))] for code, i in labels.rule.index.items()}
+    by_index = {labels.rule.index[code]: name for code, name in names.items()}
     sets, tallies = {}, {}
     for role in ('train_dataloader', 'val_dataloader'):
         pairs = found.splits[role.removesuffix('_dataloader')]
@@ -287,7 +285,7 @@ def _report(found: Found) -> tuple[dict[str, Any], dict[str, list[Files]]]:
         sets[role], tallies[role] = [Files(files, names, labels.classes)], Tally()
         for pair, (image, mask) in zip(pairs, files, strict=True):
             fact = found.facts[pair.image]
-            pixels = named(fact.recoded(labels.rule.kind), names)
+            pixels = named(labels.pixels(fact), by_index)
             tallies[role].add(image, mask, (f'{fact.size[0]}x{fact.size[1]}', pixels, fact.turned))
     return judge(sets, tallies, {}, []), sets
 

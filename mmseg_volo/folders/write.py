@@ -165,12 +165,23 @@ def _hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def write_recipe(folder: Path, files: Mapping[str, str]) -> None:
+def note_written(folder: Path, paths: Sequence[Path]) -> None:
+    """Files of a recipe are from now on as they were written."""
+    try:
+        known = json.loads((folder / WRITTEN).read_text(encoding='utf-8'))
+    except (OSError, ValueError):  # an older recipe
+        return
+    known.update({path.name: _hash(path) for path in paths})
+    write_whole(folder / WRITTEN, json.dumps(known, indent=1).encode())
+
+
+def write_recipe(folder: Path, files: Mapping[str, str], overwrite: bool = False) -> None:
     """Writes a config, its lists and what else belongs to it.
 
     Args:
         folder: made if need be.
         files: name -> text.
+        overwrite: whether the training in the folder above is to be replaced.
 
     Raises:
         UsageError: they cannot be written, one was edited, or the folder above holds another training.
@@ -178,11 +189,11 @@ def write_recipe(folder: Path, files: Mapping[str, str]) -> None:
     texts = {folder / name: text for name, text in files.items()}
     trained = sorted(folder.parent.glob('*.pth'))
     differs = [path for path, text in texts.items() if path.is_file() and path.read_bytes() != text.encode()]
-    if trained and (differs or not folder.is_dir()):
+    if trained and not overwrite and (differs or not folder.is_dir()):
         what = f'{differs[0].name} would change' if differs else 'it has no recipe'
         raise UsageError(
             f'{folder.parent} holds another training ({trained[0].name}; {what}): --resume goes on with it as it was, '
-            f'--work-dir names another place'
+            f'--overwrite replaces it, --work-dir names another place'
         )
     known = (folder / WRITTEN).is_file()  # older recipes say nothing: whoever differs may have been edited
     refuse_edited(folder, [path.name for path in differs if not known or path.name in edited(folder)])

@@ -13,7 +13,7 @@ from torch import nn
 from mmseg_volo.apis import Prediction
 from mmseg_volo.draw import colour
 from mmseg_volo.errors import UsageError
-from mmseg_volo.files import scratch
+from mmseg_volo.files import Replacement
 from mmseg_volo.inference.areas import PixelAreas, count
 from mmseg_volo.inference.ground import Ground
 from mmseg_volo.inference.images import write_image
@@ -173,13 +173,13 @@ class _Writer:
             name = Path('polygons') / self.item.stem.parent / f'{self.item.stem.name}.geojson'
             place, nodata = self.out / name, self.nodata if self.masked else None
             place.parent.mkdir(parents=True, exist_ok=True)
-            temporary, lost = scratch(place), []
-            try:
-                with rasterio.open(self.shapes.finish(), driver='GTiff') as mask, temporary.open('wb') as file:
-                    file.writelines(geojson(rasterio.band(mask, 1), self.classes, self.ground, nodata, lost))
-                temporary.replace(place)
-            finally:
-                temporary.unlink(missing_ok=True)
+            lost: list[str] = []
+            with (
+                Replacement(place) as temporary,
+                rasterio.open(self.shapes.finish(), driver='GTiff') as mask,
+                temporary.open('wb') as file,
+            ):
+                file.writelines(geojson(rasterio.band(mask, 1), self.classes, self.ground, nodata, lost))
             self.files['polygons'] = [str(name)]
             if lost:
                 self.left_out['polygons'] = lost[0]
@@ -201,4 +201,4 @@ class _Passing(RasterFile):
 
     def __exit__(self, *error: Any) -> None:
         self.file.close()
-        self.scratch.unlink(missing_ok=True)
+        self._new.close()

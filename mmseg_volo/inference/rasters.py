@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mmseg_volo.files import scratch
+from mmseg_volo.files import Replacement
 from mmseg_volo.raster_reader import rasterio_module
 
 CACHE = 128  # MB of blocks that GDAL keeps; a row of blocks of 512 takes 31 MB of 20,000 RGB pixels
@@ -46,15 +46,21 @@ class RasterFile:
         palette: Sequence[Sequence[int]] = (),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.path, self.scratch = path, scratch(path)
+        self.path = path
         profile = _layout(like, count, dtype)
         where = dict(crs=like.crs, transform=like.transform, width=like.width, height=like.height)
         points, points_crs = like.gcps
         if points:
             where = dict(gcps=points, crs=points_crs, width=like.width, height=like.height)
-        self.file = rasterio_module().open(
-            self.scratch, 'w', driver='GTiff', count=count, dtype=dtype, nodata=nodata, **where, **profile
-        )
+        self._new = Replacement(path)
+        self.scratch = self._new.scratch
+        try:
+            self.file = rasterio_module().open(
+                self.scratch, 'w', driver='GTiff', count=count, dtype=dtype, nodata=nodata, **where, **profile
+            )
+        except BaseException:
+            self._new.close()
+            raise
         if like.rpcs:
             self.file.rpcs = like.rpcs
         if names:
@@ -104,11 +110,11 @@ class RasterFile:
         try:
             if kind is None:
                 self.finish()
-                self.scratch.replace(self.path)
+                self._new.keep()
             else:
                 self.file.close()
         finally:
-            self.scratch.unlink(missing_ok=True)
+            self._new.close()
 
 
 def _layout(like: Any, count: int, dtype: str) -> dict[str, Any]:

@@ -16,11 +16,12 @@ import torch
 from torch import nn
 
 from mmseg_volo.errors import UsageError
-from mmseg_volo.files import write_whole
+from mmseg_volo.files import sweep, write_whole
 from mmseg_volo.inference.areas import table
 from mmseg_volo.inference.inputs import AREAS, RECORD, Item, real_path
 from mmseg_volo.inference.options import OUTPUTS
 from mmseg_volo.inference.same_names import Names, is_of, state_of
+from mmseg_volo.inference.written import confirmed, is_whole
 from mmseg_volo.locks import Lock, in_words, others_in, take_one_of
 from mmseg_volo.segmentors.given import is_compiled
 
@@ -69,6 +70,7 @@ class Record:
         self._slot: Lock | None = None
         self._head, self._end, self._cut = b'', 0, False  # first line, what of the file is known, whether a line is cut
         self._at: dict[str, str] = {}  # name -> input, of this process
+        self._killed = False  # a process that was at it
         self.run, self._written = '', {}  # of all processes that are at it now: their mark, and name -> input
         try:
             with self._alone():
@@ -80,6 +82,7 @@ class Record:
     def _begin(self, items: Sequence[Item], overwrite: bool) -> None:
         before = _line(self._head).get('settings') if self._head else None
         others = self._others()
+        self._sweep()
         if not overwrite:
             _same(self.out, before, self._settings)
         elif others and before != self._settings:
@@ -145,7 +148,8 @@ class Record:
         if entry is None or 'error' in entry or not is_of(entry, item.path):
             return False
         files = entry.get('outputs', {})
-        return all(name in files and all((self.out / file).exists() for file in files[name]) for name in outputs)
+        sizes = entry.get('sizes', {})
+        return all(name in files and all(is_whole(self.out / f, sizes.get(f)) for f in files[name]) for name in outputs)
 
     def claim(self, items: Iterable[Item], outputs: Sequence[str]) -> Iterator[Item]:
         """Those that are not done and that no other process is at, each when its turn comes; this process is then."""
@@ -168,7 +172,20 @@ class Record:
         return not theirs and key not in self._at
 
     def _others(self) -> list[dict[str, Any]]:
-        return [*others_in(self.out / LOCKS, PROCESS, self._slot)]
+        mine = 0 if self._slot is None else 1
+        count = len([*(self.out / LOCKS).glob(f'.{PROCESS}-*.lock')]) - mine
+        living = [*others_in(self.out / LOCKS, PROCESS, self._slot)]
+        self._killed |= count > len(living)
+        return living
+
+    def _sweep(self) -> None:
+        """Removes what killed processes were writing."""
+        if self._killed:
+            for kind in (self.out / name for name in OUTPUTS):
+                for folder, _, _ in os.walk(kind):
+                    sweep(Path(folder))
+            sweep(self.out)
+        self._killed = False
 
     def failure(self, item: Item) -> str | None:
         """Why it was left out by a process that is at it now, if it was."""
@@ -182,12 +199,15 @@ class Record:
             pass
 
     def add(self, item: Item, entry: Mapping[str, Any]) -> None:
-        """Says that a file was predicted, or that it failed (`error`)."""
+        """Says that a file was predicted, once the disk has confirmed its results, or that it failed (`error`)."""
+        sizes = confirmed(self.out, [name for names in entry.get('outputs', {}).values() for name in names])
         with self._alone():
             state, before = state_of(item.path), self.entries.get(str(item.name), {})
             line = dict(file=str(item.name), input=state, run=self.run, **entry)
+            if 'outputs' in entry:
+                line['sizes'] = sizes
             if 'outputs' in entry and before.get('input') == state:  # what there is of other kinds stays
-                line['outputs'] = {**before.get('outputs', {}), **entry['outputs']}
+                line |= {key: {**before.get(key, {}), **line[key]} for key in ('outputs', 'sizes')}
             self._note(line)
             with self.path.open('ab') as file:
                 file.write(b'\n' * self._cut + json.dumps(line).encode() + b'\n')
@@ -212,6 +232,7 @@ class Record:
                 self._slot.release()
             self._gate.take(wait=True)
             self._gate.keep = bool(self._others())
+            self._sweep()
             self._gate.release()
             if not self._gate.keep:
                 (self.out / LOCKS).rmdir()

@@ -128,6 +128,8 @@ class _Run:
             finally:
                 if 'areas' in wanted:
                     self.record.write_areas(self.model.dataset_meta['classes'])
+        except BrokenPipeError:  # who reads what we print is gone
+            raise
         except OSError as error:
             done = sum(self.record.is_done(item, wanted) for item in self.items)
             raise UsageError(

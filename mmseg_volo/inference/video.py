@@ -19,7 +19,7 @@ from torch import nn
 from mmseg_volo.apis import Prediction, predict
 from mmseg_volo.draw import colour, legend, overlay
 from mmseg_volo.errors import UsageError
-from mmseg_volo.files import scratch, write_whole
+from mmseg_volo.files import Replacement, write_whole
 from mmseg_volo.inference.areas import count, table
 from mmseg_volo.inference.images import write_image
 from mmseg_volo.inference.inputs import Item
@@ -134,13 +134,18 @@ class _Video:
 
     def __init__(self, path: Path, codec: str, pixels: str, given: str, like: Any):
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.path, self.scratch, self.like = path, scratch(path), like
+        self.path, self.like = path, like
         self.codec, self.pixels, self.given = codec, pixels, given
         self.problem, self.stream = '', None
-        with self._told():
-            self.file = av.open(_url(self.scratch), 'w')
-        if self.problem:
-            raise UsageError(self.problem)
+        self._new = Replacement(path)
+        try:
+            with self._told():
+                self.file = av.open(_url(self._new.scratch), 'w')
+            if self.problem:
+                raise UsageError(self.problem)
+        except BaseException:
+            self._new.close()
+            raise
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -189,9 +194,9 @@ class _Video:
             with self._told():
                 self.file.close()
             if kind is None and not self.problem:
-                self.scratch.replace(self.path)
+                self._new.keep()
         finally:
-            self.scratch.unlink(missing_ok=True)
+            self._new.close()
 
 
 class _Writer:

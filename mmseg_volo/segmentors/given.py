@@ -12,6 +12,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from mmseg_volo.errors import UsageError
+from mmseg_volo.forks import about_to_compute
 
 WRAPPERS = (DataParallel, DistributedDataParallel, AveragedModel, BaseAveragedModel)
 LOAD = 'give what mmseg_volo.load returns'
@@ -31,6 +32,7 @@ def segmentor(model: Any) -> nn.Module:
         UsageError: it is no segmentor, has no classes or test pipeline, is in training mode, or its weights are not in
             float32, or are spread over processes; or it was compiled, and what predicts is not what was compiled.
     """
+    about_to_compute()
     compiled = None
     while isinstance(model, WRAPPERS) or _is_wrapped(model):
         compiled = model if _is_wrapped(model) else None
