@@ -10,7 +10,7 @@ import os
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,19 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from mmseg_volo.errors import UsageError
 from mmseg_volo.forks import about_to_compute
 from mmseg_volo.images import Source
-from mmseg_volo.records import config_of, meta_of
+from mmseg_volo.records import config_of, shown_by
 from mmseg_volo.texts import hidden
 from mmseg_volo.value_ranges import LOGGER, Tell
 from mmseg_volo.weights import read_source, strict_load, unwrap
 
 Weights = str | Path
 _BUILDING = threading.Lock()  # mmengine's default scope is the whole process's
+BUILDING_FAULTS = (AssertionError, AttributeError, KeyError, TypeError, ValueError)
 CHECKPOINT_SUFFIXES = ('.pth', '.pt', '.tar', '.safetensors')
 
 
@@ -80,13 +81,14 @@ def load(
 
     about_to_compute()
     cfg, weights, checkpoint, given = _read(config_or_checkpoint, checkpoint)
-    model = _build(cfg, given)
-    if weights is not None:
-        strict_load(model, unwrap(weights, str(checkpoint)), str(checkpoint))
+    tensors = None if weights is None else unwrap(weights, str(checkpoint))
+    model = _build(cfg, given, tensors if checkpoint == given else None)
+    if tensors is not None:
+        strict_load(model, tensors, str(checkpoint))
         if checkpoint != given:  # the config is another one than the checkpoint's own
             _compare_pixels(model, cfg, checkpoint, weights)
     model.cfg = cfg
-    model.dataset_meta = meta_of(weights or {}).get('dataset_meta') or _dataset_meta(cfg, given)
+    model.dataset_meta = shown_by(weights or {}, str(checkpoint)) or _dataset_meta(cfg, given)
     if (count := len(model.dataset_meta['classes'])) != model.num_classes:
         raise UsageError(f'{given}: the model tells {model.num_classes} classes apart, but {count} are named')
     if odd := next((name for name in model.dataset_meta['classes'] if hidden(str(name))), None):
@@ -133,17 +135,24 @@ def _compare_pixels(model: nn.Module, cfg: Config, checkpoint: Weights, weights:
         warnings.warn(sentence, stacklevel=3)
 
 
-def _build(cfg: Config, given: str) -> nn.Module:
+def _build(cfg: Config, given: str, described: Mapping[str, Tensor] | None) -> nn.Module:
+    """The model of a config; `described`: the weights of a checkpoint that says itself what it is for."""
     from mmengine.model import revert_sync_batchnorm
-    from mmseg.registry import MODELS
+    from mmseg.registry import MODELS, TRANSFORMS
 
     import mmseg_volo.parts  # noqa: F401
+    from mmseg_volo.allowed.size import NoLargerThan, TooLarge
 
     _without_init_cfg(cfg.model)
+    faults = BUILDING_FAULTS if described is None else (Exception,)  # whatever parts make of odd arguments
     try:
-        with _mmseg_scope():
+        with _mmseg_scope(), nullcontext() if described is None else NoLargerThan(described.values()):
+            for step in () if described is None else cfg.get('test_pipeline', ()):
+                TRANSFORMS.build(step)
             return revert_sync_batchnorm(MODELS.build(cfg.model))
-    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except TooLarge:
+        raise UsageError(f'{given} describes a model that is much larger than its weights: get the file anew') from None
+    except faults as error:
         raise UsageError(f'the model of {given} cannot be built: {" ".join(str(error).split())}') from error
 
 

@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from mmseg_volo.allowed.arguments import EACH_CHANNEL, words
+from mmseg_volo.allowed.backbones import PRETRAINED
+from mmseg_volo.allowed.kinds import Table
 from mmseg_volo.checkpoint_files import RECORD
 from mmseg_volo.records import meta_of
 from mmseg_volo.weights import read_source
@@ -18,6 +21,7 @@ PIXELS = 'pixels'  # meta[PIXELS] of converted weights that are no whole model: 
 OWN = 'file'  # order of channels that are no colours
 SEEN = 'mmseg_volo.seen'  # in torch's metadata of a state dict, under '': (source, Normalisation)
 TRAINED = 'trained'  # meta[TRAINED] of converted weights: `checkpoint`, the published ones that they are, and `pixels`
+SAID = Table({'mean': EACH_CHANNEL, 'std': EACH_CHANNEL, 'order': words('RGB', 'BGR', OWN)})  # meta[PIXELS]
 
 
 class Normalisation(NamedTuple):
@@ -96,7 +100,9 @@ def trained_size(source: str | Path, content: Mapping[str, Any]) -> tuple[Weight
         pixels = said.get('pixels', said.get('pretrain_img_size'))
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError):  # what others may have written there
         pixels = None
-    return known, pixels if isinstance(pixels, int) and pixels > 0 else known.pixels if known else None
+    return known, pixels if isinstance(
+        pixels, int
+    ) and 0 < pixels <= PRETRAINED.high else known.pixels if known else None
 
 
 def _read(source: str | Path) -> Mapping[str, Any]:
@@ -164,10 +170,12 @@ def mismatches(model: nn.Module, steps: Sequence[Mapping[str, Any]]) -> Iterator
 
 
 def _of_meta(meta: Mapping[str, Any]) -> Normalisation | None:
+    """What a file says: numbers, and one of three orders. It is shown, and written into configs, which are programs."""
     record = meta.get(RECORD)
     try:
         if PIXELS in meta:
-            return Normalisation(**{key: _plain(value) for key, value in meta[PIXELS].items()})
+            said = SAID.take(meta[PIXELS], PIXELS)
+            return Normalisation(_numbers(said['mean']), _numbers(said['std']), said['order'])
         if record is None:
             return None
         if (own := _of_steps(record.get('test_pipeline', []))) is not None:
@@ -175,7 +183,7 @@ def _of_meta(meta: Mapping[str, Any]) -> Normalisation | None:
         model = record['model'].get('module', record['model'])  # of `tta_model`
         before = model['data_preprocessor']
         turned = before.get('bgr_to_rgb') or before.get('rgb_to_bgr')
-        values = (_plain(before.get(key) or ()) for key in ('mean', 'std'))
+        values = (_numbers(before.get(key) or ()) for key in ('mean', 'std'))
         return Normalisation(*values, 'RGB' if turned else 'BGR')
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):  # what others may have written there
         return None
@@ -184,13 +192,12 @@ def _of_meta(meta: Mapping[str, Any]) -> Normalisation | None:
 def _of_steps(steps: Sequence[Mapping[str, Any]]) -> Normalisation | None:
     for step in steps:
         if step.get('type') == 'LoadBands':
-            return Normalisation(_plain(step['mean']), _plain(step['std']), OWN)
+            return Normalisation(_numbers(step['mean']), _numbers(step['std']), OWN)
         if step.get('type') == 'Normalize':
-            return Normalisation(
-                _plain(step['mean']), _plain(step['std']), 'RGB' if step.get('to_rgb', True) else 'BGR'
-            )
+            order = 'RGB' if step.get('to_rgb', True) else 'BGR'
+            return Normalisation(_numbers(step['mean']), _numbers(step['std']), order)
     return None
 
 
-def _plain(values: Any) -> Any:
-    return values if isinstance(values, str) else tuple(float(value) for value in values)
+def _numbers(values: Any) -> tuple[float, ...]:
+    return tuple(float(value) for value in EACH_CHANNEL.take(values, 'of each channel'))

@@ -1,4 +1,4 @@
-"""The model that a checkpoint says it is for, held to parts that read no file, ask no network and import nothing.
+"""The model that a checkpoint says it is for, held to what `allowed` lists: parts, arguments, and their values.
 
 mmengine builds whatever a config's `type` names, `subprocess.Popen` too, and mmseg's losses unpickle the file that a
 string as `class_weight` names: right for a config, which is a program, and not for a checkpoint, which is data.
@@ -6,22 +6,17 @@ string as `class_weight` names: right for a config, which is a program, and not 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import MODELS, TASK_UTILS, TRANSFORMS, Registry
 
+from mmseg_volo.allowed.kinds import MOST, START, Integer, Name, NotTaken, Several
 from mmseg_volo.checkpoint_files import RECORD
 from mmseg_volo.errors import UsageError
 
-# mmseg's backbones and text encoders are not among them: some read files or the network when they are built
-PACKAGES = ('mmseg_volo.', 'mmcv.cnn.', 'mmcv.transforms.', 'mmengine.model.', 'mmengine.utils.dl_utils.', 'torch.nn.')
-PACKAGES += tuple(f'mmseg.models.{part}' for part in ('segmentors', 'decode_heads', 'necks', 'losses'))
-PACKAGES += ('mmseg.models.data_preprocessor', 'mmseg.datasets.transforms.', 'mmseg.structures.')
-WORD = re.compile(r'[\w+ -]*')  # no path, address or dotted name
-START = ('init_cfg', 'pretrained')  # where a training began: the weights are here
+CLASSES = Several(Name(r'[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{0,200}'), most=MOST)  # no control characters
+PALETTE = Several(Several(Integer(0, 255), exactly=3), most=MOST)
 
 
 def meta_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,21 +33,49 @@ def config_of(checkpoint: Mapping[str, Any], source: str) -> Config:
         source: where it came from, for the message.
 
     Raises:
-        UsageError: it does not say, or names a part that no checkpoint may ask for.
+        UsageError: it does not say, or asks for something that no checkpoint may ask for.
     """
-    import mmseg_volo.parts  # noqa: F401, registers what a checkpoint may ask for
+    from mmseg_volo.allowed.types import MODEL, PIPELINE
 
     record = meta_of(checkpoint).get(RECORD)
     if not isinstance(record, Mapping) or not isinstance(record.get('model'), Mapping):
         raise UsageError(f'{source} does not say which model it is for: give its config too, load(CONFIG, {source!r})')
-    model, pipeline = _without_start(record['model']), record.get('test_pipeline', [])
-    for asked, registries in ((model, (MODELS, TASK_UTILS)), (pipeline, (TRANSFORMS,))):
-        for what in _unknown(asked, registries):
-            raise UsageError(
-                f'{source} asks for {what}, which is not taken from a checkpoint: read its config, and if you trust it '
-                f'as a program, give it too, load(CONFIG, {source!r})'
-            )
-    return Config(dict(model=model, test_pipeline=pipeline))
+    try:
+        model = MODEL.take(record['model'], 'model')
+        pipeline = PIPELINE.take(record.get('test_pipeline', []), 'test_pipeline')
+    except NotTaken as error:
+        raise UsageError(
+            f'{source} asks for {error}, which is not taken from a checkpoint: read its config, and if you trust it '
+            f'as a program, give it too, load(CONFIG, {source!r})'
+        ) from None
+    return Config(dict(model=model, test_pipeline=pipeline) if pipeline else dict(model=model))
+
+
+def shown_by(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any] | None:
+    """The `classes` and `palette` of a checkpoint, all that is taken of its `dataset_meta`; None if it names none.
+
+    Args:
+        checkpoint: from `read_checkpoint`.
+        source: where it came from, for the message.
+
+    Raises:
+        UsageError: they are no names and colours, one for each class.
+    """
+    shown = meta_of(checkpoint).get('dataset_meta')
+    if not shown:
+        return None
+    if not isinstance(shown, Mapping) or not {'classes', 'palette'} <= {*shown}:
+        raise UsageError(f'{source}: its dataset_meta has no classes and palette: give a config, load(CONFIG, WEIGHTS)')
+    try:
+        classes, palette = CLASSES.take(shown['classes'], 'classes'), PALETTE.take(shown['palette'], 'palette')
+    except NotTaken as error:
+        raise UsageError(
+            f'{source}: classes are names without control characters, and the palette has three numbers from 0 to 255 '
+            f'for each, got {error}'
+        ) from None
+    if len(classes) != len(palette):
+        raise UsageError(f'{source} names {len(classes)} classes and {len(palette)} colours')
+    return dict(classes=classes, palette=palette)
 
 
 def published(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,31 +94,3 @@ def _without_start(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(_without_start(v) for v in value)
     return value
-
-
-def _unknown(value: Any, registries: tuple[Registry, ...]) -> Iterator[str]:
-    """What of a config is no plain number or word, or no part of `PACKAGES`."""
-    if isinstance(value, Mapping):
-        if '_scope_' in value:
-            yield f'_scope_={value["_scope_"]!r}'
-        if 'type' in value and not _is_known(value['type'], registries):
-            yield f'type={value["type"]!r}'
-        for v in value.values():
-            yield from _unknown(v, registries)
-    elif isinstance(value, (list, tuple)):
-        for v in value:
-            yield from _unknown(v, registries)
-    elif isinstance(value, str) and not WORD.fullmatch(value):
-        yield repr(value)
-
-
-def _is_known(name: Any, registries: tuple[Registry, ...]) -> bool:
-    if not isinstance(name, str):
-        return False
-    for registry in registries:
-        for place in (registry.children.get('mmseg'), registry):
-            if place is not None:
-                place.import_from_location()  # mmseg registers its own when first asked
-            if place is not None and name in place.module_dict:
-                return getattr(place.module_dict[name], '__module__', '').startswith(PACKAGES)
-    return False

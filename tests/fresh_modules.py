@@ -118,6 +118,7 @@ EXPRESSIONS = {
     'partial.class_names': "assert class_names(dict(classes=['a'])) == ['a']",
     'partial.what_fits': MODEL + "assert what_fits(model, model.state_dict(), {}, 'a')[1].endswith('from a')",
     'records.meta_of': READ + 'assert meta_of(content)',
+    'records.shown_by': READ + "assert shown_by(content, 'a')['classes']",
     'records.published': READ + 'assert published(content)',
     'stand_ins.as_data': 'assert as_data(dict(a=(1,))) == dict(a=(1,))',
     'secrets.is_secret': "assert is_secret('api_key') and not is_secret('cls_token')",

@@ -90,6 +90,6 @@ BY_RUNNER = {'engine/loop.py'}  # is there only once a SegRunner is, which has i
 
 def test_who_asks_a_registry_imports_what_registers() -> None:
     asking = {p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob('*.py') if REGISTRY.search(p.read_text())}
-    assert {'records.py', 'apis.py', 'engine/runner.py'} < asking and asking > ONLY_OURS | BY_RUNNER
+    assert {'apis.py', 'engine/runner.py'} < asking and asking > ONLY_OURS | BY_RUNNER
     importing = {name for name in asking if 'import mmseg_volo.parts' in (PACKAGE / name).read_text()}
     assert asking - importing == ONLY_OURS | BY_RUNNER

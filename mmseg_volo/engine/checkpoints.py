@@ -152,8 +152,9 @@ class SafeCheckpointHook(CheckpointHook):
         info = runner.message_hub.runtime_info
         folder = Path(self.out_dir or runner.work_dir)
         for key in info:
-            if key.startswith('best_ckpt') and info[key]:
-                info[key] = str(folder / Path(info[key]).name)
+            if key.startswith('best_ckpt') and info[key]:  # it goes when there is a better one
+                name = Path(str(info[key])).name
+                info[key] = str(folder / name) if name.startswith('best_') and name.endswith('.pth') else None
         super().before_train(runner)
         if is_main_process():
             sweep(Path(self.out_dir), '*.pth')

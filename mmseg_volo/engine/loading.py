@@ -16,7 +16,7 @@ from torch import nn
 
 from mmseg_volo.backbones.base import Backbone
 from mmseg_volo.normalisation import SEEN, expected_by
-from mmseg_volo.records import meta_of
+from mmseg_volo.records import shown_by
 from mmseg_volo.weights import read_source, unwrap
 
 SCHEME = 'mmseg_volo://'
@@ -36,11 +36,11 @@ def load_from_mmseg_volo(filename: str, map_location: Any = None) -> dict[str, A
     """
     source = filename.removeprefix(SCHEME)
     checkpoint = read_source(source)
-    meta = {key: value for key, value in meta_of(checkpoint).items() if key == 'dataset_meta'}
+    shown = shown_by(checkpoint, source)
     weights = OrderedDict(unwrap(checkpoint, source))
     if expected := expected_by(source, checkpoint):
         weights._metadata = OrderedDict({'': {SEEN: (source, expected)}})
-    return dict(state_dict=weights, meta=meta)
+    return dict(state_dict=weights, meta={} if shown is None else dict(dataset_meta=shown))
 
 
 def take_start(model: nn.Module) -> str | None:
