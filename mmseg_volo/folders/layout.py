@@ -17,6 +17,7 @@ from mmseg_volo.errors import UsageError
 from mmseg_volo.folders.annotations import annotation_of
 from mmseg_volo.folders.entries import Listing, read_listing
 from mmseg_volo.folders.listed import PLACES, Group, Index, OutsideError, choose_lists, group, is_table, pairs_of, rank
+from mmseg_volo.folders.lists import UNDERSTOOD
 from mmseg_volo.folders.pairing import File, Matched, Pair, match
 from mmseg_volo.folders.roles import NoMasks, by_name, by_option, split_by_file_names
 from mmseg_volo.folders.unused import unused
@@ -130,7 +131,8 @@ def _look(root: Path, left: Tally) -> _Found:
 
 
 def _is_no_data(folder: Path, real: str) -> bool:
-    return folder.name.startswith('__') or folder.name == 'mmseg_volo_cache'
+    own = folder.name == 'mmseg_volo_cache' or (folder / UNDERSTOOD).is_file()  # a recipe lists what there was
+    return folder.name.startswith('__') or own
 
 
 def _by_tables(found: _Found, outside: bool) -> Layout | None:
