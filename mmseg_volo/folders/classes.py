@@ -202,7 +202,10 @@ def _in_order(rest: Sequence[int], names: Sequence[str], source: str) -> dict[in
         return dict(zip(rest, names, strict=True))
     hint = ''
     if len(rest) == len(names) + 1:
-        hint = f': which one is ignored? Add --ignore {rest[0]} or --ignore {rest[-1]}, or name them all'
+        hint = f': which one is ignored? Add --ignore {rest[0]} or --ignore {rest[-1]}, or name them all: --classes '
+        hint += f'NAME={rest[0]} '
+        hint += ' '.join(f'{name}={code}' for name, code in zip(names[:SHOWN], rest[1:], strict=False))
+        hint += ' ...' * (len(names) > SHOWN)
     raise UsageError(
         f'masks hold {len(rest)} values ({_some(rest, "values")}) and {source} has {len(names)} names'
         f'{hint or ": name each value, NAME=VALUE, or leave some out with --ignore VALUE"}'
@@ -215,10 +218,11 @@ def _strange(codes: Sequence[int], kind: str, pixels: Mapping[int, int], source:
     few = _some(sorted(codes, key=lambda code: -pixels[code]), kind)
     first = shown(max(codes, key=lambda code: pixels[code]), kind)
     blurred = len(codes) > 100
+    way = f'name them (NAME={first})' if source == '--classes' else f'add a line for each to {source}'
     advice = (
         'so many come from JPEG or from resizing with interpolation: make the masks anew as PNG'
         if blurred
-        else f'name them (NAME={first}), or leave their pixels out with --ignore {first} ...'
+        else f'{way}, or leave their pixels out with --ignore {first} ...'
     )
     return f'masks hold {len(codes)} {what} that are no class of {source}: {few}; {share:.2g} % of all pixels; {advice}'
 
