@@ -93,6 +93,11 @@ def test_what_cannot_be_told_is_asked(change: Change, share: str, capsys: pytest
     assert not Path('work').exists()
 
 
+def test_what_is_ignored_and_in_no_mask_is_said(capsys: pytest.CaptureFixture) -> None:
+    assert plan(with_rows(9, 255), '--ignore', '255', '77') == 0
+    assert 'note: --ignore 77 leaves nothing out: no mask holds it' in capsys.readouterr().out
+
+
 def table(out: str, name: str) -> str:
     return next(line for line in out.splitlines() if line.startswith(f'{name} '))
 

@@ -62,6 +62,7 @@ def understand(
     _not_blurred(kind, seen.pixels)
     by_name = {item.name for item in named if item.name.lower() in VOID or item.name in ignore}
     ignored = {_ignored(word, kind, by_name) for word in ignore} - {None}
+    absent = sorted(ignored - seen.pixels.keys())
     named = [item for item in named if item.code is None or item.code not in ignored]
     rest, notes = sorted(seen.pixels.keys() - ignored), []
     if kind == 'values':
@@ -76,6 +77,8 @@ def understand(
         for code, name in chosen.items()
         if name in by_name
     ]
+    if absent:
+        notes.append(f'--ignore {" ".join(shown(code, kind) for code in absent)} leaves nothing out: no mask holds it')
     if odd:
         notes.append(settled(seen, odd, [*chosen, *(ignored - chosen.keys())]))
     if seen.gone:
