@@ -105,7 +105,7 @@ def mixed(mask: np.ndarray) -> np.ndarray:
 
 def specked(mask: np.ndarray) -> np.ndarray:
     """Black and white, with a grey pixel."""
-    return np.where(np.arange(mask.size).reshape(mask.shape) == 0, 1, (mask > 0) * 255)
+    return np.where(np.arange(mask.size).reshape(mask.shape) == 0, 1, (mask == 2) * 255)
 
 
 @pytest.mark.parametrize('change, said', [(mixed, ', in no mask beside another class'), (specked, '')])
