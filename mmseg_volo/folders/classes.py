@@ -62,7 +62,7 @@ def understand(
     _not_blurred(kind, seen.pixels)
     by_name = {item.name for item in named if item.name.lower() in VOID or item.name in ignore}
     ignored = {_ignored(word, kind, by_name) for word in ignore} - {None}
-    absent = sorted(ignored - seen.pixels.keys())
+    absent = _absent(sorted(ignored - seen.pixels.keys()), kind)
     named = [item for item in named if item.code is None or item.code not in ignored]
     rest, notes = sorted(seen.pixels.keys() - ignored), []
     if kind == 'values':
@@ -77,8 +77,7 @@ def understand(
         for code, name in chosen.items()
         if name in by_name
     ]
-    if absent:
-        notes.append(f'--ignore {" ".join(shown(code, kind) for code in absent)} leaves nothing out: no mask holds it')
+    notes += absent
     if odd:
         notes.append(settled(seen, odd, [*chosen, *(ignored - chosen.keys())]))
     if seen.gone:
@@ -93,6 +92,12 @@ def understand(
     rule = MaskRule(kind, [plain(code) for code in chosen], [plain(code) for code in sorted(ignored)], bool(odd))
     notes += _empty(rule, chosen, facts, source)
     return Labels(rule, tuple(chosen.values()), _palette(facts, [*chosen], kind, named), notes)
+
+
+def _absent(codes: Sequence[int], kind: str) -> list[str]:
+    """A note of what `--ignore` names and no mask holds."""
+    words = ' '.join(shown(code, kind) for code in codes)
+    return [f'--ignore {words} leaves nothing out: no mask holds it'] * bool(codes)
 
 
 def _empty(rule: MaskRule, chosen: Mapping[int, str], facts: Sequence[Facts], source: str) -> list[str]:
