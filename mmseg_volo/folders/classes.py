@@ -83,15 +83,20 @@ def understand(
     if seen.gone:
         notes.append(f'{seen.gone} pixels of masks are ignored, as they are no number, or have no data in the image')
     chosen = {code: name for code, name in chosen.items() if name not in by_name}
+    _several(chosen)
+    plain = (lambda code: list(unpack(code))) if kind == 'colours' else int
+    rule = MaskRule(kind, [plain(code) for code in chosen], [plain(code) for code in sorted(ignored)], bool(odd))
+    notes += _empty(rule, chosen, facts, source)
+    return Labels(rule, tuple(chosen.values()), _palette(facts, [*chosen], kind, named), notes)
+
+
+def _several(chosen: Mapping[int, str]) -> None:
+    """Raises a `UsageError` unless there are two classes."""
     if len(chosen) < 2:
         raise UsageError(
             f'masks hold one class only ({", ".join(chosen.values()) or "none"}), from which nothing can be told '
             f'apart: are the masks right, or is --ignore too wide?'
         )
-    plain = (lambda code: list(unpack(code))) if kind == 'colours' else int
-    rule = MaskRule(kind, [plain(code) for code in chosen], [plain(code) for code in sorted(ignored)], bool(odd))
-    notes += _empty(rule, chosen, facts, source)
-    return Labels(rule, tuple(chosen.values()), _palette(facts, [*chosen], kind, named), notes)
 
 
 def _absent(codes: Sequence[int], kind: str) -> list[str]:
