@@ -64,8 +64,8 @@ def load(
             or `tools/weights.py convert` wrote, which knows its model, classes and colours; its path or https://...
         checkpoint: the weights, when a config was given; without it they are random.
         device: e.g. 'cuda:0', 'cpu'; the GPU if None and there is one.
-        optimize: whether the segmentor is prepared to predict faster on a CPU, see `mmseg_volo.processor.prepare`;
-            masks may then differ in one pixel of a thousand.
+        optimize: whether a segmentor with one of our backbones is prepared to predict faster on a CPU, see
+            `mmseg_volo.processor.prepare`; masks may then differ in one pixel of a thousand.
         bf16: whether it predicts in bfloat16 in place of float32: 1.8 to 1.9 times faster on an AMD EPYC with
             avx512_bf16 (VOLO-D1, CAFormer-S18, CoAtNet-0); a processor or GPU without units for it takes longer, which
             is a warning. Weights stay in float32, and pixels whose classes are nearly even may change class.
@@ -77,7 +77,7 @@ def load(
         FileNotFoundError, ValueError: a file is missing, is no config or checkpoint, or does not fit the model; or bf16
             is asked for on a device that is neither a CPU nor CUDA's.
     """
-    from mmseg_volo.processor import prepare, use_bf16
+    from mmseg_volo.processor import prepare, suits, use_bf16
 
     about_to_compute()
     cfg, weights, checkpoint, given = _read(config_or_checkpoint, checkpoint)
@@ -94,7 +94,7 @@ def load(
     if odd := next((name for name in model.dataset_meta['classes'] if hidden(str(name))), None):
         raise UsageError(f'{given}: names of classes are plain text, {odd!r} has characters that cannot be shown')
     _to_device(model, device).eval()
-    if optimize and next(model.parameters()).device.type == 'cpu':
+    if optimize and next(model.parameters()).device.type == 'cpu' and suits(model):
         prepare(model)
     if bf16:
         use_bf16(model)

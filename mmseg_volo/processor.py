@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 
+from mmseg_volo.backbones.base import Backbone
 from mmseg_volo.errors import UsageError
 from mmseg_volo.ops.folding import fold, folds
 from mmseg_volo.ops.winograd import WinogradConv2d
 
-Result = TypeVar('Result')
+HEADS = ('FCNHead', 'LeanSegformerHead', 'LeanUPerHead', 'SegformerHead', 'UPerHead')
 BF16_FLAGS = {'avx512_bf16', 'amx_bf16', 'bf16'}  # the last one is ARM's
 
 
@@ -30,6 +30,14 @@ def has_bf16(device: torch.device | str = 'cpu') -> bool | None:
     except OSError:
         return None
     return not BF16_FLAGS.isdisjoint(flags)
+
+
+def suits(model: nn.Module) -> bool:
+    """Whether `prepare` was tried with all parts of a segmentor; some heads view maps as if they lay row by row."""
+    heads = [getattr(model, name, None) for name in ('decode_head', 'auxiliary_head')]
+    parts = [part for head in heads for part in (head if isinstance(head, nn.ModuleList) else [head])]
+    known = all(part is None or type(part).__name__ in HEADS for part in parts)
+    return known and isinstance(getattr(model, 'backbone', None), Backbone)
 
 
 def prepare(model: nn.Module) -> None:
@@ -49,22 +57,6 @@ def prepare(model: nn.Module) -> None:
             module.__class__ = WinogradConv2d
     model.to(memory_format=torch.channels_last)
     model.optimized = True
-
-
-def in_its_layout(model: nn.Module, forward: Callable[[], Result]) -> Result:
-    """What `forward` gives. Some of mmseg's heads view maps as if they lay row by row; a prepared model with one
-    of them is made again what it was before."""
-    try:
-        return forward()
-    except RuntimeError as error:
-        if 'view size is not compatible' not in str(error) or not getattr(model, 'optimized', False):
-            raise
-    with torch.inference_mode(False):  # weights can be trained on
-        for module in model.modules():
-            module.__class__ = PLAIN.get(type(module), type(module))
-        for weight in model.parameters():  # `to` leaves kernels of 1x1, whose strides are those of either layout
-            weight.data = weight.data.contiguous().view(-1).view(weight.shape)
-    return forward()
 
 
 def use_bf16(model: nn.Module) -> None:
@@ -129,6 +121,3 @@ class FoldedSequential(nn.Sequential):
             else:
                 x, folded = module._conv_forward(x, *fold(module, following)), following
         return x
-
-
-PLAIN = {FoldedConvModule: ConvModule, FoldedSequential: nn.Sequential, WinogradConv2d: nn.Conv2d}

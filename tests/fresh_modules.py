@@ -102,7 +102,7 @@ EXPRESSIONS = {
     'predict_each': MODEL + 'assert [found.mask.shape for found in predict_each(model, [IMAGE])] == [(64, 128)]',
     'processor.autocast': MODEL + 'import contextlib\nassert isinstance(autocast(model), contextlib.nullcontext)',
     'processor.has_bf16': 'assert has_bf16() in (True, False)',
-    'processor.in_its_layout': MODEL + 'assert in_its_layout(model, lambda: 3) == 3',
+    'processor.suits': MODEL + 'assert suits(model)',
     'processor.prepare': MODEL.replace("'cpu'", "'cpu', optimize=False") + 'prepare(model)',
     'processor.settings': MODEL + "assert settings(model) == dict(precision='float32', optimization=True)",
     'processor.use_bf16': MODEL + 'use_bf16(model)\nassert model.bf16',
