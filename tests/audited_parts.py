@@ -6,9 +6,11 @@ import copy
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.registry import MODELS, TASK_UTILS, TRANSFORMS, DefaultScope
 
 import mmseg_volo.parts  # noqa: F401
@@ -204,13 +206,41 @@ def samples(kind: Kind) -> Iterator[Any]:
                 yield smallest(group, name)
 
 
+def _is_alone(kind: Kind) -> bool:
+    """Whether a kind is a flag or a number, of which one value is tried."""
+    return isinstance(kind, (Flag, Number))
+
+
+def _together(group: str, small: dict[str, Any], plain: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A type with several arguments at once, or, where it cannot be built so, with half of them, down to each."""
+    if not plain:
+        return
+    yield group, {**small, **plain}
+    if len(plain) > 1 and not _works(group, {**small, **plain}):
+        names = [*plain]
+        for half in (names[: len(names) // 2], names[len(names) // 2 :]):
+            yield from _together(group, small, {name: plain[name] for name in half})
+
+
+def _works(group: str, asked: dict[str, Any]) -> bool:
+    try:
+        build(group, copy.deepcopy(asked))
+    except Exception:
+        return False
+    return True
+
+
 def cases() -> Iterator[tuple[str, dict[str, Any]]]:
     """Each type as it is and with each value of each argument: its group and what is asked for."""
     for group, types in GROUPS.items():
+        if group == 'heads of one step' and not EVERY:  # are among the heads
+            continue
         for name, arguments in types.items():
             yield group, smallest(group, name)
+            plain = {} if EVERY else {key: next(samples(kind)) for key, kind in arguments.items() if _is_alone(kind)}
+            yield from _together(group, smallest(group, name), plain)
             for argument, kind in arguments.items():
-                for value in samples(kind):
+                for value in samples(kind) if argument not in plain else ():
                     yield group, {**smallest(group, name), argument: value}
 
 
@@ -226,7 +256,8 @@ def build(group: str, asked: dict[str, Any]) -> Any:
     if asked['type'] == 'LN':
         given = dict(normalized_shape=8)
     requires_grad = asked.pop('requires_grad', None)
-    with Quick([]):
+    large = isinstance(asked.get('arch'), str) and 'pretrain_img_size' in GROUPS['backbones'].get(asked['type'], ())
+    with Quick([]), torch.device('meta') if large else nullcontext():
         part = (TASK_UTILS if group == 'samplers' else MODELS).build({**given, **asked})
     return part if requires_grad is None else part.requires_grad_(requires_grad)
 
