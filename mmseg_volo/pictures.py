@@ -7,6 +7,7 @@ the time or less. docs/images.md has the rules for all kinds.
 from __future__ import annotations
 
 import io
+import logging
 import struct
 import warnings
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ except ImportError:
     decode_png = None
 
 warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)  # large images are what people have
+logging.getLogger('PIL.TiffImagePlugin').setLevel(logging.CRITICAL)  # of each file with many bands, which others read
 MODES = {b'\x08\x00': 'mono', b'\x08\x02': 'rgb'}  # by bit depth and colour type
 SPECIAL = (b'eXIf', b'tRNS', b'acTL')  # turned, with a transparent colour, or animated: left to the others
 SUBFILE, BITS, COMPRESSION, ORIENTATION, SAMPLE_FORMAT, GDAL_NODATA = 254, 258, 259, 274, 339, 42113  # tags of TIFF

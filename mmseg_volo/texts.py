@@ -11,6 +11,7 @@ from pathlib import Path, PureWindowsPath
 from urllib.parse import unquote
 
 from mmseg_volo.errors import UsageError, printable
+from mmseg_volo.files import refuse_special
 
 BOMS = ((codecs.BOM_UTF8, 'utf-8'), (codecs.BOM_UTF32_LE, 'utf-32-le'), (codecs.BOM_UTF32_BE, 'utf-32-be'))
 BOMS += ((codecs.BOM_UTF16_LE, 'utf-16-le'), (codecs.BOM_UTF16_BE, 'utf-16-be'))  # UTF-32's begins as UTF-16's does
@@ -27,9 +28,10 @@ def read_text(path: Path) -> str:
     nothing is lost.
 
     Raises:
-        UsageError: the file is binary.
+        UsageError: the file is binary, or a pipe or a device.
         OSError: it cannot be read.
     """
+    refuse_special(path)
     content = Path(path).read_bytes()
     text = _decoded(content)
     if text is None:

@@ -30,6 +30,12 @@ def write_tiff(path: Path, pixels: np.ndarray) -> None:
 
 
 @pytest.mark.filterwarnings('ignore::rasterio.errors.NotGeoreferencedWarning')
+def test_many_channels_are_no_line_of_pillow_for_each_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_tiff(tmp_path / 'a.tif', np.concatenate([PIXELS, PIXELS], 2))
+    assert not is_plain(tmp_path / 'a.tif') and not caplog.records
+
+
+@pytest.mark.filterwarnings('ignore::rasterio.errors.NotGeoreferencedWarning')
 @pytest.mark.parametrize('count', [1, 3, 4, 6])
 def test_channels_come_in_the_order_of_the_file(tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tiff(tmp_path / 'a.tif', PIXELS[..., :count])

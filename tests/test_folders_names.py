@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import folder_data as fd
@@ -27,6 +28,7 @@ COLOURS = {
     'label_map.csv': 'colour,class\n128 128 128,Sky\n64 0 128,Car\n',
     'classes.json': '{"Sky": [128, 128, 128], "Car": "#400080"}',
     'labels.json': '{"128,128,128": "Sky", "64,0,128": "Car"}',
+    'label_class_dict.csv': 'name,r,g,b\nSky,128,128,128\nCar,64,0,128\n',
     'classes.csv': 'class,code,colour\nSky,128 128 128,\nCar,64 0 128,\n,0 0 0,\n',
 }
 VALUES = {
@@ -105,6 +107,7 @@ def test_colours_beside_values_are_for_masks_of_colours(tmp_path: Path) -> None:
         ('0 class 1\n1 class 2\n', ['class 1', 'class 2']),
         ('class 1 0 0 0\nclass 2 9 9 9\n', ['class 1', 'class 2']),
         ('a=1\nb=2\n', ['a', 'b']),
+        ('road, car, "tree"\n', ['road', 'car', 'tree']),
         ('rock/paper\n=SUM(A1)\n<b>\n', ['rock/paper', '=SUM(A1)', '<b>']),
     ],
 )
@@ -164,6 +167,7 @@ def test_files_that_are_not_used_are_named(tmp_path: Path) -> None:
     'words, said',
     [
         (['car,tree,road'], 'names stand apart, car tree road'),
+        (['car=1,tree=2'], 'names stand apart, car=1 tree=2'),
         (['nowhere.txt'], 'no such file'),
         (['a=1', 'b='], 'expected NAME, NAME=VALUE'),
         (['a=1', 'b=1,2'], 'expected NAME, NAME=VALUE'),
@@ -218,6 +222,20 @@ def test_names_beside_the_images_as_roboflow_writes_them(tmp_path: Path, capsys:
     (data / 'valid/_classes.csv').write_text('Pixel Value, Class\n0, background\n1, tree\n2, car\n')
     assert plan(data) == 2
     assert 'disagree on what stands for car' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'text, said',
+    [
+        ('1 car\n2 tree\n', 'add a line for each to labels.txt, or .*--ignore 0'),
+        ('car\ntree\n', 'or name them all: --classes NAME=0 car=1 tree=2'),
+    ],
+)
+def test_what_is_not_named_can_be(tmp_path: Path, text: str, said: str, capsys: pytest.CaptureFixture) -> None:
+    data = fd.write(tmp_path / 'data', 4)
+    (data / 'labels.txt').write_text(text)
+    assert plan(data) == 2
+    assert re.search(said, capsys.readouterr().err)
 
 
 def test_names_with_colours_and_masks_of_values(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

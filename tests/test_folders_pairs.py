@@ -42,6 +42,11 @@ def both(image: str, mask: str, *names: str) -> list[str]:
         ('some/s_img{}.png', 'some/s_mask{}.png', ['1', '2']),
         ('raw_photos/{}.jpg', 'my_masks/{}.png', ['0', '1']),
         ('images/{}_training.tif', 'masks/{}_manual1.gif', ['21', '22']),
+        ('seg/images/{}.jpg', 'seg/labels/{}.png', ['0', '1']),
+        ('segmentation_dataset/images/train/{}.jpg', 'segmentation_dataset/masks/train/{}.png', ['0', '1']),
+        ('Original/{}.tif', 'Ground Truth/{}.tif', ['0', '1']),
+        ('photos/{}.jpg', 'ground_truth/{}.png', ['0', '1']),
+        ('leftImg8bit/train/7/{}_leftImg8bit.png', 'gtFine/train/7/{}_gtFine_labellevel3Ids.png', ['0001', '0002']),
     ],
 )
 def test_all_are_paired(tmp_path: Path, image: str, mask: str, names: list[str]) -> None:
@@ -87,7 +92,10 @@ def test_a_guess_is_said(tmp_path: Path) -> None:
             ['masks/{}_car.png', 'masks/{}_tree.png'],
             r'0_car.png and .*0_tree.png are masks .* each class \(car, tree\)',
         ),
-        (['masks/car/{}.png', 'masks/tree/{}.png'], 'are masks of one image.*merge'),
+        (
+            ['masks/car/{}.png', 'masks/tree/{}.png'],
+            'are masks of one image.*--masks FOLDER which folder counts',
+        ),
         (['masks/task-{0}-annotation-{0}-by-1-tag-car-0.png'] * 2, r'Label Studio.*\(car\).*merge'),
     ],
 )

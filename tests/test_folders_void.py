@@ -93,6 +93,29 @@ def test_what_cannot_be_told_is_asked(change: Change, share: str, capsys: pytest
     assert not Path('work').exists()
 
 
+def test_what_is_ignored_and_in_no_mask_is_said(capsys: pytest.CaptureFixture) -> None:
+    assert plan(with_rows(9, 255), '--ignore', '255', '77') == 0
+    assert 'note: --ignore 77 leaves nothing out: no mask holds it' in capsys.readouterr().out
+
+
+def mixed(mask: np.ndarray) -> np.ndarray:
+    """One half of all masks as 0 and 1, the other as 0 and 255."""
+    return (mask > 0) * (255 if np.flatnonzero(mask)[0] % 2 else 1)
+
+
+def specked(mask: np.ndarray) -> np.ndarray:
+    """Black and white, with a grey pixel."""
+    return np.where(np.arange(mask.size).reshape(mask.shape) == 0, 1, (mask == 2) * 255)
+
+
+@pytest.mark.parametrize('change, said', [(mixed, ', in no mask beside another class'), (specked, '')])
+def test_white_that_may_be_what_is_one_elsewhere_is_asked(
+    change: Change, said: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert plan(change) == 2
+    assert re.search(f'masks hold 255, .*beside 0; 1{said}: do these .*--ignore 255, or', capsys.readouterr().err)
+
+
 def table(out: str, name: str) -> str:
     return next(line for line in out.splitlines() if line.startswith(f'{name} '))
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import ast
+import os
 import re
 import runpy
 import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,8 +122,17 @@ def test_flags_exist() -> None:
 def test_python_blocks_run(place: Path) -> None:
     """Each as the first act of a process."""
     there = 'import os\nos.chdir(PLACE)\n'
-    snippets = {where: there + block.replace(*SMALL) for where, block in blocks('python')}
-    assert not fresh.failures(snippets, place, PLACE=place)
+    snippets = {where: block.replace(*SMALL) for where, block in blocks('python')}
+    scripts = {where: block for where, block in snippets.items() if '__main__' in block}
+    alone = {where: there + block for where, block in snippets.items() if where not in scripts}
+    assert not fresh.failures(alone, place, PLACE=place)
+    for where, block in scripts.items():
+        (place / 'script.py').write_text(block)
+        call = [sys.executable, 'script.py']
+        ended = subprocess.run(
+            call, cwd=place, env={**os.environ, 'PYTHONPATH': str(ROOT)}, capture_output=True, text=True, timeout=300
+        )
+        assert ended.returncode == 0, f'{where}: {ended.stderr}'
 
 
 class Parsed(Exception):

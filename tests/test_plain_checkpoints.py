@@ -217,7 +217,8 @@ def test_damaged_states_are_not_resumed(what: str, data: Path, capsys: pytest.Ca
         content[key] = {**content.get(key, {}), **changes} if key in ('meta', 'message_hub') and changes else changes
     torch.save(content, 'odd.pth')
     expected = (
-        r'odd.pth(: .* is damaged| holds no training| holds the state of another training, or a damaged one \(.+\))'
+        r'odd.pth(: .* is damaged| holds no training| was trained with other groups of parameters'
+        r'| holds the state of another training, or a damaged one \(.+\))'
     )
     refused('odd.pth', 'resume', expected, capsys)
 

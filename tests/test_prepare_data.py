@@ -23,6 +23,7 @@ from PIL import Image
 
 from mmseg_volo.datasets import prepare, scenes, train_ids
 from mmseg_volo.datasets.prepare import REPORT, main
+from mmseg_volo.locks import Lock
 
 TRAIN_IDS = '_gtFine_labelTrainIds.png'
 POLYGONS = '_gtFine_polygons.json'
@@ -282,6 +283,23 @@ def test_a_read_only_data_set(root: Path, monkeypatch: pytest.MonkeyPatch, capsy
     error = capsys.readouterr().err
     assert 'cannot be written to (Read-only file system), and 4 training labels are to be made' in error
     assert 'copy it' in error and not [*root.rglob(f'*{TRAIN_IDS}')]
+
+
+def test_what_a_killed_process_left_is_swept_and_no_other_makes_labels_meanwhile(
+    root: Path, capsys: pytest.CaptureFixture
+) -> None:
+    expected = with_polygons(root)
+    left = [train_ids.scratch(label) for label in expected]
+    for path in left:
+        path.write_bytes(b'half')
+    folder = os.path.commonpath([label.parent for label in expected])
+    with Lock(Path(folder) / train_ids.LOCK) as lock:
+        assert lock.take()
+        assert main(['cityscapes', str(root)]) == 2
+        assert 'training labels are being made' in capsys.readouterr().err and all(map(Path.exists, left))
+    assert main(['cityscapes', str(root)]) == 0
+    assert all(np.array_equal(read(path), mask) for path, mask in expected.items())
+    assert not [path for path in root.rglob('.*')]
 
 
 def test_an_interruption_leaves_nothing_half_written(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

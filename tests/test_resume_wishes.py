@@ -69,6 +69,11 @@ def test_a_longer_training_follows_the_longer_schedule(
     assert go_on(done, data, tmp_path / 'work', 'train_cfg.max_iters=8') == 0
     said = capsys.readouterr().out
     assert 'lengthened from 6 to 8 iterations' in said and rates(said)[0] > 0
+    # one that is over is told so, and nothing of what would be otherwise
+    shorter = ('train_cfg.max_iters=3', 'optim_wrapper.optimizer.lr=0.5')
+    assert go_on(done, data, tmp_path / 'work', *shorter) == 0
+    said = capsys.readouterr().out
+    assert 'all 3 iterations are done, so nothing is trained' in said and 'of the config is' not in said
 
 
 def test_settings_of_the_optimiser_are_the_config_s(

@@ -112,6 +112,13 @@ def test_the_same_set_is_reused_and_no_other_is_overwritten(root: Path) -> None:
     assert [path.name for path in root.parent.iterdir()] == [root.name]  # no temporary folder is left
 
 
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / '.set.writing/leftImg8bit'
+    left.mkdir(parents=True)
+    scenes.generate(tmp_path / 'set', 1, 1, 32, 32)
+    assert [path.name for path in tmp_path.iterdir()] == ['set']
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / 'notes.txt').write_text('mine', encoding='utf-8')
     with pytest.raises(FileExistsError, match=r'no readable scenes\.json'):

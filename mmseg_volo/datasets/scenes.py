@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from mmseg_volo.datasets.scene_canvas import (
     vary,
 )
 from mmseg_volo.files import encode
+from mmseg_volo.locks import Lock
 from mmseg_volo.progress import Bar
 
 CLASSES: tuple[str, ...] = tuple(
@@ -244,7 +245,7 @@ def generate(
 ) -> Path:
     """Write a set of scenes in the Cityscapes folder layout; train and val share no seed.
 
-    The set is built in a temporary folder beside root and renamed when complete. A complete set made
+    The set is built in a hidden folder beside root and renamed when complete. A complete set made
     with the same arguments is reused.
 
     Args:
@@ -268,19 +269,21 @@ def generate(
     manifest = dict(version=VERSION, num_train=num_train, num_val=num_val, height=height, width=width, seed=seed)
     if _holds(root, manifest):
         return root
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f'.{root.name}.', dir=root.parent) as temporary:
-        build = Path(temporary, 'set')
+    with Lock(root.with_name(f'.{root.name}.lock')) as lock:
+        lock.take(wait=True)  # another process may draw the same set
+        build = root.with_name(f'.{root.name}.writing')
+        shutil.rmtree(build, ignore_errors=True)  # of one that was killed
+        if _holds(root, manifest):
+            return root
         build.mkdir()
-        jobs = [job for part in (0, 1) for job in _jobs(build, part, (num_train, num_val)[part], (height, width), seed)]
-        for job in Bar(jobs, desc='scenes', unit='scene'):
-            _write(job)
-        (build / _MANIFEST).write_text(json.dumps(manifest, indent=1) + '\n', encoding='utf-8')
         try:
+            jobs = [j for part in (0, 1) for j in _jobs(build, part, (num_train, num_val)[part], (height, width), seed)]
+            for job in Bar(jobs, desc='scenes', unit='scene'):
+                _write(job)
+            (build / _MANIFEST).write_text(json.dumps(manifest, indent=1) + '\n', encoding='utf-8')
             if root.exists():
                 root.rmdir()
             os.rename(build, root)
-        except OSError:  # another process was faster: its set must be the same
-            if not _holds(root, manifest):
-                raise
+        finally:
+            shutil.rmtree(build, ignore_errors=True)
     return root

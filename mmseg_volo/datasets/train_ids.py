@@ -14,10 +14,12 @@ import numpy as np
 from PIL import Image
 
 from mmseg_volo.errors import UsageError, as_errors
-from mmseg_volo.files import scratch
+from mmseg_volo.files import scratch, sweep
+from mmseg_volo.locks import Lock, in_words, told
 from mmseg_volo.progress import Bar
 
 PNG_END = b'\x00\x00\x00\x00IEND\xaeB`\x82'  # a PNG that was cut off lacks it
+LOCK = '.making_labels.lock'
 FEW = 16  # below this many files, processes take longer to start than to work
 
 
@@ -98,13 +100,24 @@ def make_train_ids(jobs: Sequence[tuple[Path, Path]], workers: int) -> list[str]
         What failed, a sentence per file; all the others are written.
 
     Raises:
-        UsageError: the folder cannot be written to.
+        UsageError: the folder cannot be written to, or another process makes labels there.
     """
+    writable([label for _, label in jobs])
+    folders = sorted({label.parent for _, label in jobs})
+    with Lock(Path(os.path.commonpath(folders)) / LOCK) as lock:
+        if not lock.take():
+            raise UsageError(f'training labels are being made, by {in_words(told(lock.path))}: wait until that ends')
+        lock.tell()
+        for folder in folders:
+            sweep(folder)
+        return _make(jobs, workers)
+
+
+def _make(jobs: Sequence[tuple[Path, Path]], workers: int) -> list[str]:
     from cityscapesscripts.preparation.json2labelImg import json2labelImg
 
     polygons = {str(scratch(label)): (source, label) for source, label in jobs if source.suffix == '.json'}
     images = {str(scratch(label)): (source, label) for source, label in jobs if source.suffix != '.json'}
-    writable([label for _, label in jobs])
     failed: list[str] = []
     for todo, work, extra in ((polygons, json2labelImg, ('trainIds',)), (images, from_label_ids, ())):
         if not todo:

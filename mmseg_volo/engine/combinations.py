@@ -13,7 +13,7 @@ from mmseg_volo.config import LABEL_STEPS
 from mmseg_volo.engine.resume import length_of
 from mmseg_volo.errors import UsageError
 from mmseg_volo.folders.lists import read_classes
-from mmseg_volo.folders.masks import MaskRule
+from mmseg_volo.folders.masks import GONE, MaskRule
 
 ENDLESS = ('DrawSampler', 'InfiniteSampler')
 DECAYS = ('PolyLR', 'ProportionalPolyLR', 'CosineAnnealingLR', 'LinearLR', 'ExponentialLR')  # to (nearly) nothing
@@ -136,7 +136,7 @@ def _refuse_labels(step: Mapping[str, Any], dataset: Mapping[str, Any], role: st
     if _name(dataset.get('type')) == 'FolderDataset' and dataset.get('classes'):
         names, codes, ignored, _ = read_classes(Path(dataset['classes']))
         rule = MaskRule(dataset.get('masks', 'values'), codes, ignored)
-        as_they_are = all(code == index for code, index in rule.index.items())
+        as_they_are = all(code in (index, GONE) for code, index in rule.index.items())
         if rule.kind != 'values' or not as_they_are or len(names) > 255:
             raise UsageError(
                 f'{role}: LoadAnnotations takes the values of a mask for class indices, and in the masks of this '
@@ -155,7 +155,7 @@ def _meaning(rule: MaskRule, names: Sequence[str]) -> str:
     """A code of a rule that is not the index of its class."""
     if rule.kind != 'values':
         return 'colours stand for classes' if rule.kind == 'colours' else '128 and more is a class'
-    code, index = next(((c, i) for c, i in rule.index.items() if c != i), (0, 0))
+    code, index = next(((c, i) for c, i in rule.index.items() if c not in (i, GONE)), (0, 0))
     return f'{code} stands for {names[index] if index < len(names) else "what is ignored"}'
 
 

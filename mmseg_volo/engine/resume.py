@@ -108,8 +108,13 @@ def follow_config(runner: Runner, checkpoint: dict[str, Any], source: str) -> No
     """
     meta = checkpoint['meta']
     _check_classes(runner, meta, source)
-    lines = [*_length_changes(runner, meta, checkpoint)]
-    if 'optimizer' in checkpoint and _optimiser_of(runner) is not None:
+    lines, (done, whole, unit, key) = [*_length_changes(runner, meta, checkpoint)], _progress(runner, meta)
+    if done >= whole:
+        lines.append(
+            f'all {whole} {unit} are done, so nothing is trained: --cfg-options train_cfg.{key}=N, or --epochs N with '
+            f'--data, makes the training longer'
+        )
+    elif 'optimizer' in checkpoint and _optimiser_of(runner) is not None:
         lines += _follow_optimiser(runner, checkpoint, source)
     for line in lines:
         runner.logger.info(line)
@@ -127,22 +132,22 @@ def _check_classes(runner: Runner, meta: Mapping[str, Any], source: str) -> None
 
 
 def _length_changes(runner: Runner, meta: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> Iterator[str]:
-    """What a training of another length, or one at its end, is told."""
-    new, old, loop = runner.length, meta.get(LENGTH), runner.train_loop
-    done, whole, unit, key = meta['iter'], loop.max_iters, 'iterations', 'max_iters'
-    if isinstance(loop, EpochBasedTrainLoop):
-        done, whole, unit, key = meta['epoch'], loop.max_epochs, 'epochs', 'max_epochs'
+    """What a training of another length is told."""
+    new, old, (_, whole, unit, key) = runner.length, meta.get(LENGTH), _progress(runner, meta)
     if new and old and new != old:
         times = meta.get(ACCUMULATED, 1) if key == 'max_iters' else 1
         yield f'the training is {"lengthened" if new > old else "shortened"} from {old * times} to {whole} {unit}'
         info = checkpoint['message_hub'].get('runtime_info', {})
         if PATIENCE in info:  # or it would end at the next validation
             info[PATIENCE] = (0, info[PATIENCE][1])
-    if done >= whole:
-        yield (
-            f'all {whole} {unit} are done, so nothing is trained: --cfg-options train_cfg.{key}=N, or --epochs N with '
-            f'--data, makes the training longer'
-        )
+
+
+def _progress(runner: Runner, meta: Mapping[str, Any]) -> tuple[int, int, str, str]:
+    """How much is done, of how much, in what, and the key of `train_cfg` that says so."""
+    loop = runner.train_loop
+    if isinstance(loop, EpochBasedTrainLoop):
+        return meta['epoch'], loop.max_epochs, 'epochs', 'max_epochs'
+    return meta['iter'], loop.max_iters, 'iterations', 'max_iters'
 
 
 def _follow_optimiser(runner: Runner, checkpoint: dict[str, Any], source: str) -> list[str]:

@@ -188,7 +188,7 @@ class SegRunner(NamingRunner):
             self.logger.info(self._began)
         if self._resume and self._load_from is None:  # mmengine would follow `last_checkpoint`, to an address too
             take_up(self)
-        for note in notes(self.cfg, self._asked_schedules):
+        for note in notes(self.cfg, self._asked_schedules) if self._begun else ():
             self.logger.warning(note)
         super().load_or_resume()
 

@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 
 from mmseg_volo.engine.checkpoints import SafeCheckpointHook
 
+HANGUP = [signal.SIGHUP] if hasattr(signal, 'SIGHUP') else []  # not on Windows
 SIGNALS = [getattr(signal, name) for name in ('SIGTERM', 'SIGINT', 'SIGHUP') if hasattr(signal, name)]
 SAME_MOMENT = 1.0  # seconds: a launcher passes on what the terminal has sent to all
 
@@ -27,7 +28,7 @@ SAME_MOMENT = 1.0  # seconds: a launcher passes on what the terminal has sent to
 class StopHook(Hook):
     """The first SIGTERM, SIGINT or SIGHUP ends the iteration and writes a checkpoint, from which `--resume` goes on;
     the exit status is the usual one (143, 130, 129). A second one, not at the same moment, ends the process at once.
-    What is ignored, as SIGHUP by nohup, stays so.
+    A SIGHUP that is ignored, as by nohup, stays so.
 
     Several processes agree on the iteration, whichever of them was asked. Data workers that are asked too, as by a
     terminal or a batch system, go on until their main process has what it waits for.
@@ -46,8 +47,8 @@ class StopHook(Hook):
         """Python lets only the main thread listen to signals."""
         if threading.current_thread() is threading.main_thread():
             self._process = os.getpid()
-            heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-            self._before = {number: signal.signal(number, self._note) for number in heeded}
+            ignored = {number for number in HANGUP if signal.getsignal(number) == signal.SIG_IGN}
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS if number not in ignored}
 
     def after_train(self, runner: Runner) -> None:
         self._restore()

@@ -62,6 +62,7 @@ def understand(
     _not_blurred(kind, seen.pixels)
     by_name = {item.name for item in named if item.name.lower() in VOID or item.name in ignore}
     ignored = {_ignored(word, kind, by_name) for word in ignore} - {None}
+    absent = _absent(sorted(ignored - seen.pixels.keys()), kind)
     named = [item for item in named if item.code is None or item.code not in ignored]
     rest, notes = sorted(seen.pixels.keys() - ignored), []
     if kind == 'values':
@@ -76,20 +77,32 @@ def understand(
         for code, name in chosen.items()
         if name in by_name
     ]
+    notes += absent
     if odd:
         notes.append(settled(seen, odd, [*chosen, *(ignored - chosen.keys())]))
     if seen.gone:
         notes.append(f'{seen.gone} pixels of masks are ignored, as they are no number, or have no data in the image')
     chosen = {code: name for code, name in chosen.items() if name not in by_name}
+    _several(chosen)
+    plain = (lambda code: list(unpack(code))) if kind == 'colours' else int
+    rule = MaskRule(kind, [plain(code) for code in chosen], [plain(code) for code in sorted(ignored)], bool(odd))
+    notes += _empty(rule, chosen, facts, source)
+    return Labels(rule, tuple(chosen.values()), _palette(facts, [*chosen], kind, named), notes)
+
+
+def _several(chosen: Mapping[int, str]) -> None:
+    """Raises a `UsageError` unless there are two classes."""
     if len(chosen) < 2:
         raise UsageError(
             f'masks hold one class only ({", ".join(chosen.values()) or "none"}), from which nothing can be told '
             f'apart: are the masks right, or is --ignore too wide?'
         )
-    plain = (lambda code: list(unpack(code))) if kind == 'colours' else int
-    rule = MaskRule(kind, [plain(code) for code in chosen], [plain(code) for code in sorted(ignored)], bool(odd))
-    notes += _empty(rule, chosen, facts, source)
-    return Labels(rule, tuple(chosen.values()), _palette(facts, [*chosen], kind, named), notes)
+
+
+def _absent(codes: Sequence[int], kind: str) -> list[str]:
+    """A note of what `--ignore` names and no mask holds."""
+    words = ' '.join(shown(code, kind) for code in codes)
+    return [f'--ignore {words} leaves nothing out: no mask holds it'] * bool(codes)
 
 
 def _empty(rule: MaskRule, chosen: Mapping[int, str], facts: Sequence[Facts], source: str) -> list[str]:
@@ -202,7 +215,10 @@ def _in_order(rest: Sequence[int], names: Sequence[str], source: str) -> dict[in
         return dict(zip(rest, names, strict=True))
     hint = ''
     if len(rest) == len(names) + 1:
-        hint = f': which one is ignored? Add --ignore {rest[0]} or --ignore {rest[-1]}, or name them all'
+        hint = f': which one is ignored? Add --ignore {rest[0]} or --ignore {rest[-1]}, or name them all: --classes '
+        hint += f'NAME={rest[0]} '
+        hint += ' '.join(f'{name}={code}' for name, code in zip(names[:SHOWN], rest[1:], strict=False))
+        hint += ' ...' * (len(names) > SHOWN)
     raise UsageError(
         f'masks hold {len(rest)} values ({_some(rest, "values")}) and {source} has {len(names)} names'
         f'{hint or ": name each value, NAME=VALUE, or leave some out with --ignore VALUE"}'
@@ -215,10 +231,11 @@ def _strange(codes: Sequence[int], kind: str, pixels: Mapping[int, int], source:
     few = _some(sorted(codes, key=lambda code: -pixels[code]), kind)
     first = shown(max(codes, key=lambda code: pixels[code]), kind)
     blurred = len(codes) > 100
+    way = f'name them (NAME={first})' if source == '--classes' else f'add a line for each to {source}'
     advice = (
         'so many come from JPEG or from resizing with interpolation: make the masks anew as PNG'
         if blurred
-        else f'name them (NAME={first}), or leave their pixels out with --ignore {first} ...'
+        else f'{way}, or leave their pixels out with --ignore {first} ...'
     )
     return f'masks hold {len(codes)} {what} that are no class of {source}: {few}; {share:.2g} % of all pixels; {advice}'
 

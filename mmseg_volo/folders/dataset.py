@@ -147,9 +147,15 @@ class LoadMask(BaseTransform):
 
         Raises:
             BadFile: it cannot be read, or holds what is no class; names the file.
+            UsageError: the item has none.
         """
         if results.keys().isdisjoint(('read_label', 'seg_map_path')):
             return results
+        if 'seg_map_path' not in results:
+            raise UsageError(
+                f'{results["img_path"]} has no mask in its list, to be scored with: `test --format-only --out FOLDER` '
+                f'writes masks and scores nothing'
+            )
         mask = results['read_label'](results['seg_map_path'])
         if (gone := results.pop('missing', None)) is not None:
             mask[gone] = np.iinfo(mask.dtype).max  # see `ignore_index`

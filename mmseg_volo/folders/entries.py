@@ -12,7 +12,7 @@ from typing import Any
 from mmseg_volo.errors import UsageError
 from mmseg_volo.folders.words import FILLERS, LIST_FILLERS, Said, said_by, split_of
 from mmseg_volo.kinds import ARRAYS, IMAGES
-from mmseg_volo.texts import read_lines, read_rows, read_text
+from mmseg_volo.texts import read_lines, read_rows, read_text, unquoted
 
 COLUMNS = dict(
     image=('image', 'images', 'img', 'image_path', 'img_path', 'image_file', 'filename', 'file', 'sat_image_path'),
@@ -110,13 +110,17 @@ def _of_text(path: Path, said: Said) -> list[Entry] | str | None:
 
 
 def _of_lines(lines: Sequence[str]) -> list[Entry]:
-    """One name in a line, or in all lines an image and its mask with a blank, tab, comma or semicolon between."""
+    """One name in a line, or in all lines an image and its mask with a blank, tab, comma or semicolon between; or all
+    names in one line.
+    """
     lines = [line for line in lines if not line.startswith('#')]
     if lines and lines[0].lower() in COLUMNS['image'] + MORE_IMAGE:  # a heading
         lines = lines[1:]
     both = [TWO.fullmatch(line) for line in lines]
     if all(both):
         return [Entry(match[1], match[2], None, f'line {n}') for n, match in enumerate(both, 1) if match]
+    if len(lines) == 1 and len(names := re.split(r'[,;]', lines[0].strip('[](){} '))) > 2:
+        lines = [name for word in names if (name := unquoted(word))]
     return [Entry(line, None, None, f'line {n}') for n, line in enumerate(lines, 1)]
 
 

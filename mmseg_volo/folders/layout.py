@@ -15,10 +15,24 @@ from pathlib import Path
 
 from mmseg_volo.errors import UsageError
 from mmseg_volo.folders.annotations import annotation_of
+from mmseg_volo.folders.complete import complete
 from mmseg_volo.folders.entries import Listing, read_listing
-from mmseg_volo.folders.listed import PLACES, Group, Index, OutsideError, choose_lists, group, is_table, pairs_of, rank
+from mmseg_volo.folders.listed import (
+    PLACES,
+    BareNames,
+    Group,
+    Index,
+    OutsideError,
+    choose_lists,
+    folds_of,
+    group,
+    is_table,
+    pairs_of,
+    rank,
+)
 from mmseg_volo.folders.pairing import File, Matched, Pair, match
 from mmseg_volo.folders.roles import NoMasks, by_name, by_option, split_by_file_names
+from mmseg_volo.folders.twins import without_twins
 from mmseg_volo.folders.unused import unused
 from mmseg_volo.folders.words import Said, looks_like_split, said_by
 from mmseg_volo.kinds import ARRAYS, TO_CONVERT, VIDEOS, Tally, folders
@@ -86,7 +100,7 @@ def find_layout(
         return _of_file(root, allow_outside)
     left = Tally()
     found = _look(root, left)
-    layout = None if images or masks else _by_tables(found, allow_outside)
+    layout = None if images or masks else _by_tables(found, skip_unpaired, allow_outside)
     layout = layout or _by_names(found, images, masks, skip_unpaired)
     layout.lists |= found.said
     used = layout.lists | {path for pair in layout.pairs for path in (pair.image, pair.mask) if path}
@@ -99,7 +113,8 @@ def _of_file(path: Path, outside: bool) -> Layout:
     listing = read_listing(path, given=True)
     if not isinstance(listing, Listing) or not listing.has_masks:
         raise UsageError(f'--data {path} is no folder, and no CSV file with the columns image and mask')
-    return Layout(path.parent, pairs_of(Group([listing]), path.parent, outside), path.name)
+    pairs, notes = complete(path.parent, pairs_of(Group([listing]), path.parent, outside), (), False)
+    return Layout(path.parent, pairs, path.name, notes)
 
 
 def _look(root: Path, left: Tally) -> _Found:
@@ -125,7 +140,14 @@ def _look(root: Path, left: Tally) -> _Found:
             found.said.add(path)
         elif listing is not None:
             listings.append(listing)
-    found.groups = group(listings, root)
+    if folds := folds_of(listings):
+        names = ', '.join(one.path.relative_to(root).as_posix() for one in folds[:SHOWN])
+        more = ', ...' * (len(folds) > SHOWN)
+        found.notes.append(
+            f'{names}{more} are folds: none is followed; give lists (train.txt, val.txt) of the one meant'
+        )
+        found.said |= {one.path for one in folds}
+    found.groups = group([one for one in listings if one not in folds], root)
     return found
 
 
@@ -133,7 +155,7 @@ def _is_no_data(folder: Path, real: str) -> bool:
     return folder.name.startswith('__') or folder.name == 'mmseg_volo_cache'
 
 
-def _by_tables(found: _Found, outside: bool) -> Layout | None:
+def _by_tables(found: _Found, skip_unpaired: bool, outside: bool) -> Layout | None:
     """The pairs that tables or lists of images and masks name; None if there are none."""
     root, tables = found.root, [one for one in found.groups if one.has_masks]
     tables = [one for one in tables if rank(one, root) == min(rank(t, root) for t in tables)]
@@ -148,6 +170,8 @@ def _by_tables(found: _Found, outside: bool) -> Layout | None:
         pairs = pairs_of(table, root, outside)
     except OutsideError:
         raise
+    except BareNames:
+        return None
     except UsageError:
         if is_table(table) and usual:
             raise
@@ -155,7 +179,12 @@ def _by_tables(found: _Found, outside: bool) -> Layout | None:
     beside = {pair.image.parent for pair in pairs}
     used = {path for pair in pairs for path in (pair.image, pair.mask)}
     unlisted = sum(path.parent in beside and path not in used for path in found.pictures)
-    notes = [*table.notes, *[f'{unlisted} pictures beside the images are in no list and are left out'] * bool(unlisted)]
+    pairs, left = complete(root, pairs, (), skip_unpaired)
+    notes = [
+        *table.notes,
+        *left,
+        *[f'{unlisted} pictures beside the images are in no list and are left out'] * bool(unlisted),
+    ]
     layout = Layout(root, pairs, str(table), notes, {listing.path for listing in table.listings})
     return _listed(layout, found.groups)[0] if layout.splits.keys() == {None} else layout
 
@@ -167,7 +196,8 @@ def _by_names(found: _Found, images: str | None, masks: str | None, skip_unpaire
             files, notes = by_option(root, found.pictures, images, masks)
         else:
             files, notes = by_name(root, found.pictures)
-        matched = _matched(root, files)
+        masks_of, twins = without_twins([file for file in files if file.role == 'mask'])
+        matched = _matched(root, [file for file in files if file.role == 'image'], masks_of)
     except NoMasks as error:
         if said := annotation_of(found.others):
             raise UsageError(f'--data {root} holds no masks, but {said}') from error
@@ -175,13 +205,15 @@ def _by_names(found: _Found, images: str | None, masks: str | None, skip_unpaire
     pairs = [Pair(i.path, m.path, i.split or m.split) for i, m in matched.pairs]
     pairs += [Pair(image.path, None, image.split) for image in matched.images]
     how = f'{_folders(root, matched.pairs[0])}, by name'
-    layout = Layout(root, sorted(pairs, key=lambda p: str(p.image)), how, notes + [matched.guess] * bool(matched.guess))
+    layout = Layout(
+        root, sorted(pairs, key=lambda p: str(p.image)), how, [*notes, *twins, *[matched.guess] * bool(matched.guess)]
+    )
     layout, by_lists = _listed(layout, found.groups)
     if layout.splits.keys() == {None}:
         layout = _by_file_names(layout)
     lone_masks = [] if by_lists else [mask.path for mask in matched.masks]
-    _complete(layout, lone_masks, skip_unpaired)
-    layout.notes += _unsplit(layout, files)
+    layout.pairs, left = complete(root, layout.pairs, lone_masks, skip_unpaired)
+    layout.notes += [*left, *_unsplit(layout, files)]
     return layout
 
 
@@ -199,8 +231,7 @@ def _by_file_names(layout: Layout) -> Layout:
     return replace(layout, pairs=pairs, how=f'{layout.how}, splits by the names of files')
 
 
-def _matched(root: Path, files: Sequence[File]) -> Matched:
-    images, masks = ([f for f in files if f.role == role] for role in ('image', 'mask'))
+def _matched(root: Path, images: Sequence[File], masks: Sequence[File]) -> Matched:
     if not images or not masks:
         what, other = ('images', 'masks') if masks else ('masks', 'images')
         raise NoMasks(f'--data {root}: {len(images or masks)} {other} and no {what}: see --images and --masks')
@@ -208,7 +239,7 @@ def _matched(root: Path, files: Sequence[File]) -> Matched:
     if not matched.pairs:
         raise UsageError(
             f'--data {root}: no mask has the name of an image, e.g. {images[0].path} and {masks[0].path}; they must '
-            f'agree without suffix'
+            f'agree without suffix; where others are meant, --images FOLDER --masks FOLDER says so'
         )
     return matched
 
@@ -224,30 +255,6 @@ def _folders(root: Path, pair: Sequence[File]) -> str:
 
 def _is_split(said: Said) -> bool:
     return said.split is not None and said.role is None and not said.rest
-
-
-def _complete(layout: Layout, masks: Sequence[Path], skip_unpaired: bool) -> None:
-    """Sees to it that only test images have no mask.
-
-    Raises:
-        UsageError: others have none, or masks have no image, and they are not to be left out.
-    """
-    scored = any(pair.mask and pair.split == 'test' for pair in layout.pairs)
-    without = [pair for pair in layout.pairs if pair.mask is None]
-    tests = [] if scored else [pair for pair in without if pair.split == 'test']
-    lone = [pair.image for pair in without if pair not in tests]
-    problems = _lone('images have no mask', lone, layout.root) + _lone('masks have no image', masks, layout.root)
-    if problems and not skip_unpaired:
-        raise UsageError(f'{"; ".join(problems)}; complete or remove them, or leave them out with --skip-unpaired')
-    gone = {*lone}
-    layout.pairs = [pair for pair in layout.pairs if pair.image not in gone]
-    layout.notes += [f'left out: {problem}' for problem in problems]
-    layout.notes += [f'{len(tests)} test images have no mask and are not scored'] * bool(tests)
-
-
-def _lone(what: str, files: Sequence[Path], root: Path) -> list[str]:
-    names = [str(path.relative_to(root)) for path in files]
-    return [f'{len(names)} {what} ({", ".join(names[:SHOWN])}{", ..." * (len(names) > SHOWN)})'] if names else []
 
 
 def _unsplit(layout: Layout, files: Sequence[File]) -> list[str]:

@@ -14,12 +14,17 @@ from mmseg_volo.folders.roles import held_out_note
 from mmseg_volo.folders.words import IMAGES, SPLITS, settle, without_end
 from mmseg_volo.texts import local_path, unquoted
 
-PLACES = ('', 'splits', 'split', 'lists', 'ImageSets/Segmentation', 'ImageSets')  # below the root, of lists
+VOC = 'ImageSets/Segmentation'  # at any depth: beside it lie lists for other tasks
+PLACES = ('', 'splits', 'split', 'lists', VOC, 'ImageSets')  # below the root, of lists
 SHOWN = 5
 
 
 class OutsideError(UsageError):
     """A list names a file outside of the folder of the data."""
+
+
+class BareNames(UsageError):
+    """No file that lists name is where they say."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,18 @@ def rank(one: Group, root: Path) -> tuple[int, int]:
     """How usual the place of lists is: smaller is more usual."""
     folder = one.listings[0].path.parent.relative_to(root)
     name = folder.as_posix() if folder.parts else ''
+    if name.endswith(f'/{VOC}'):
+        return PLACES.index(VOC), len(folder.parts)
     return (PLACES.index(name), 0) if name in PLACES else (len(PLACES), len(folder.parts))
+
+
+def folds_of(listings: Iterable[Listing]) -> list[Listing]:
+    """Those of cross-validation: lists of one split in a folder, whose names differ by numbers (`train_fold0.txt`)."""
+    alike: dict[tuple, list[Listing]] = {}
+    for one in listings:
+        if one.said.number:
+            alike.setdefault((one.path.parent, one.said.split, one.said.rest), []).append(one)
+    return [one for some in alike.values() if len({one.said.number for one in some}) > 1 for one in some]
 
 
 def pairs_of(one: Group, root: Path, outside: bool) -> list[Pair]:
@@ -97,27 +113,31 @@ def pairs_of(one: Group, root: Path, outside: bool) -> list[Pair]:
         outside: whether files may lie elsewhere.
 
     Raises:
+        BareNames: all files are missing.
         UsageError: a line leads out of the folder, files are missing, an image has no mask or stands twice.
     """
     meant = settle(one.splits)
     pairs: dict[Path, Pair] = {}
-    trained_or_scored, missing, lone = {'train', 'val', None}, [], []
+    masked = {meant[split] for _, entry, split in one.entries if entry.mask}
+    needed, missing, lone = {'train', None} | ({'val'} & masked), [], []
     for listing, entry, split in one.entries:
         image = located(entry.image, listing, entry, root, outside)
         mask = located(entry.mask, listing, entry, root, outside) if entry.mask else None
         missing += [path for path in (image, mask) if path is not None and not path.is_file()]
-        lone += [image] * (mask is None and meant[split] in trained_or_scored)
+        lone += [image] * (mask is None and meant[split] in needed)
         if image in pairs:
             if split == 'trainval':
                 continue
             raise UsageError(f'{listing.path} names {image} twice: an image belongs to one split')
         pairs[image] = Pair(image, mask, meant[split])
+    if len(missing) == sum(1 + (entry.mask is not None) for _, entry, _ in one.entries):
+        raise BareNames(f'{one}: none of the files that are named is there, e.g. {missing[0]}')
     for what, files in (('names files that are missing', missing), ('names no mask for', lone)):
         if files:
             names = ', '.join(printable(str(path)) for path in files[:SHOWN])
             raise UsageError(
                 f'{one.listings[0].path if len(one.listings) == 1 else one} {what}: {names}'
-                f'{", ..." * (len(files) > SHOWN)}'
+                f'{", ..." * (len(files) > SHOWN)}; complete them, or remove these lines'
             )
     return [*pairs.values()]
 
@@ -199,7 +219,7 @@ def splits_of(one: Group, index: Index) -> tuple[dict[int, str | None], Mapping[
     """The split of each pair that lists name, by its place, and the names that are none, by split.
 
     Raises:
-        UsageError: an image is in two lists.
+        UsageError: an image is in two lists, or has another mask there.
     """
     meant = settle(one.splits)
     found: dict[int, str | None] = {}
@@ -208,8 +228,14 @@ def splits_of(one: Group, index: Index) -> tuple[dict[int, str | None], Mapping[
         place = index.find(entry.image)
         if place is None:
             unknown.setdefault(f'{listing.path}: {meant[split]} list', []).append(entry.image)
-        elif found.setdefault(place, meant[split]) != meant[split] and split != 'trainval':
-            image = index.pairs[place].image
+            continue
+        image, mask = index.pairs[place].image, index.pairs[place].mask
+        if entry.mask and mask and plain(Path(entry.mask.replace('\\', '/')).stem) != plain(mask.stem):
+            raise UsageError(
+                f'{listing.path}, {entry.where} names {printable(entry.mask)} as the mask of {image.name}, whose name '
+                f'fits {mask}: write paths below {index.root}'
+            )
+        if found.setdefault(place, meant[split]) != meant[split] and split != 'trainval':
             raise UsageError(f'{image} is in the lists of {found[place]} and {meant[split]}: keep one')
     return found, unknown
 
@@ -244,7 +270,10 @@ def choose_lists(groups: Sequence[Group], index: Index) -> Choice:
             said = f'no list is followed, as {names} say different splits: leave only those that count'
             return Choice(notes=[said], paths=paths)
         for what, names in unknown.items():
-            raise UsageError(f'{what}: {len(names)} names are no image of {index.root}, e.g. {printable(names[0])}')
+            raise UsageError(
+                f'{what}: {len(names)} names are no image of {index.root}, e.g. {printable(names[0])}; complete the '
+                f'images, or remove these lines'
+            )
         return Choice(first, splits, first.notes, paths)
     return Choice()
 

@@ -120,6 +120,8 @@ def _of_lines(lines: list[str], path: Path) -> list[Named]:
         lines = lines[1:]
     if odd := next((line for line in lines if re.fullmatch(r'[-\d\s.,;:]+', line)), None):
         raise UsageError(f'{path}: {odd!r} is no name of a class; expected a name, and its value or colour or nothing')
+    if len(lines) == 1 and len(words := lines[0].split(',')) > 2:  # all in one line
+        lines = [word for part in words if (word := unquoted(part))]
     return [Named(line) for line in lines]
 
 

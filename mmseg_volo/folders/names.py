@@ -25,7 +25,7 @@ STEMS += (
     'colormap',
     'palette',
 )
-STEMS += ('objectinfo150', 'obj')
+STEMS += ('objectinfo150', 'obj', 'labelclassdict')
 SUFFIXES = ('.txt', '.csv', '.tsv', '.names', *DATA)
 OTHERS = ('data', 'dataset', 'meta', 'config')  # JSON and YAML that may hold names among other things
 LABELME = '__ignore__'
@@ -52,7 +52,7 @@ def read_names(given: Sequence[str], root: Path, folders: Sequence[Path] = ()) -
             raise UsageError(f'{path}: it names no class that can be understood, a name in each line can')
         return named, str(path), []
     if given:
-        if len(given) == 1 and re.search(r',\S', given[0]) and '=' not in given[0]:
+        if len(given) == 1 and re.search(r',\S', given[0]) and given[0].count('=') != 1:
             raise UsageError(f'--classes {given[0]}: names stand apart, {given[0].replace(",", " ")}')
         return _checked([_of_word(word) for word in given], '--classes'), '--classes', []
     return _found(root, folders)

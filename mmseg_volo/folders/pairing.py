@@ -81,6 +81,9 @@ def match(images: Sequence[File], masks: Sequence[File]) -> Matched:
     if not pairs:  # one data set has one way of naming: nothing so wide is tried for the few that are left over
         pairs, left = _rounds(_wide(images), left)
     if not pairs:
+        pairs = _alone_in_folders(images, masks)
+        left = _without(left, pairs)
+    if not pairs:
         pairs, guess = _by_common_parts(images, masks)
         left = _without(left, pairs)
     return Matched(pairs, left['image'], left['mask'], guess)
@@ -118,7 +121,6 @@ def _wide(images: Sequence[File]) -> Iterator[Key]:
         yield from _bare(place)
         if all(CHANNEL.search(image.stems[0]) for image in images):
             yield _without_channel(place)
-    yield lambda f: f.place or None
 
 
 def _bare(place: Key) -> Iterator[Key]:
@@ -205,6 +207,14 @@ def _several(images: Sequence[File], masks: Sequence[File], same: Sequence[File]
     )
 
 
+def _alone_in_folders(images: Sequence[File], masks: Sequence[File]) -> list[tuple[File, File]]:
+    """By the folder, where each holds one image and one mask at most."""
+    one, two = ({(file.split, file.place): file for file in files if file.place} for files in (images, masks))
+    if len(one) < len(images) or len(two) < len(masks):
+        return []
+    return [(one[k], two[k]) for k in one if k in two]
+
+
 def _by_common_parts(images: Sequence[File], masks: Sequence[File]) -> tuple[list[tuple[File, File]], str]:
     """By what is left of names without the first or last part that all images, or all masks, have in common.
 
@@ -216,8 +226,10 @@ def _by_common_parts(images: Sequence[File], masks: Sequence[File]) -> tuple[lis
 
     def key(file: File, deep: bool) -> Hashable:
         begin, end = cuts[file.role]
-        stem = plain(file.path.stem.removeprefix(begin).removesuffix(end))
-        return file.split, file.place * deep, stem
+        stem = file.path.stem.removeprefix(begin).removesuffix(end)
+        while end and (shorter := without_end(stem, MASK_ENDS if file.role == 'mask' else IMAGES)):
+            stem = shorter
+        return file.split, file.place * deep, plain(stem)
 
     for deep in (True, False):
         one, two = ({key(file, deep): file for file in files} for files in (images, masks))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -46,6 +46,7 @@ def by_name(root: Path, files: Sequence[Path]) -> tuple[list[File], list[str]]:
     """
     parents = {path.parent for path in files}
     said = {part: said_by(part) for parent in parents for part in parent.relative_to(root).parts}
+    said |= {part: Said(split=said[part].split, rest=(part,)) for part in _holders(root, parents, said)}
     plain = {name: what if not what.rest else Said() for name, what in said.items()}
     splits = settle({what.split for what in said.values() if what.split})
     loose = {name for name, what in said.items() if what.split and what.rest and len({*splits.values()}) > 1}
@@ -67,6 +68,17 @@ def by_name(root: Path, files: Sequence[Path]) -> tuple[list[File], list[str]]:
     return [
         at.file(path, at.role or 'image') for path, at in rows if at.role or unnamed or tests and at.split == 'test'
     ], notes
+
+
+def _holders(root: Path, parents: Iterable[Path], said: Mapping[str, Said]) -> list[str]:
+    """Names of folders that say masks, and hold folders of images and of masks: `seg/images` beside `seg/labels`."""
+    below: dict[str, set[str | None]] = {}
+    for parent in parents:
+        parts = parent.relative_to(root).parts
+        for depth, part in enumerate(parts):
+            if said[part].role == 'mask':
+                below.setdefault(part, set()).update(said[inner].role for inner in parts[depth + 1 :])
+    return [part for part, roles in below.items() if {'image', 'mask'} <= roles]
 
 
 def _folder(path: Path, root: Path, roles: dict[str, Said], said: dict[str, Said], loose: set[str]) -> _Folder:

@@ -10,6 +10,7 @@ from mmseg_volo.folders.look import Facts
 from mmseg_volo.folders.masks import GONE, shown
 
 SHOWN = 8
+USUAL = (255, 65535, (1 << 31) - 1, (1 << 32) - 1)  # values that mean 'ignored' by custom, where they stand apart
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Seen:
     nodata: frozenset[int]  # values that stand for no data, as files say
     lossy: bool  # whether some were compressed with a loss
     gone: int  # pixels without data
+    apart: frozenset[int] = frozenset()  # values of `USUAL` in several masks, none of which has more than one other
 
     def share(self, *codes: int) -> float:
         """What part of all pixels with data codes have."""
@@ -47,5 +49,12 @@ def seen_in(facts: Sequence[Facts], kind: str) -> Seen:
         cores.update(fact.recoded(kind, fact.cores))
         borders.update(fact.recoded(kind, fact.borders))
     gone = pixels.pop(GONE, 0)
+    apart = frozenset(code for code in USUAL if pixels[code] and _is_apart(code, facts, kind))
     nodata = frozenset(fact.nodata for fact in facts if fact.nodata is not None)
-    return Seen(kind, pixels, cores, borders, nodata, any(fact.lossy for fact in facts), gone)
+    return Seen(kind, pixels, cores, borders, nodata, any(fact.lossy for fact in facts), gone, apart)
+
+
+def _is_apart(code: int, facts: Sequence[Facts], kind: str) -> bool:
+    """Whether several masks hold a value, and one and the same other beside it."""
+    held = [codes for fact in facts if code in (codes := fact.recoded(kind))]
+    return len(held) > 1 and len({other for codes in held for other in codes} - {code, GONE}) < 2

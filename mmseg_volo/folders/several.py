@@ -31,14 +31,14 @@ def several_per_image(images: Sequence[tuple[tuple, Path]], masks: Sequence[tupl
     if found := _most([*parts.values()], len(images)):
         ends = [end for end, _ in found[0]]
         what = 'object or class' if all(end.isdecimal() for end in ends) else 'class'
-        return f'{_names(found[0])} are masks of one image, a file for each {what} ({_some(ends)}): {MERGE}'
+        return f'{_names(found[0])} are masks of one image, a file for each {what} ({_some(ends)}): {_way(found[0])}'
     for key in (lambda place, path: path.stem, lambda place, path: place or None):
         groups: dict[object, list[tuple[str, Path]]] = {key(*image): [] for image in images}
         for place, path in masks:
             if (k := key(place, path)) is not None and k in groups:
                 groups[k].append(('', path))
         if len(groups) == len(images) and (found := _most([*groups.values()], len(images))):
-            return f'{_names(found[0])} are masks of one image, a file for each class or object: {MERGE}'
+            return f'{_names(found[0])} are masks of one image, a file for each class or object: {_way(found[0])}'
     return None
 
 
@@ -57,6 +57,11 @@ def _most(groups: list[list[tuple[str, Path]]], images: int) -> list[list[tuple[
 def _some(words: Sequence[str]) -> str:
     distinct = [*dict.fromkeys(words)]
     return f'{", ".join(distinct[:SHOWN])}{", ..." * (len(distinct) > SHOWN)}'
+
+
+def _way(group: Sequence[tuple[str, Path]]) -> str:
+    folders = {path.parent for _, path in group}
+    return MERGE + ', or say with --images FOLDER --masks FOLDER which folder counts' * (len(folders) > 1)
 
 
 def _names(group: Sequence[tuple[str, Path]]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mmseg_volo.files import refuse_special
 from mmseg_volo.raster_reader import driver_of, open_any
 
 GDAL_NODATA, SAMPLE_FORMAT, BITS = 42113, 339, 258  # tags of TIFF
@@ -51,6 +52,7 @@ def by_gdal(path: Path) -> tuple[np.ndarray, int | None] | None:
     know. None of another file, or where rasterio is not installed.
     """
     try:
+        refuse_special(path)
         with path.open('rb') as file:
             if driver_of(file.read(12)) is None:
                 return None

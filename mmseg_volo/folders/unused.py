@@ -9,6 +9,8 @@ from pathlib import Path
 from mmseg_volo.folders.words import looks_like_split
 
 LISTS = ('.txt', '.lst', '.list', '.csv', '.tsv', '.json', '.jsonl', '.xml', '.yaml', '.yml', '.xlsx')
+LISTS += ('.npy', '.npz', '.pkl', '.mat', '.pbtxt')
+SIDECAR = '.aux.xml'  # what GDAL writes beside a picture
 PAPERS = ('readme', 'license', 'licence', 'copying', 'citation', 'changelog', 'requirements')  # about data, no data
 SHOWN = 8
 MANY = 3  # lists in one folder that are named one by one
@@ -33,7 +35,7 @@ def unused(root: Path, files: Sequence[Path], used: Collection[Path]) -> list[st
             tops[folder] = above[-1] if above else None
         if top := tops[folder]:
             names[f'{top.relative_to(root).as_posix()}/'] = None
-        elif path not in used and path.suffix.lower() in LISTS and not path.stem.lower().startswith(PAPERS):
+        elif path not in used and _is_list(path.name.lower()):
             loose.setdefault(folder, []).append(path)
     for folder, paths in loose.items():
         for suffix, count in Counter(path.suffix for path in paths).items():
@@ -41,6 +43,10 @@ def unused(root: Path, files: Sequence[Path], used: Collection[Path]) -> list[st
             pattern = (folder.relative_to(root) / f'*{suffix}').as_posix()
             names.update(dict.fromkeys(some if count <= MANY else [f'{pattern} ({count} files)']))
     return [*names]
+
+
+def _is_list(name: str) -> bool:
+    return name.endswith(LISTS) and not name.endswith(SIDECAR) and not name.startswith(PAPERS)
 
 
 def unused_notes(names: Sequence[str]) -> list[str]:

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from mmseg_volo.errors import UsageError
 from mmseg_volo.folders.areas import THIN
 from mmseg_volo.folders.names import Named
-from mmseg_volo.folders.seen import Seen
+from mmseg_volo.folders.seen import USUAL, Seen
 
-USUAL = (255, 65535, (1 << 31) - 1, (1 << 32) - 1)  # values that mean 'ignored' by custom, where they stand apart
 RARE = 0.2  # of all pixels: what has more is not taken for ignored
 NEXT_TO = 0.05  # the same, of a nodata value that could as well be a class
 BORDER = 0.5  # of the pixels of a border, that lie between two others
@@ -65,16 +64,18 @@ def _why(seen: Seen, code: int, others: Sequence[int], named: Sequence[Named], a
         return 'as files call it nodata; --classes with a name for it says otherwise'
     if not tagged and code in USUAL and (code == others[-1] + 1 or _is_even([*others, code])):
         return ''
-    if share <= RARE and (are_indices(others) or _is_border(seen, code)) and not tagged:
+    beside = are_indices(others) and code not in seen.apart and not _has_all_areas(seen, code, others)
+    if share <= RARE and (beside or _is_border(seen, code)) and not tagged:
         return 'as it stands apart from the classes; --classes with a name for it says otherwise'
     if coded or asked and code >= 0:
         return ''
     what = 'which files call nodata' if tagged else 'which means "ignored" in some data sets'
+    where = ', in no mask beside another class' * (code in seen.apart)
     every = seen.naming(sorted([*others, code]))
     other = 'make masks anew in which it is 0 or more' if code < 0 else f'name all classes: {every}'
     raise UsageError(
-        f'masks hold {code}, {what}, on {100 * share:.3g} % of all pixels, beside {seen.some(others)}: do these pixels '
-        f'not count, or is it a class? Add --ignore {code}, or {other}'
+        f'masks hold {code}, {what}, on {100 * share:.3g} % of all pixels, beside {seen.some(others)}{where}: do these '
+        f'pixels not count, or is it a class? Add --ignore {code}, or {other}'
     )
 
 
@@ -95,6 +96,12 @@ def _is_even(values: Sequence[int]) -> bool:
         return False
     step = (high - low) / (len(values) - 1)
     return step > 2 * UNEVEN and all(abs(low + i * step - value) <= UNEVEN for i, value in enumerate(values))
+
+
+def _has_all_areas(seen: Seen, code: int, others: Sequence[int]) -> bool:
+    """Whether only a value and at most one other lie in areas, and what else there is in specks and lines."""
+    solid = [one for one in (code, *others) if seen.cores[one] > THIN * seen.pixels[one]]
+    return code in solid and len(solid) < 3
 
 
 def _is_border(seen: Seen, code: int) -> bool:

@@ -12,12 +12,12 @@ SPLITS = dict(
     trainval=('trainval', 'trainvalid'),  # validation is drawn from it, or is a list of its own
     val=('val', 'valid', 'validation', 'validate', 'vld'),
     eval=('eval', 'evaluation', 'holdout', 'heldout', 'dev', 'devel'),  # validation, or test where that is there
-    test=('test', 'testing', 'tst', 'ts'),
+    test=('test', 'testing', 'tst', 'ts', 'te'),
 )
 IMAGES = ('images', 'image', 'img', 'imgs', 'photos', 'photo', 'rgb', 'sat', 'x', 'jpegimages', 'leftimg', 'leftimgbit')
 MASKS = ('masks', 'mask', 'labels', 'label', 'annotations', 'annotation', 'ann', 'anns', 'gt', 'groundtruth', 'y')
 MASKS += ('segmentation', 'segmentations', 'seg', 'targets', 'target', 'segmentationclass', 'gtfine', 'lbl', 'msk')
-MASKS += ('annot', 'annots', 'anno', 'annos', 'segmap', 'segmaps', 'gts', 'segs')
+MASKS += ('annot', 'annots', 'anno', 'annos', 'segmap', 'segmaps', 'gts', 'segs', 'manual')
 FILLERS = ('dir', 'dirs', 'data', 'dataset', 'set', 'png', 'jpg', 'folder', 'files', 'semantic', 'bit', 'split', 'all')
 LIST_FILLERS = ('list', 'lists', 'file', 'filelist', 'id', 'ids', 'name', 'names', 'path', 'paths', 'index', 'idx')
 SHORT = 3  # letters of words that are found inside others (`trainannot`), at least
@@ -42,7 +42,8 @@ def split_of(word: str) -> str | None:
 def said_by(name: str, fillers: Collection[str] = FILLERS) -> Said:
     """What the name of a folder says; of a list with `FILLERS + LIST_FILLERS`."""
     spaced = re.sub(r'(?<=[a-z])(?=(Tr|Ts)$)', '_', name)  # imagesTr
-    spaced = re.sub(r'\d+x\d+', '_', re.sub(r'(?i)(hold|held)[^a-z]+(?=out)', r'\1', spaced))
+    spaced = re.sub(r'(?i)(hold|held|ground)[^a-z]+(?=out|truth)', r'\1', spaced)
+    spaced = re.sub(r'(?i)\d+(x\d+|(st|nd|rd|th)(?![a-z]))', '_', spaced)  # 512x512, 1st
     words = [part for word in re.split(r'[^a-z]+', spaced.lower()) if word for part in _parts(word, (*fillers,))]
     roles = ['mask'] if {*words} & {*MASKS} else ['image'] if {*words} & {*IMAGES} else [None]
     splits = [split for word in words if (split := split_of(word))]
