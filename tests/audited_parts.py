@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -206,41 +206,17 @@ def samples(kind: Kind) -> Iterator[Any]:
                 yield smallest(group, name)
 
 
-def _is_alone(kind: Kind) -> bool:
-    """Whether a kind is a flag or a number, of which one value is tried."""
-    return isinstance(kind, (Flag, Number))
-
-
-def _together(group: str, small: dict[str, Any], plain: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """A type with several arguments at once, or, where it cannot be built so, with half of them, down to each."""
-    if not plain:
-        return
-    yield group, {**small, **plain}
-    if len(plain) > 1 and not _works(group, {**small, **plain}):
-        names = [*plain]
-        for half in (names[: len(names) // 2], names[len(names) // 2 :]):
-            yield from _together(group, small, {name: plain[name] for name in half})
-
-
-def _works(group: str, asked: dict[str, Any]) -> bool:
-    try:
-        build(group, copy.deepcopy(asked))
-    except Exception:
-        return False
-    return True
+def _groups() -> list[tuple[str, Mapping[str, Mapping[str, Kind]]]]:
+    return [(group, types) for group, types in GROUPS.items() if EVERY or group != 'heads of one step']  # among heads
 
 
 def cases() -> Iterator[tuple[str, dict[str, Any]]]:
     """Each type as it is and with each value of each argument: its group and what is asked for."""
-    for group, types in GROUPS.items():
-        if group == 'heads of one step' and not EVERY:  # are among the heads
-            continue
+    for group, types in _groups():
         for name, arguments in types.items():
             yield group, smallest(group, name)
-            plain = {} if EVERY else {key: next(samples(kind)) for key, kind in arguments.items() if _is_alone(kind)}
-            yield from _together(group, smallest(group, name), plain)
             for argument, kind in arguments.items():
-                for value in samples(kind) if argument not in plain else ():
+                for value in samples(kind):
                     yield group, {**smallest(group, name), argument: value}
 
 
@@ -273,7 +249,7 @@ def image(name: str) -> dict[str, Any]:
 def build_all(watch: Any) -> dict[str, Any]:
     """How many parts were built, and which types never were."""
     with DefaultScope.overwrite_default_scope('mmseg'):
-        for group, types in GROUPS.items():  # brings what is imported late
+        for group, types in _groups():  # brings what is imported late
             for name in types:
                 try:
                     build(group, smallest(group, name))
