@@ -34,6 +34,7 @@ from mmseg_volo.allowed.types import GROUPS
 EVERY = bool(os.environ.get('AUDIT_EVERY'))
 TURNS: Counter[str] = Counter()
 _RESNET = dict(depth=18, stem_channels=4, base_channels=4)
+_ONE_STAGE = dict(_RESNET, num_stages=1, strides=[1], dilations=[1], out_indices=[0])
 _VIT = dict(img_size=32, embed_dims=8, num_layers=1, num_heads=1)
 _HR = {
     f'stage{i}': dict(num_modules=1, num_branches=i, block='BASIC', num_blocks=[1] * i, num_channels=[4] * i)
@@ -53,8 +54,8 @@ _STDC = dict(
 )
 SMALL: dict[str, dict[str, Any]] = {  # what a small one of a type takes, where the defaults are large or there are none
     **dict.fromkeys(('IdentityFormer', 'RandFormer', 'PoolFormerV2', 'ConvFormer', 'CAFormer'), dict(arch=_SIZE)),
-    **dict.fromkeys(('ResNet', 'ResNetV1c', 'ResNetV1d'), _RESNET),
-    **dict.fromkeys(('ResNeXt', 'ResNeSt'), {**_RESNET, 'depth': 50}),
+    **dict.fromkeys(('ResNet', 'ResNetV1c', 'ResNetV1d'), _ONE_STAGE),
+    **dict.fromkeys(('ResNeXt', 'ResNeSt'), {**_ONE_STAGE, 'depth': 50}),
     **dict.fromkeys(('VisionTransformer', 'BEiT', 'MAE'), _VIT),
     **dict.fromkeys(('UPerHead', 'LeanUPerHead', 'SegformerHead', 'LeanSegformerHead'), MAPS),
     'VOLO': dict(arch=dict(depths=[1] * 4, dims=[8, 16, 16, 16], num_heads=[1] * 4, stem_dim=8)),
@@ -123,10 +124,10 @@ SMALL: dict[str, dict[str, Any]] = {  # what a small one of a type takes, where 
     'Feature2Pyramid': dict(embed_dim=8),
     'ContextBlock': dict(ratio=0.5),
     'GN': dict(num_groups=2),
-    'EncoderDecoder': dict(backbone=dict(type='ResNet', **_RESNET), decode_head=dict(type='FCNHead', **HEAD)),
+    'EncoderDecoder': dict(backbone=dict(type='ResNet', **_ONE_STAGE), decode_head=dict(type='FCNHead', **HEAD)),
     'CascadeEncoderDecoder': dict(
         num_stages=2,
-        backbone=dict(type='ResNet', **_RESNET),
+        backbone=dict(type='ResNet', **_ONE_STAGE),
         decode_head=[dict(type='FCNHead', **HEAD), dict(type='OCRHead', **HEAD, ocr_channels=4)],
     ),
     'LoadBands': dict(mean=[0], std=[1]),
