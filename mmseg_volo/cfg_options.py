@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.registry import (
     DATA_SAMPLERS,
     DATASETS,
@@ -20,7 +21,6 @@ from mmengine.registry import (
     OPTIMIZERS,
     PARAM_SCHEDULERS,
     TRANSFORMS,
-    DefaultScope,
     Registry,
 )
 from torch.utils.data import DataLoader
@@ -131,7 +131,28 @@ def _with_dots(text: str, key: str) -> str:
         given = ' '.join([f'{key}._delete_=True', *words]) if words else ''
     except (SyntaxError, ValueError, TypeError):
         given = ''
+    if key == 'custom_hooks':
+        return f'write {" and ".join(_hooks(text)) or "default_hooks.NAME.type=HOOK"}, which adds a hook'
     return f'write its keys with dots, {given or f"{key}.KEY=VALUE"}'
+
+
+def _hooks(text: str) -> Iterator[str]:
+    """Options that add the hooks of which a text tells."""
+    for kind in re.findall(r'type\W{1,5}(\w+)', text):
+        yield f'default_hooks.{kind.removesuffix("Hook").lower()}.type={kind}'
+
+
+def merge(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Applies options to a config.
+
+    Raises:
+        UsageError: a key leads nowhere, or nothing reads it.
+    """
+    before = cfg.to_dict()
+    refuse_places(before, options)
+    make_room(cfg, options)
+    cfg.merge_from_dict(dict(options))
+    refuse_unknown(before, cfg.to_dict(), options)
 
 
 def refuse_unknown(before: Mapping[str, Any], merged: Mapping[str, Any], options: Mapping[str, Any]) -> None:
@@ -180,6 +201,16 @@ def refuse_places(cfg: Mapping[str, Any], options: Mapping[str, Any]) -> None:
                 raise UsageError(f'--cfg-options {key}: {above} is {value!r}, which has no {name!r}')
 
 
+def make_room(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Puts a dict where a key leads through None, as `clip_grad=None`, into which mmengine would merge nothing."""
+    for key in options:
+        *parts, _ = key.split('.')
+        for place, name in enumerate(parts):
+            above = _at(cfg._cfg_dict, parts[:place])
+            if isinstance(above, Mapping) and name in above and above[name] is None:
+                above[name] = {}
+
+
 def _at(value: Any, parts: Sequence[str]) -> Any:
     for name in parts:
         if isinstance(value, (list, tuple)) and name.isdecimal() and int(name) < len(value):
@@ -213,9 +244,9 @@ def _class(registry: Registry | None, kind: Any) -> type | None:
 
     if registry is None or not isinstance(kind, str):
         return None
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        try:
-            found = registry.get(kind)
-        except (ImportError, KeyError):
-            return None
+    try:
+        with registry.switch_scope_and_registry('mmseg') as known:
+            found = known.get(kind)
+    except (ImportError, KeyError):
+        return None
     return found if isinstance(found, type) else None

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
-from mmseg_volo.cfg_options import refuse_places, refuse_unknown
+from mmseg_volo.cfg_options import merge
 from mmseg_volo.errors import UsageError
 from mmseg_volo.secrets import mask_record, masked
 
@@ -81,7 +81,7 @@ def shipped_configs() -> list[str]:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean X?` for a message, or nothing."""
-    close = difflib.get_close_matches(word, [*known], n=3, cutoff=0.6)
+    close = difflib.get_close_matches(word, {*known}, n=3, cutoff=0.6)
     return f'; did you mean {" or ".join(close)}?' if close else ''
 
 
@@ -142,10 +142,7 @@ def load_config(name: str | Path, options: Mapping[str, Any] | None = None) -> C
                 f'--cfg-options {key}: {first} is a name that {path.name} has used by now{_uses(cfg, first)}'
             )
     if options:
-        before = cfg.to_dict()
-        refuse_places(before, options)
-        cfg.merge_from_dict(dict(options))
-        refuse_unknown(before, cfg.to_dict(), options)
+        merge(cfg, options)
     if options and 'data_root' in options:
         for loader in LOADERS:
             if cfg.get(loader):
@@ -162,7 +159,8 @@ def _uses(cfg: Config, name: str) -> str:
         pairs = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
         for key, inner in pairs:
             here = f'{above}.{key}'.removeprefix('.')
-            yield from [here] if key == name and above else places(inner, here)
+            same = key == name or isinstance(inner, (list, tuple)) and inner == cfg.get(name)
+            yield from [here] if same and above else places(inner, here)
 
     found = [*places({key: value for key, value in cfg.to_dict().items() if key in READ_KEYS}, '')]
     return f': set {" ".join(found[:4])}' if found else ': set what it stands for'

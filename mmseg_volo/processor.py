@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from mmcv.cnn import ConvModule
@@ -15,6 +16,7 @@ from mmseg_volo.errors import UsageError
 from mmseg_volo.ops.folding import fold, folds
 from mmseg_volo.ops.winograd import WinogradConv2d
 
+Result = TypeVar('Result')
 BF16_FLAGS = {'avx512_bf16', 'amx_bf16', 'bf16'}  # the last one is ARM's
 
 
@@ -47,6 +49,22 @@ def prepare(model: nn.Module) -> None:
             module.__class__ = WinogradConv2d
     model.to(memory_format=torch.channels_last)
     model.optimized = True
+
+
+def in_its_layout(model: nn.Module, forward: Callable[[], Result]) -> Result:
+    """What `forward` gives. Some of mmseg's heads view maps as if they lay row by row; a prepared model with one
+    of them is made again what it was before."""
+    try:
+        return forward()
+    except RuntimeError as error:
+        if 'view size is not compatible' not in str(error) or not getattr(model, 'optimized', False):
+            raise
+    with torch.inference_mode(False):  # weights can be trained on
+        for module in model.modules():
+            module.__class__ = PLAIN.get(type(module), type(module))
+        for weight in model.parameters():  # `to` leaves kernels of 1x1, whose strides are those of either layout
+            weight.data = weight.data.contiguous().view(-1).view(weight.shape)
+    return forward()
 
 
 def use_bf16(model: nn.Module) -> None:
@@ -111,3 +129,6 @@ class FoldedSequential(nn.Sequential):
             else:
                 x, folded = module._conv_forward(x, *fold(module, following)), following
         return x
+
+
+PLAIN = {FoldedConvModule: ConvModule, FoldedSequential: nn.Sequential, WinogradConv2d: nn.Conv2d}

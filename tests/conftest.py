@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -46,3 +47,12 @@ def camvid() -> Path:
     if not path.is_dir():
         pytest.skip(f'CamVid is not at {path}; its licence keeps it outside the project')
     return path
+
+
+def copied(source: Path, target: Path) -> Path:
+    """A copy that may be written to, whatever the original allows."""
+    for path in source.rglob('*'):
+        if path.is_file():
+            (target / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / path.relative_to(source))
+    return target

@@ -9,6 +9,10 @@ EXPRESSIONS = {
     'cards.read_card': "from mmseg_volo.config import find_config\nassert read_card(find_config('volo_demo')).cost",
     'cards.write_estimate': 'import pathlib, shutil\npath = pathlib.Path(shutil.copy(CONFIG, "here.py"))\n'
     "assert not write_estimate(path, 'none')",
+    'cfg_options.make_room': 'from mmengine.config import Config\ncfg = Config(dict(a=dict(b=None)))\n'
+    "make_room(cfg, {'a.b.c': 1})\nassert cfg.a.b == {}",
+    'cfg_options.merge': 'from mmengine.config import Config\ncfg = Config(dict(model=dict(a=None)))\n'
+    "merge(cfg, {'model.a.b': 1})\nassert cfg.model.a.b == 1",
     'cfg_options.parse': "assert parse(['a.b=1,2']) == {'a.b': [1, 2]}",
     'cfg_options.refuse_places': "refuse_places(dict(a=[1]), {'a.0': 2})",
     'cfg_options.refuse_unknown': "refuse_unknown(dict(model=dict(type='EncoderDecoder')), "
@@ -98,6 +102,7 @@ EXPRESSIONS = {
     'predict_each': MODEL + 'assert [found.mask.shape for found in predict_each(model, [IMAGE])] == [(64, 128)]',
     'processor.autocast': MODEL + 'import contextlib\nassert isinstance(autocast(model), contextlib.nullcontext)',
     'processor.has_bf16': 'assert has_bf16() in (True, False)',
+    'processor.in_its_layout': MODEL + 'assert in_its_layout(model, lambda: 3) == 3',
     'processor.prepare': MODEL.replace("'cpu'", "'cpu', optimize=False") + 'prepare(model)',
     'processor.settings': MODEL + "assert settings(model) == dict(precision='float32', optimization=True)",
     'processor.use_bf16': MODEL + 'use_bf16(model)\nassert model.bf16',

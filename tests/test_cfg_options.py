@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +34,9 @@ VALUES = {
 }
 
 
+LABELS = dict(type='LoadAnnotations', reduce_zero_label=True)  # mmseg's takes it, and mmcv's of the same name not
+
+
 @pytest.mark.parametrize('text', VALUES)
 def test_values(text: str) -> None:
     assert parse([f'a.b={text}']) == {'a.b': VALUES[text]}
@@ -46,6 +50,8 @@ def test_values(text: str) -> None:
         "a={'x.y': [1, 2]}": r'with dots, a._delete_=True a.x.y=\[1, 2\]',
         'a={1, 2}': r'with dots, a.KEY=VALUE',
         'a=dict(': r'with dots, a.KEY=VALUE',
+        "custom_hooks=[dict(type='EMAHook')]": 'write default_hooks.ema.type=EMAHook, which adds a hook$',
+        'custom_hooks=[{}]': 'write default_hooks.NAME.type=HOOK',
         'a=lambda x: x': 'expected a number, a word or a list',
         'a=set([1])': 'expected a number, a word or a list',
         'a=[1,2': 'brackets of .* do not match',
@@ -68,6 +74,9 @@ def test_what_is_no_value(pair: str, said: str, capsys: pytest.CaptureFixture) -
     {
         'train_cfg.max_iter=5': "train_cfg has no 'max_iter'; did you mean max_iters",
         'max_iters=5': 'max_iters is a name that volo_demo.py has used by now: set train_cfg.max_iters$',
+        'crop_size=(32,32)': 'set model.data_preprocessor.size train_dataloader.dataset.pipeline.0.crop_size$',
+        'cfg.x=1': 'did you mean val_cfg or env_cfg',
+        'model.decode_head.loss_decode.class_weigths=[1,2]': 'did you mean class_weight',
         'train_pipeline.0.crop_size=(32,32)': 'set train_dataloader.dataset.pipeline.N.KEY',
         'model.decode_hed.num_classes=3': 'did you mean decode_head',
         'model.test_cfg.mod=slide': 'did you mean mode',
@@ -99,6 +108,9 @@ def test_keys_that_nothing_reads(option: str, said: str) -> None:
         ('model.test_cfg.stride=(8,8)', 'model.test_cfg.stride', (8, 8)),
         ('val_dataloader.dataset.indices=3', 'val_dataloader.dataset.indices', 3),
         ('randomness.seed=3', 'randomness.seed', 3),
+        ('model.decode_head.loss_decode.class_weight=[1,2]', 'model.decode_head.loss_decode.class_weight', [1, 2]),
+        ('val_dataloader.dataset.pipeline.1.reduce_zero_label=True', 'val_dataloader.dataset.pipeline.1', LABELS),
+        ('train_dataloader.dataset.reduce_zero_label=True', 'train_dataloader.dataset.reduce_zero_label', True),
     ],
 )
 def test_keys_that_a_config_lacks_and_a_class_takes(option: str, place: str, value: Any) -> None:
@@ -106,6 +118,14 @@ def test_keys_that_a_config_lacks_and_a_class_takes(option: str, place: str, val
     for name in place.split('.'):
         found = found[int(name)] if name.isdecimal() else found[name]
     assert found == value
+
+
+def test_a_key_leads_through_none(tmp_path: Path) -> None:
+    config = tmp_path / 'stock.py'
+    config.write_text('optim_wrapper = dict(optimizer=dict(type="SGD", lr=0.1), clip_grad=None)\nvisualizer = None\n')
+    found = load_config(config, parse(['optim_wrapper.clip_grad.max_norm=1', 'visualizer.type=SegLocalVisualizer']))
+    assert found.optim_wrapper.clip_grad == dict(max_norm=1)
+    assert found.visualizer == dict(type='SegLocalVisualizer')
 
 
 def test_a_dict_is_replaced_with_dots() -> None:

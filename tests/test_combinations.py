@@ -7,6 +7,7 @@ from pathlib import Path
 
 import folder_data as fd
 import pytest
+import torch
 from small import train, write_config
 
 from mmseg_volo.config import load_config
@@ -44,6 +45,9 @@ BAD = {
     'param_scheduler.0 .PolyLR. counts epochs and SegTrainLoop': "param_scheduler = [dict(type='PolyLR', end=2)]\n",
     'checkpoint counts epochs and SegTrainLoop': 'default_hooks = dict(checkpoint=dict(by_epoch=True))\n',
     'crops 96x96 .RandomCrop.crop_size.* 64x64': steps('train', LOAD, LABEL, CROP.replace('64', '96'), PACK),
+    'model.decode_head.loss_decode: CrossEntropyLoss has both.*loss_decode.type=WeightedCrossEntropy': (
+        'model["decode_head"].update(loss_decode=dict(avg_non_ignore=True, class_weight=[1.0] * 10))\n'
+    ),
     'either size or size_divisor': 'model["data_preprocessor"].update(size=None)\n',
     'train_dataloader: no step of its pipeline loads labels': steps('train', LOAD, CROP.replace('64', '32'), PACK),
     'val_dataloader: no step of its pipeline loads labels': steps('val', LOAD, PACK),
@@ -72,6 +76,32 @@ def test_what_cannot_work(said: str, data: Path, tmp_path: Path, capsys: pytest.
     error = capsys.readouterr().err
     assert re.search(said, error) and len(error.splitlines()) == 1
     assert not [*(tmp_path / 'work').glob('*/vis_data')]  # before there is a session
+
+
+@pytest.mark.parametrize(
+    ('more', 'said'),
+    [
+        ('train_dataloader.update(persistent_workers=True)\n', 'set train_dataloader.persistent_workers=False, too$'),
+        (
+            'optim_wrapper = dict(optimizer=dict(_delete_=True, type="SGD", lr=0.1))\n',
+            'set optim_wrapper.optimizer.weight_decay, 0',
+        ),
+    ],
+)
+def test_what_cannot_be_built_says_what_to_set(
+    more: str, said: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert train(write_config(tmp_path, more), data, tmp_path / 'work', '--no-check') == 2
+    error = capsys.readouterr().err
+    assert re.search(said, error.strip()) and len(error.splitlines()) == 1
+
+
+def test_no_seed_need_be_given(data: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path, 'randomness = dict(deterministic=True)\n')
+    try:
+        assert train(config, data, tmp_path / 'work', '--no-check', 'train_cfg.max_iters=1') == 0
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def test_epochs_work_and_say_how_they_resume(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -13,6 +13,7 @@ from test_folders_layout import found, laid
 
 from mmseg_volo.errors import UsageError
 from mmseg_volo.folders.layout import find_layout
+from mmseg_volo.folders.lists import UNDERSTOOD
 from mmseg_volo.folders.unused import unused_notes
 from mmseg_volo_cli import main
 
@@ -36,6 +37,18 @@ def splits(root: Path) -> dict[str | None, list[str]]:
 
 def lines(*names: str, pattern: str = '{}') -> str:
     return ''.join(f'{pattern.format(name, name)}\n' for name in names)
+
+
+def test_a_recipe_in_the_data_folder_is_no_split_of_the_user(tmp_path: Path) -> None:
+    """`cd DATA; train --data .` writes ./work_dirs/NAME/recipe with its lists; images that are added later count."""
+    filled(tmp_path, {})
+    recipe = tmp_path / 'work_dirs/run/recipe'
+    recipe.mkdir(parents=True)
+    for split, names in {'train': NAMES[:3], 'val': NAMES[3:5]}.items():
+        (recipe / f'{split}.csv').write_text('image,mask\n' + lines(*names, pattern='images/{}.jpg,masks/{}.png'))
+    (recipe / UNDERSTOOD).touch()
+    assert splits(tmp_path) == {None: NAMES}
+    assert not find_layout(tmp_path).unused
 
 
 TABLE = ''.join(

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from cityscapesscripts.helpers.labels import id2label
 from cityscapesscripts.preparation import createTrainIdLabelImgs
-from conftest import ROOT, SHARED
+from conftest import ROOT, SHARED, copied
 from PIL import Image
 
 from mmseg_volo.datasets import prepare, scenes, train_ids
@@ -27,15 +27,6 @@ from mmseg_volo.locks import Lock
 
 TRAIN_IDS = '_gtFine_labelTrainIds.png'
 POLYGONS = '_gtFine_polygons.json'
-
-
-def copied(source: Path, target: Path) -> Path:
-    """A copy that may be written to, whatever the original allows."""
-    for path in source.rglob('*'):
-        if path.is_file():
-            (target / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target / path.relative_to(source))
-    return target
 
 
 def sample(name: str, target: Path) -> Path:
@@ -129,6 +120,10 @@ def test_polygons_become_what_cityscapesscripts_makes(
     assert {path for path in expected if path.exists()} == expected.keys() - {second}
     broken.write_text(whole)
     first.write_bytes(first.read_bytes()[:40])
+    train_ids.scratch(first).write_bytes(b'left by a process that was killed')
+    with Lock(Path(os.path.commonpath([first.parent, second.parent])) / train_ids.LOCK) as lock:
+        assert lock.take() and main(['cityscapes', str(root)]) == 2
+    assert 'training labels are being made' in capsys.readouterr().err
     assert main(['cityscapes', str(root), '--workers', '2']) == 0
     assert '2 training labels made' in capsys.readouterr().out
     assert all(np.array_equal(read(path), mask) for path, mask in expected.items())
@@ -283,23 +278,6 @@ def test_a_read_only_data_set(root: Path, monkeypatch: pytest.MonkeyPatch, capsy
     error = capsys.readouterr().err
     assert 'cannot be written to (Read-only file system), and 4 training labels are to be made' in error
     assert 'copy it' in error and not [*root.rglob(f'*{TRAIN_IDS}')]
-
-
-def test_what_a_killed_process_left_is_swept_and_no_other_makes_labels_meanwhile(
-    root: Path, capsys: pytest.CaptureFixture
-) -> None:
-    expected = with_polygons(root)
-    left = [train_ids.scratch(label) for label in expected]
-    for path in left:
-        path.write_bytes(b'half')
-    folder = os.path.commonpath([label.parent for label in expected])
-    with Lock(Path(folder) / train_ids.LOCK) as lock:
-        assert lock.take()
-        assert main(['cityscapes', str(root)]) == 2
-        assert 'training labels are being made' in capsys.readouterr().err and all(map(Path.exists, left))
-    assert main(['cityscapes', str(root)]) == 0
-    assert all(np.array_equal(read(path), mask) for path, mask in expected.items())
-    assert not [path for path in root.rglob('.*')]
 
 
 def test_an_interruption_leaves_nothing_half_written(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

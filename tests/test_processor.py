@@ -92,6 +92,20 @@ def test_prepared_segmentors_train_as_before(plain):
         torch.testing.assert_close(ours, theirs)
 
 
+def test_heads_that_view_maps_row_by_row():
+    """As mmseg's OCRHead does."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1)).eval()
+    x = torch.randn(2, 8, 16, 16)
+    expected = model(x).view(-1).detach()
+    processor.prepare(model)
+    with torch.inference_mode():
+        with pytest.raises(RuntimeError, match='view size'):
+            model(x).view(-1)
+        torch.testing.assert_close(processor.in_its_layout(model, lambda: model(x).view(-1)), expected)
+    model.train()(x).mean().backward()
+
+
 def test_load_prepares_on_a_cpu_unless_it_is_told_not_to():
     assert any(isinstance(m, WinogradConv2d) for m in load('volo_d1_ade20k', device='cpu').modules())
     assert not any(

@@ -30,6 +30,7 @@ def refuse_impossible(cfg: Mapping[str, Any]) -> None:
     """
     loop = cfg.get('train_cfg') or {}
     _refuse_counts(cfg, loop)
+    _refuse_losses(cfg.get('model'), 'model')
     for role in ('train_dataloader', 'val_dataloader'):
         for dataset in datasets_of((cfg.get(role) or {}).get('dataset') or {}):
             refuse_steps(dataset, role)
@@ -92,6 +93,19 @@ def _refuse_counts(cfg: Mapping[str, Any], loop: Mapping[str, Any]) -> None:
             f'default_hooks.checkpoint counts epochs and {kind} iterations, so that no checkpoint would be written '
             f'before the end: set default_hooks.checkpoint.by_epoch=False, and its interval in iterations'
         )
+
+
+def _refuse_losses(part: Any, key: str) -> None:
+    """mmseg's `CrossEntropyLoss` fails at class weights together with `avg_non_ignore`."""
+    pairs = part.items() if isinstance(part, Mapping) else enumerate(part) if isinstance(part, (list, tuple)) else ()
+    for name, inner in pairs:
+        _refuse_losses(inner, f'{key}.{name}')
+    if isinstance(part, Mapping) and _name(part.get('type')) == 'CrossEntropyLoss':
+        if part.get('class_weight') is not None and part.get('avg_non_ignore') and not part.get('use_sigmoid'):
+            raise UsageError(
+                f'{key}: CrossEntropyLoss has both class_weight and avg_non_ignore, at which it fails: set '
+                f'{key}.type=WeightedCrossEntropy, which averages over the pixels that are not ignored'
+            )
 
 
 def refuse_steps(dataset: Mapping[str, Any], role: str) -> None:

@@ -77,6 +77,12 @@ class SegRunner(NamingRunner):
         super().setup_env(env_cfg)
         self._timestamp = own_session(self.work_dir, self._timestamp, Path(self.cfg.filename or '').stem)
 
+    def set_randomness(
+        self, seed: int | None = None, diff_rank_seed: bool = False, deterministic: bool = False
+    ) -> None:
+        """mmengine's; without a seed, as in `randomness.deterministic=True`, one is drawn."""
+        super().set_randomness(seed, diff_rank_seed, deterministic)
+
     def dump_config(self) -> None:
         """mmengine's, once a training begins: a test leaves the config of the training in its work dir as it is."""
         if self._begun:

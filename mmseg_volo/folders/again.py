@@ -16,6 +16,7 @@ from mmseg_volo.config import load_config
 from mmseg_volo.errors import UsageError
 from mmseg_volo.files import write_whole
 from mmseg_volo.folders import plan
+from mmseg_volo.folders.lists import UNDERSTOOD
 from mmseg_volo.folders.write import edited, note_written
 from mmseg_volo.secrets import masked
 
@@ -91,7 +92,7 @@ def _set_length(wishes: Wishes, cfg: dict[str, Any], iters: int, count: int) -> 
         text = _with_number(text, place, old, new, wishes.config)
     batch = cfg['train_dataloader']['batch_size']
     words = rf'\g<1>{iters}\g<2>{iters * batch / count:.0f}\g<3>{cfg["train_cfg"]["val_interval"]}'
-    said = wishes.config.with_name('understood.txt')
+    said = wishes.config.with_name(UNDERSTOOD)
     texts = {wishes.config: LENGTH.sub(words, text, count=1)}
     if said.is_file():
         texts[said] = LENGTH.sub(words, said.read_text(encoding='utf-8'), count=1)

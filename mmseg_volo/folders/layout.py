@@ -30,6 +30,7 @@ from mmseg_volo.folders.listed import (
     pairs_of,
     rank,
 )
+from mmseg_volo.folders.lists import UNDERSTOOD
 from mmseg_volo.folders.pairing import File, Matched, Pair, match
 from mmseg_volo.folders.roles import NoMasks, by_name, by_option, split_by_file_names
 from mmseg_volo.folders.twins import without_twins
@@ -152,7 +153,8 @@ def _look(root: Path, left: Tally) -> _Found:
 
 
 def _is_no_data(folder: Path, real: str) -> bool:
-    return folder.name.startswith('__') or folder.name == 'mmseg_volo_cache'
+    own = folder.name == 'mmseg_volo_cache' or (folder / UNDERSTOOD).is_file()  # a recipe lists what there was
+    return folder.name.startswith('__') or own
 
 
 def _by_tables(found: _Found, skip_unpaired: bool, outside: bool) -> Layout | None:

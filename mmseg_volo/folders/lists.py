@@ -10,6 +10,7 @@ from pathlib import Path
 from mmseg_volo.errors import UsageError
 from mmseg_volo.texts import hidden, read_rows
 
+UNDERSTOOD = 'understood.txt'  # what a recipe says of its data, beside its tables
 HEADING = ('class', 'code', 'colour')  # of a table of classes
 Code = int | Sequence[int]  # in masks: a value, or (R, G, B)
 Colour = tuple[int, int, int]  # RGB

@@ -25,7 +25,7 @@ from mmseg_volo.folders.alpha import settle_alpha
 from mmseg_volo.folders.classes import Labels, understand
 from mmseg_volo.folders.fit import fit, resolved
 from mmseg_volo.folders.layout import Layout, Pair, find_layout
-from mmseg_volo.folders.lists import class_text, list_text, spelled
+from mmseg_volo.folders.lists import UNDERSTOOD, class_text, list_text, spelled
 from mmseg_volo.folders.look import ANY, MANY, WAY, Facts, look_at_all
 from mmseg_volo.folders.memory import check_disk, fitting_batch
 from mmseg_volo.folders.names import name_files, read_names
@@ -125,7 +125,7 @@ def prepare_training(wishes: Wishes) -> Path:
         ]
     )
     print(table)
-    files = {**lists, wishes.config.name: text, 'understood.txt': f'{table}\n', WISHES: as_text(wishes)}
+    files = {**lists, wishes.config.name: text, UNDERSTOOD: f'{table}\n', WISHES: as_text(wishes)}
     write_recipe(wishes.config.parent, files, wishes.overwrite)
     print(f'\n{wishes.config} is this training as a config: mmseg-volo train {shlex.quote(str(wishes.config))}')
     remember(report, sets)  # the look before the training need not read all files again

@@ -200,6 +200,9 @@ class BandedEncoderDecoder(EncoderDecoder):
 
     def _logits(self, crops: Tensor, meta: Mapping[str, Any]) -> Tensor:
         """Logits (N, C, h, w) of crops, of the head's own resolution where the head does nothing but enlarge them."""
+        return processor.in_its_layout(self, lambda: self._compute(crops, meta))
+
+    def _compute(self, crops: Tensor, meta: Mapping[str, Any]) -> Tensor:
         with processor.autocast(self):
             if self.predicts_as_it_computes:
                 compiled = getattr(self, '_compiled_call_impl', None)  # set by `compile`, and by `given.segmentor`

@@ -39,7 +39,7 @@ def results(
             yield rows, read(logits, wanted, threshold)
         return
     with processor.autocast(model):
-        (sample,) = model.test_step(batch)
+        (sample,) = processor.in_its_layout(model, lambda: model.test_step(batch))
     mask, scores = sample.pred_sem_seg.data, sample.seg_logits.data.float()
     logits = scores if len(scores) > 1 else torch.logit(scores.double())  # mmseg has made probabilities of one channel
     yield slice(0, mask.shape[1]), {**read(logits, wanted, threshold), 'pred_sem_seg': mask}
