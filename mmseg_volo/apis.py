@@ -22,7 +22,7 @@ from mmengine.registry import DefaultScope
 from PIL import Image
 from torch import Tensor, nn
 
-from mmseg_volo.errors import UsageError
+from mmseg_volo.errors import UsageError, said_by
 from mmseg_volo.forks import about_to_compute
 from mmseg_volo.images import Source
 from mmseg_volo.records import config_of, shown_by
@@ -87,7 +87,7 @@ def load(
         strict_load(model, tensors, str(checkpoint))
         if checkpoint != given:  # the config is another one than the checkpoint's own
             _compare_pixels(model, cfg, checkpoint, weights)
-    model.cfg = cfg
+    model.cfg, model.described_by = cfg, given if checkpoint == given else None
     model.dataset_meta = shown_by(weights or {}, str(checkpoint)) or _dataset_meta(cfg, given)
     if (count := len(model.dataset_meta['classes'])) != model.num_classes:
         raise UsageError(f'{given}: the model tells {model.num_classes} classes apart, but {count} are named')
@@ -153,7 +153,7 @@ def _build(cfg: Config, given: str, described: Mapping[str, Tensor] | None) -> n
     except TooLarge:
         raise UsageError(f'{given} describes a model that is much larger than its weights: get the file anew') from None
     except faults as error:
-        raise UsageError(f'the model of {given} cannot be built: {" ".join(str(error).split())}') from error
+        raise UsageError(f'the model of {given} cannot be built: {said_by(error)}') from error
 
 
 def _renew() -> None:

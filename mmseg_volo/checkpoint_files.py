@@ -31,7 +31,7 @@ from mmseg_volo.stand_ins import STAND_INS, as_data
 RECORD = 'mmseg_volo'  # meta[RECORD] is what inference needs, as data: no config text is ever executed
 CHECKSUM = f'{RECORD}.sha256'  # in the metadata of .safetensors, beside RECORD
 AS_FOLDER = 0x10  # attribute of a zip's record: torch's reader then leaves the memory of the weights as it was, unsaid
-DEEPEST, LARGEST = 100, 1_000_000  # levels of containers in one another, and containers on a level
+DEEPEST, LARGEST = 100, 10_000_000  # levels of containers in one another, and values in all of them
 TUPLE = '()'  # marks a list of JSON that was a tuple: some transforms take nothing else
 
 _READING = threading.Lock()  # what torch lets through is the whole process's
@@ -116,15 +116,18 @@ def _check_depth(content: Any) -> None:
     Raises:
         ValueError: it is nested too deeply, or too large.
     """
-    kinds, level = (dict, list, tuple), [content]
+    kinds, level, left = (dict, list, tuple), [content], LARGEST
     for _ in range(DEEPEST):
         opened = (dict.values(value) if isinstance(value, dict) else value for value in level)
+        left -= sum(map(len, level))  # a list that stands a million times in another one counts as often
+        if left < 0:
+            break
         level = [inner for values in opened for inner in values if isinstance(inner, kinds)]
         if not level:
             return
-        if len(level) > LARGEST:
-            break
-    raise ValueError(f'its content is nested more than {DEEPEST} levels deep, or without end')
+    raise ValueError(
+        f'its content is nested more than {DEEPEST} levels deep or without end, or has over {LARGEST} values'
+    )
 
 
 def reason(error: Exception) -> str:

@@ -39,6 +39,11 @@ def sentence(error: Exception) -> str:
     return text
 
 
+def said_by(error: Exception) -> str:
+    """What an error says in one line; its kind where it says nothing, as failed assertions of libraries do."""
+    return ' '.join(sentence(error).split()) or type(error).__name__
+
+
 def printable(text: str) -> str:
     """Text as a terminal shows it, lines and tabs kept: control characters, changes of the direction of writing and
     halves of surrogate pairs, which names of files and errors may hold, are written as Python writes them.

@@ -6,7 +6,7 @@ string as `class_weight` names: right for a config, which is a program, and not 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
@@ -16,6 +16,9 @@ from mmseg_volo.checkpoint_files import RECORD
 from mmseg_volo.errors import UsageError
 
 CLASSES = Several(Name(r'[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{0,200}'), most=MOST)  # no control characters
+LOADING, PACKING = ('LoadImageFromFile', 'LoadRGBImage', 'LoadBands', 'LoadImageFromNDArray'), 'PackSegInputs'
+NEEDED = frozenset(('ori_shape', 'img_shape'))  # of what it packs
+SHOWN = 4  # steps in a message
 PALETTE = Several(Several(Integer(0, 255), exactly=3), most=MOST)
 
 
@@ -48,7 +51,24 @@ def config_of(checkpoint: Mapping[str, Any], source: str) -> Config:
             f'{source} asks for {error}, which is not taken from a checkpoint: read its config, and if you trust it '
             f'as a program, give it too, load(CONFIG, {source!r})'
         ) from None
+    if pipeline and (wrong := _wrong_steps(pipeline)):
+        raise UsageError(
+            f'{source} says a test pipeline that cannot work, {wrong}: give the config of its training too, '
+            f'load(CONFIG, {source!r})'
+        )
     return Config(dict(model=model, test_pipeline=pipeline) if pipeline else dict(model=model))
+
+
+def _wrong_steps(steps: Sequence[Mapping[str, Any]]) -> str | None:
+    """What is wrong with the order of steps, or with what the last one keeps."""
+    kinds = [step['type'] for step in steps]
+    if kinds[0] not in LOADING or any(kind in LOADING for kind in kinds[1:]):
+        return f'as its first step, and no other, loads an image; it has {", ".join(kinds[:SHOWN])}'
+    if kinds[-1] != PACKING or PACKING in kinds[:-1]:
+        return f'as its last step, and no other, is {PACKING}; it has {", ".join(kinds[-SHOWN:])}'
+    if missing := NEEDED.difference(steps[-1].get('meta_keys', NEEDED)):
+        return f'as {PACKING} leaves out {", ".join(sorted(missing))}'
+    return None
 
 
 def shown_by(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any] | None:

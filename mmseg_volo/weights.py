@@ -20,6 +20,9 @@ RECORD = 'mmseg_volo'  # meta[RECORD] is what inference needs, as data: no confi
 WHOLE = 'backbone.'  # begins the keys of a whole model's backbone
 SHOWN = 3  # keys named in a message
 NUMBERS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # of weights that are no whole numbers
+COUNTS = (torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+COUNTS += (torch.int8, torch.int16, torch.int32, torch.int64)
+REPEATED = 1 << 24  # bytes that a tensor may say to have, of which its file holds fewer
 # their size is that of the images trained on
 POSITION_TABLES = ('pos_embed', 'relative_position_bias_table', 'random_matrix')
 SIZE_HINT = 'set pretrain_img_size to the size of the images that these weights were trained on'
@@ -57,8 +60,10 @@ def _odd(value: Tensor) -> str | None:
     if value.is_nested or value.is_quantized or value.layout != torch.strided:
         kind = 'nested' if value.is_nested else 'quantised' if value.is_quantized else 'sparse'
         return f'a {kind} tensor'
-    if value.is_complex() or (value.is_floating_point() and value.dtype not in NUMBERS):
+    if value.dtype not in (*NUMBERS, *COUNTS):
         return f'of {str(value.dtype).removeprefix("torch.")}'
+    if value.nbytes > max(value.untyped_storage().nbytes(), REPEATED):
+        return f'{value.nbytes / 1e6:.0f} MB of few values, repeated'
     return None
 
 

@@ -7,6 +7,7 @@ random, and prints as JSON what came out, and whatever was opened, imported, exe
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import warnings
 from collections import Counter
@@ -64,6 +65,7 @@ class Watch:
 
 
 if __name__ == '__main__':
+    logging.disable(logging.INFO)  # mmengine's notes of what it builds
     warnings.simplefilter('ignore')  # Python reads the line that a warning is about
     from audited_parts import build_all
     from audited_records import load_all

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.registry import MODELS, TASK_UTILS, TRANSFORMS, DefaultScope
 
 import mmseg_volo.parts  # noqa: F401
@@ -32,6 +34,7 @@ from mmseg_volo.allowed.types import GROUPS
 EVERY = bool(os.environ.get('AUDIT_EVERY'))
 TURNS: Counter[str] = Counter()
 _RESNET = dict(depth=18, stem_channels=4, base_channels=4)
+_ONE_STAGE = dict(_RESNET, num_stages=1, strides=[1], dilations=[1], out_indices=[0])
 _VIT = dict(img_size=32, embed_dims=8, num_layers=1, num_heads=1)
 _HR = {
     f'stage{i}': dict(num_modules=1, num_branches=i, block='BASIC', num_blocks=[1] * i, num_channels=[4] * i)
@@ -51,8 +54,8 @@ _STDC = dict(
 )
 SMALL: dict[str, dict[str, Any]] = {  # what a small one of a type takes, where the defaults are large or there are none
     **dict.fromkeys(('IdentityFormer', 'RandFormer', 'PoolFormerV2', 'ConvFormer', 'CAFormer'), dict(arch=_SIZE)),
-    **dict.fromkeys(('ResNet', 'ResNetV1c', 'ResNetV1d'), _RESNET),
-    **dict.fromkeys(('ResNeXt', 'ResNeSt'), {**_RESNET, 'depth': 50}),
+    **dict.fromkeys(('ResNet', 'ResNetV1c', 'ResNetV1d'), _ONE_STAGE),
+    **dict.fromkeys(('ResNeXt', 'ResNeSt'), {**_ONE_STAGE, 'depth': 50}),
     **dict.fromkeys(('VisionTransformer', 'BEiT', 'MAE'), _VIT),
     **dict.fromkeys(('UPerHead', 'LeanUPerHead', 'SegformerHead', 'LeanSegformerHead'), MAPS),
     'VOLO': dict(arch=dict(depths=[1] * 4, dims=[8, 16, 16, 16], num_heads=[1] * 4, stem_dim=8)),
@@ -121,10 +124,10 @@ SMALL: dict[str, dict[str, Any]] = {  # what a small one of a type takes, where 
     'Feature2Pyramid': dict(embed_dim=8),
     'ContextBlock': dict(ratio=0.5),
     'GN': dict(num_groups=2),
-    'EncoderDecoder': dict(backbone=dict(type='ResNet', **_RESNET), decode_head=dict(type='FCNHead', **HEAD)),
+    'EncoderDecoder': dict(backbone=dict(type='ResNet', **_ONE_STAGE), decode_head=dict(type='FCNHead', **HEAD)),
     'CascadeEncoderDecoder': dict(
         num_stages=2,
-        backbone=dict(type='ResNet', **_RESNET),
+        backbone=dict(type='ResNet', **_ONE_STAGE),
         decode_head=[dict(type='FCNHead', **HEAD), dict(type='OCRHead', **HEAD, ocr_channels=4)],
     ),
     'LoadBands': dict(mean=[0], std=[1]),
@@ -204,9 +207,13 @@ def samples(kind: Kind) -> Iterator[Any]:
                 yield smallest(group, name)
 
 
+def _groups() -> list[tuple[str, Mapping[str, Mapping[str, Kind]]]]:
+    return [(group, types) for group, types in GROUPS.items() if EVERY or group != 'heads of one step']  # among heads
+
+
 def cases() -> Iterator[tuple[str, dict[str, Any]]]:
     """Each type as it is and with each value of each argument: its group and what is asked for."""
-    for group, types in GROUPS.items():
+    for group, types in _groups():
         for name, arguments in types.items():
             yield group, smallest(group, name)
             for argument, kind in arguments.items():
@@ -226,7 +233,8 @@ def build(group: str, asked: dict[str, Any]) -> Any:
     if asked['type'] == 'LN':
         given = dict(normalized_shape=8)
     requires_grad = asked.pop('requires_grad', None)
-    with Quick([]):
+    large = isinstance(asked.get('arch'), str) and 'pretrain_img_size' in GROUPS['backbones'].get(asked['type'], ())
+    with Quick([]), torch.device('meta') if large else nullcontext():
         part = (TASK_UTILS if group == 'samplers' else MODELS).build({**given, **asked})
     return part if requires_grad is None else part.requires_grad_(requires_grad)
 
@@ -242,7 +250,7 @@ def image(name: str) -> dict[str, Any]:
 def build_all(watch: Any) -> dict[str, Any]:
     """How many parts were built, and which types never were."""
     with DefaultScope.overwrite_default_scope('mmseg'):
-        for group, types in GROUPS.items():  # brings what is imported late
+        for group, types in _groups():  # brings what is imported late
             for name in types:
                 try:
                     build(group, smallest(group, name))

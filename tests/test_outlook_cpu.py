@@ -173,3 +173,20 @@ def test_the_environment_turns_it_off() -> None:
     for value, status in (('0', 0), ('1', 1)):
         env = {**os.environ, 'MMSEG_VOLO_CPU_KERNEL': value}
         assert subprocess.run([sys.executable, '-c', code], env=env).returncode == status
+
+
+def test_tensors_without_their_memory_are_refused() -> None:
+    v, logits, grad = (x.detach() for x in inputs((4, 4)))
+    freed = torch.empty_like(v)
+    freed.untyped_storage().resize_(0)
+    for call in (lambda: kernel.outlook(freed, logits), lambda: kernel.outlook_backward(freed, v, logits)):
+        with pytest.raises(ValueError, match='memory was freed'):
+            call()
+    for call in (
+        lambda: kernel.outlook(v, logits.to('meta')),
+        lambda: kernel.outlook_backward(grad, v.to('meta'), logits),
+    ):
+        with pytest.raises(ValueError, match='all tensors on one device'):
+            call()
+    nothing = torch.zeros(2, 4, 4, 0)
+    assert not kernel.outlook_backward(nothing, nothing, logits)[1].any()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mmseg_volo.locks import Lock
-from mmseg_volo.web.fence import AT_ONCE, Fence
+from mmseg_volo.web.fence import AT_ONCE, READING, Fence
 from mmseg_volo.web.folder import LOCK, sweep
 
 
@@ -57,6 +57,7 @@ def test_the_fence_keeps_files_in(tmp_path: Path) -> None:
     (tmp_path / 'inside/link').symlink_to('/etc')
     folder = tmp_path / 'inside'
     wrong = ['/etc/passwd', f'{folder}/../a', f'{folder}x/a', f'{folder}/link/passwd', 'https://x.org/a', 'a', '\0']
+    wrong.append(f'{folder}/{LOCK}')
     for path in wrong:
         assert asked(folder, 'GET', f'/gradio_api/file={path}') == 403, path
         for body in (dict(data=[dict(path=path)]), dict(data=[[dict(a=dict(path=path))]])):
@@ -122,6 +123,30 @@ def test_so_many_uploads_at_once(tmp_path: Path) -> None:
     scope = dict(type='http', method='POST', path='/gradio_api/upload', headers=headers)
     asyncio.run(fence(scope, None, send))
     assert statuses[0] == 503 and fence.uploads == AT_ONCE
+
+
+def test_slow_bodies_do_not_keep_others_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('mmseg_volo.web.fence.PATIENCE', 0.05)
+    statuses = []
+
+    async def app(scope: dict, receive: object, send: object) -> None:
+        statuses.append((await receive())['type'])
+
+    async def never() -> dict:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    async def send(message: dict) -> None:
+        statuses.append(message.get('status'))
+
+    fence = Fence(app, tmp_path, 100, 250)
+    headers = [(b'host', b'localhost'), (b'content-length', b'5')]
+    for path in ('/gradio_api/upload', '/gradio_api/queue/join'):
+        asyncio.run(fence(dict(type='http', method='POST', path=path, headers=headers), never, send))
+    assert statuses[:2] == ['http.disconnect', 413] and fence.uploads == fence.reading == 0
+    fence.reading = READING
+    asyncio.run(fence(dict(type='http', method='POST', path='/gradio_api/queue/join', headers=headers), never, send))
+    assert 413 in statuses[2:]
 
 
 def test_what_killed_pages_left_is_swept(tmp_path: Path) -> None:

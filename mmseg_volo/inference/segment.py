@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from mmseg.models import SegDataPreProcessor
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 import mmseg_volo.parts  # noqa: F401, registers the steps of pipelines
 from mmseg_volo.config import LABEL_STEPS
-from mmseg_volo.errors import UsageError
+from mmseg_volo.errors import UsageError, said_by
 from mmseg_volo.folders.bands import array_of
 from mmseg_volo.images import Source, as_rgb, path_of
 from mmseg_volo.pictures import orientation_of
@@ -32,6 +33,17 @@ from mmseg_volo.value_ranges import LOGGER, Tell
 PLAIN = ('LoadImageFromFile', 'LoadRGBImage', 'LoadBands', 'PackSegInputs', *LABEL_STEPS)
 WHOLE = 2048 * 2048  # pixels that a network which sees images whole is shown at once
 IN_MEMORY = 8192 * 8192  # pixels that are read at once for a test pipeline that needs them all
+DESCRIPTION_FAULTS = (
+    AssertionError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    cv2.error,
+)
+ODD_TYPES = 'should be the same'  # torch says so of images that no step and no preprocessor has made numbers
 WINDOW = 1024  # where a checkpoint does not say what its network was trained on
 
 Pixels = np.ndarray | RasterPixels
@@ -116,6 +128,30 @@ def segment(
     Raises:
         UsageError: the image is too large for the model.
     """
+    with _described(model):
+        yield from _segment(model, pixels, maps, windows, tell)
+
+
+@contextlib.contextmanager
+def _described(model: nn.Module) -> Iterator[None]:
+    """Inside, what parts make of the odd description that a checkpoint has of its model is said as such."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except DESCRIPTION_FAULTS as error:
+        source = getattr(model, 'described_by', None)
+        if source is None or isinstance(error, RuntimeError) and ODD_TYPES not in str(error):
+            raise
+        raise UsageError(
+            f'the model and test pipeline that {source} describes do not work on this image ({said_by(error)}): give '
+            f'the config of its training too, load(CONFIG, {source!r})'
+        ) from error
+
+
+def _segment(
+    model: nn.Module, pixels: Pixels, maps: Sequence[str], windows: int | None, tell: Tell | None
+) -> Iterator[tuple[slice, dict[str, Tensor]]]:
     size = tuple(pixels.shape[1:] if isinstance(pixels, RasterPixels) else pixels.shape[:2])
     steps, options = model.cfg.test_pipeline, None
     if windows is None and not why_whole(model, steps) and _is_too_large(model, size):

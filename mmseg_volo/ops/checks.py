@@ -48,6 +48,8 @@ def check_alike(name: str, x: Tensor, shape: Sequence[int], dtype: torch.dtype, 
         )
     if x.layout != torch.strided or not x.is_contiguous():
         raise ValueError(f'expected {name} dense and contiguous: call contiguous() first')
+    if x.numel() and not x.data_ptr():
+        raise ValueError(f'expected {name} with values, and its memory was freed')
 
 
 def _shapes(v: Tensor, logits: Tensor) -> str:

@@ -67,6 +67,7 @@ def outlook(v: Tensor, logits: Tensor) -> Tensor:
 
 @outlook.register_fake
 def _(v: Tensor, logits: Tensor) -> Tensor:
+    _check_device(v, logits)
     return torch.empty_like(v)
 
 
@@ -83,13 +84,14 @@ def outlook_backward(grad: Tensor, v: Tensor, logits: Tensor) -> tuple[Tensor, T
     """
     _check(v, logits)
     check_alike('grad', grad, v.shape, v.dtype, v)
-    grad_v, grad_logits = torch.empty_like(v), torch.empty_like(logits)
+    grad_v, grad_logits = torch.empty_like(v), torch.zeros_like(logits)  # which may hold more where v has no channel
     _call(grad, v, logits, grad_v, grad_logits)
     return grad_v, grad_logits
 
 
 @outlook_backward.register_fake
 def _(grad: Tensor, v: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    _check_device(grad, v, logits)
     return torch.empty_like(v), torch.empty_like(logits)
 
 
@@ -102,6 +104,12 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
 
 
 outlook.register_autograd(_differentiate, setup_context=_keep)
+
+
+def _check_device(*tensors: Tensor) -> None:
+    """torch takes the operator without values where one tensor is on the meta device, and others hold some."""
+    if len({tensor.device for tensor in tensors}) > 1:
+        raise ValueError(f'expected all tensors on one device, got {", ".join(str(t.device) for t in tensors)}')
 
 
 def _check(v: Tensor, logits: Tensor) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from mmseg_volo.web.folder import make_room
+from mmseg_volo.web.folder import LOCK, make_room
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -25,6 +27,8 @@ POSTED = tuple(f'{API}/{name}' for name in ('queue/join', 'cancel', 'reset'))
 UPLOAD, FILE = f'{API}/upload', f'{API}/file='
 JSON_BYTES = 1 << 20
 AT_ONCE = 4  # uploads
+READING = 32  # other bodies that are read at once
+PATIENCE = 60.0  # seconds in which a body is to come
 # gradio starts scripts of its own making, and shows images and downloads that it made
 POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; frame-ancestors 'self'; form-action 'self'"
 
@@ -44,7 +48,7 @@ class Fence:
         self.folder = folder.resolve()
         self.upload_bytes = upload_bytes
         self.folder_bytes = folder_bytes
-        self.uploads = 0  # under way
+        self.uploads = self.reading = 0  # under way
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope['type'] == 'lifespan':
@@ -59,16 +63,34 @@ class Fence:
             return await _refuse(send, 411, 'a body of unknown length')
         if int(length) > limit:
             return await _refuse(send, 413, f'a body of more than {limit / 1e6:.0f} MB')
+        receive = _at_most(int(length), receive)
         if scope['path'] in POSTED:
-            body = await _whole(receive, limit)
+            body = await self._body(receive)
             if body is None:
-                return await _refuse(send, 413, 'the request is too large')
+                return await _refuse(send, 413, 'the request is larger than it says, slow, or one of too many')
             if not self._names_own_files(body):
                 return await _refuse(send, 403, 'it names a file that was not uploaded here')
             receive = _again(body, receive)
         if scope['path'] == UPLOAD:
-            return await self._upload(scope, _at_most(int(length), receive), send)
+            return await self._upload(scope, receive, send)
         await self.app(scope, receive, _with_policy(send))
+
+    async def _body(self, receive: Receive) -> bytes | None:
+        """All of a request; None if it does not come, or others are awaited already."""
+        if self.reading >= READING:
+            return None
+        self.reading += 1
+        try:
+            body, more = b'', True
+            while more:
+                message = await receive()
+                if message['type'] == 'http.disconnect':
+                    return None
+                body += message.get('body', b'')
+                more = message.get('more_body', False)
+            return body
+        finally:
+            self.reading -= 1
 
     async def _upload(self, scope: Message, receive: Receive, send: Send) -> None:
         if self.uploads >= AT_ONCE:
@@ -82,7 +104,7 @@ class Fence:
 
     def _reason(self, scope: Message) -> str:
         """Why a request is refused; empty if it is not."""
-        host = re.sub(r':\d+$', '', _header(scope, b'host'))
+        host = re.sub(r':\d+$', '', _header(scope, b'host')).lower()
         if host not in HOSTS:
             return f'this page has no name but {" and ".join(HOSTS)}'
         if _is_foreign(scope):
@@ -97,7 +119,7 @@ class Fence:
         return '' if scope['method'] == 'POST' and path in (*POSTED, UPLOAD) else 'no such page'
 
     def _own(self, path: str) -> bool:
-        return '\0' not in path and Path(path).resolve().is_relative_to(self.folder)
+        return '\0' not in path and Path(path).name != LOCK and Path(path).resolve().is_relative_to(self.folder)
 
     def _names_own_files(self, body: bytes) -> bool:
         try:
@@ -130,26 +152,20 @@ def _header(scope: Message, name: bytes) -> str:
     return next((value.decode('latin-1') for key, value in scope['headers'] if key == name), '')
 
 
-async def _whole(receive: Receive, limit: int) -> bytes | None:
-    """The body of a request; None if it is larger than that many bytes."""
-    body, more = b'', True
-    while more:
-        message = await receive()
-        body += message.get('body', b'')
-        more = message.get('more_body', False)
-        if len(body) > limit:
-            return None
-    return body
-
-
 def _at_most(length: int, receive: Receive) -> Receive:
-    """A body that ends, as if the browser had gone, where it holds more than it said."""
-    left = length
+    """A body that ends, as if the browser had gone, where it holds more than it said, or takes longer than PATIENCE."""
+    left, more, end = length, True, time.monotonic() + PATIENCE
 
     async def counted() -> Message:
-        nonlocal left
-        message = await receive()
+        nonlocal left, more
+        if not more:
+            return await receive()
+        try:
+            message = await asyncio.wait_for(receive(), end - time.monotonic())
+        except TimeoutError:
+            return dict(type='http.disconnect')
         left -= len(message.get('body', b''))
+        more = message.get('more_body', False)
         return message if left >= 0 else dict(type='http.disconnect')
 
     return counted

@@ -29,6 +29,7 @@ ADDRESS = '127.0.0.1'
 MASKS = 'masks'
 KEPT = 24 * 3600  # seconds that uploads and masks stay; all go when the server ends
 UPLOADS = 20  # of the largest size, which may lie there together
+WAITING = 64  # events that wait for their turn
 VISITS = 8  # pages whose image is remembered, the latest; and that wait for the network at a time
 HINT = '<p>Drop an image on the field at the left, or click it: up to {} MB and {} million pixels.</p>'
 STYLE = """
@@ -210,7 +211,7 @@ def launch(gr: Any, blocks: gradio.Blocks, folder: Path, limits: Limits, port: i
     fence = Middleware(Fence, folder=folder, upload_bytes=most, folder_bytes=UPLOADS * most)
     system = ['system-ui', 'sans-serif']
     try:
-        blocks.launch(
+        blocks.queue(max_size=WAITING).launch(
             server_name=ADDRESS,
             server_port=port,
             share=False,
