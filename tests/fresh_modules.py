@@ -48,6 +48,7 @@ EXPRESSIONS = {
     'errors.fall_silent': 'fall_silent()',
     'errors.printable': "assert printable('\\x1b') == r'\\x1b'",
     'errors.as_errors': 'with as_errors():\n    assert True',
+    'errors.said_by': "assert said_by(KeyError('a'))",
     'errors.say': "say(ValueError('what'))",
     'errors.sentence': "assert sentence(ValueError('what')) == 'what'",
     'files.encode': PIXELS + "assert encode('.png', image)[1:4] == b'PNG'",
