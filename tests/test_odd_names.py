@@ -106,7 +106,7 @@ def test_a_checkpoint_whose_classes_obey_no_terminal(tmp_path: Path, capsys: pyt
     torch.save(content, checkpoint)
     assert main(['predict', str(checkpoint), str(tmp_path / 'a.png'), '--out', str(tmp_path / 'out')]) == 2
     said = capsys.readouterr().err
-    assert 'names of classes are plain text' in said and '\x1b' not in said
+    assert 'classes are names without control characters' in said and '\x1b' not in said
 
 
 def test_lists_that_other_programs_have_saved(tmp_path: Path) -> None:
