@@ -19,8 +19,8 @@ $(STAMP): requirements.txt requirements-dev.txt setup.py mmseg_volo/ops/outlook_
 demo: $(STAMP)  ## makes a data set, trains a small VOLO on it, evaluates it, draws its masks
 	$(BIN)/python tools/demo.py
 
-test: lint  ## ruff and pytest
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+test: lint  ## ruff and pytest, whose processes have one thread each
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
