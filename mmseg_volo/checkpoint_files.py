@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmseg_volo.errors import UsageError
+from mmseg_volo.errors import UsageError, printable
 from mmseg_volo.files import Replacement, sweep
 from mmseg_volo.locks import Lock
 from mmseg_volo.progress import Bar
@@ -141,7 +141,7 @@ def reason(error: Exception) -> str:
 def one_line(text: str, most: int = 200) -> str:
     """A text of a file for a message: `most` characters at most, with escapes for what would command a terminal."""
     shown = text if len(text) <= most else f'{text[:most]}...'
-    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in shown)
+    return printable(shown).replace('\n', r'\n').replace('\t', r'\t')
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
