@@ -9,7 +9,7 @@ from torch import Tensor
 def official(v: Tensor, logits: Tensor) -> Tensor:
     """sail-sg/volo, models/volo.py, the middle of OutlookAttention.forward, with kernel 3, stride 2, padding 1.
 
-    Args, result: as of `mmseg_volo.backbones.outlook.outlook`.
+    Args, result: as of `mmseg_volo.ops.outlook_attention.outlook`.
     """
     batch, height, width, dim = v.shape
     h, w, heads = logits.shape[1:4]

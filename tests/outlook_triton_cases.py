@@ -11,8 +11,8 @@ import pytest
 import torch
 from outlook_official import official
 
-from mmseg_volo.backbones.outlook import OutlookAttention
-from mmseg_volo.ops import outlook as kernels
+from mmseg_volo.backbones.volo import OutlookAttention
+from mmseg_volo.ops import outlook_cuda as kernels
 
 # what rounding the inputs' products and the result to a dtype may cost, relative to the largest value
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}

@@ -12,8 +12,9 @@ from outlook_official import official
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmseg_volo.backbones.outlook import OutlookAttention, gather_windows, outlook, scatter_windows
-from mmseg_volo.ops import outlook as kernels
+from mmseg_volo.backbones.volo import OutlookAttention
+from mmseg_volo.ops import outlook_cuda as kernels
+from mmseg_volo.ops.outlook_attention import gather_windows, outlook, scatter_windows
 
 SIZES = [(1, 1), (2, 2), (3, 3), (4, 7), (7, 4), (14, 14), (28, 31), (1, 5)]
 sizes = pytest.mark.parametrize('size', SIZES)

@@ -13,8 +13,9 @@ import torch
 from outlook_official import official
 from torch import Tensor
 
-from mmseg_volo.backbones.outlook import OutlookAttention, outlook
+from mmseg_volo.backbones.volo import OutlookAttention
 from mmseg_volo.ops import outlook_cpu as kernel
+from mmseg_volo.ops.outlook_attention import outlook
 
 pytestmark = pytest.mark.skipif(kernel.LIBRARY is None, reason='the kernel is not compiled: a C compiler was missing')
 

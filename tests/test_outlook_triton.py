@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mmseg_volo.ops import outlook as kernels
+from mmseg_volo.ops import outlook_cuda as kernels
 
 pytestmark = pytest.mark.skipif(not kernels.HAS_TRITON, reason='Triton is not installed, or too old')
 CASES = Path(__file__).with_name('outlook_triton_cases.py')

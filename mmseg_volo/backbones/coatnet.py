@@ -6,44 +6,13 @@ There is neither official code nor official weights; blocks, names and weights a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_volo.backbones.base import Backbone, resolve_arch
-from mmseg_volo.backbones.coatnet_blocks import ACTS, MBConv, Stem, TransformerBlock
-
-
-@dataclass(frozen=True)
-class Arch:
-    """Tables 3, 11 and 12 of the paper, or timm's configuration; what timm names has timm's name."""
-
-    depths: Sequence[int]  # blocks per stage
-    dims: Sequence[int]
-    stem_width: Sequence[int]  # of its two convolutions
-    dim_head: int = 32
-    lead: Sequence[int] = ()  # (blocks, width): MBConv blocks that the third stage starts with, counted in its depth
-    # MBConv
-    act_layer: str = 'gelu'
-    pre_norm_act: bool = False  # an activation behind the first norm too
-    stride_mode: str = 'dw'  # what strides in a stage's first block: 'dw', '1x1' (the convolution) or 'pool'
-    expand_output: bool = True  # the hidden width is 4x the output's, not the input's; the squeeze 1/4 of the output's
-    output_bias: bool = True
-    attn_early: bool = False  # squeeze and excitation before the second norm
-    attn_act_layer: str = 'silu'
-    # transformer
-    expand_first: bool = True  # attention runs in the output's width, not the input's
-    shortcut_bias: bool = True
-    norm_layer: str = 'layernorm2d'  # or 'batchnorm2d'
-    init_values: float | None = None  # of a learned scale per channel of each residual branch
-    rel_pos_type: str = 'bias'  # a table, or 'mlp'
-    rel_pos_dim: int = 512  # hidden width of the 'mlp'
-    rel_pos_resize: str = 'bilinear'  # of the table to another size, as the paper; or timm's 'geometric'
-    # both
-    pool_type: str = 'avg2'  # of the shortcuts: mean over 2x2, or 'max' over 3x3
-
+from mmseg_volo.backbones.coatnet_blocks import ACTS, Arch, MBConv, Stem, TransformerBlock
 
 # all of timm's own shapes
 _LATE = dict(expand_output=False, expand_first=False, act_layer='silu', rel_pos_resize='geometric')

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_volo.backbones.base import Backbone, resolve_arch
 from mmseg_volo.backbones.layers import Attention, Block, resize_grid
-from mmseg_volo.backbones.outlook import OutlookAttention
+from mmseg_volo.ops.outlook_attention import WINDOW, outlook
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,25 @@ ARCHS = {
     'd5': Arch((12, 12, 20, 4), (384, 768, 768, 768), (12, 16, 16, 16), mlp_ratio=4.0, stem_dim=128),
 }
 STRIDES = (8, 16, 16, 16)
+
+
+class OutlookAttention(nn.Module):
+    """Each 3x3 window is mixed by weights computed from its centre alone.
+
+    Parameters are named as in sail-sg/volo and timm (`v`, `attn`, `proj`), so their weights fit.
+    """
+
+    def __init__(self, dim: int, num_heads: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.v = nn.Linear(dim, dim, bias=False)
+        self.attn = nn.Linear(dim, WINDOW * WINDOW * num_heads)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, H, W, C) -> same
+        centre = F.avg_pool2d(x.permute(0, 3, 1, 2), 2, ceil_mode=True).permute(0, 2, 3, 1)
+        logits = self.attn(centre).unflatten(3, (self.num_heads, WINDOW, WINDOW))
+        return self.proj(outlook(self.v(x), logits))
 
 
 def _tokens(x: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
    Windows are 3x3 at stride 2 and padding 1, heads have 32 channels. A thread owns an interval of rows of windows, and
    with each row the two rows of pixels from the windows' centres on; to the upper one of three rows that a window
-   covers it adds what the row of windows before has left there. Shapes and formulas are those of `ops/outlook.py`.
+   covers it adds what the row of windows before has left there. Shapes and formulas are those of `ops/outlook_cuda.py`.
 
    "Taps" are the nine pixels that a window adds to, "keys" the nine that it reads. Logits (taps, keys) of all heads of
    a window are turned to (keys, taps of all heads), so that eight softmaxes are computed side by side.

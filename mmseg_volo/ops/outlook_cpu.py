@@ -38,7 +38,7 @@ LIBRARY = _library()
 
 
 def usable(v: Tensor, logits: Tensor) -> bool:
-    """Whether the kernel can do it; shapes as in `backbones.outlook.outlook`. What is exported does without."""
+    """Whether the kernel can do it; shapes as in `ops.outlook_attention.outlook`. What is exported does without."""
     exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)  # there since torch 2.7
     return (
         v.device.type == 'cpu'
@@ -54,7 +54,7 @@ def usable(v: Tensor, logits: Tensor) -> bool:
 
 @torch.library.custom_op('mmseg_volo::outlook_cpu', mutates_args=(), schema='(Tensor v, Tensor logits) -> Tensor')
 def outlook(v: Tensor, logits: Tensor) -> Tensor:
-    """See `backbones.outlook.outlook`; contiguous tensors of a dtype of `DTYPES`, also empty ones. Sums are in float32.
+    """See `ops.outlook_attention.outlook`; contiguous tensors of a dtype of `DTYPES`, also empty. Sums are in float32.
 
     Raises:
         ValueError: they are none.

@@ -229,7 +229,7 @@ def _launch(kernel: triton.JITFunction, tensors: tuple[Tensor, ...], v: Tensor, 
 
 
 def forward(v: Tensor, logits: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """See `ops.outlook.outlook`."""
+    """See `ops.outlook_cuda.outlook`."""
     batch, h, w, heads, taps = logits.shape[:5]
     out, lse = torch.empty_like(v), v.new_empty((batch, heads, taps, h, w), dtype=torch.float32)
     _launch(_forward, (v, logits, out, lse), v, logits, scale * LOG2E)
@@ -237,7 +237,7 @@ def forward(v: Tensor, logits: Tensor, scale: float) -> tuple[Tensor, Tensor]:
 
 
 def backward(grad: Tensor, v: Tensor, logits: Tensor, lse: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """See `ops.outlook.outlook_backward`."""
+    """See `ops.outlook_cuda.outlook_backward`."""
     grad_v, grad_logits = torch.empty_like(v), torch.empty_like(logits)
     _launch(_backward, (grad, v, logits, lse, grad_v, grad_logits), v, logits, scale * LOG2E, scale)
     return grad_v, grad_logits

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmseg_volo.ops import outlook as gpu
 from mmseg_volo.ops import outlook_cpu as cpu
+from mmseg_volo.ops import outlook_cuda as cuda
 
 KERNEL = 3  # every published VOLO uses kernel 3, stride 2, padding 1
 WINDOW = KERNEL * KERNEL
@@ -27,11 +27,11 @@ def outlook(v: Tensor, logits: Tensor) -> Tensor:
     Returns:
         (B, H, W, C).
     """
-    if gpu.usable(v, logits):
-        return gpu.outlook(v.contiguous(), logits.contiguous())[0]
+    if cuda.usable(v, logits):
+        return cuda.outlook(v.contiguous(), logits.contiguous())[0]
     if cpu.usable(v, logits):
         return cpu.outlook(v.contiguous(), logits.contiguous())
-    attn = (logits * gpu.scale(v, logits)).softmax(dim=-1)
+    attn = (logits * cuda.scale(v, logits)).softmax(dim=-1)
     mixed = attn @ gather_windows(v.unflatten(3, (logits.shape[3], -1)))
     mixed = mixed.transpose(3, 4).flatten(4).unflatten(3, (KERNEL, KERNEL))
     return scatter_windows(mixed, *v.shape[1:3])
@@ -71,22 +71,3 @@ def scatter_windows(x: Tensor, height: int, width: int) -> Tensor:
         following = torch.cat([first.narrow(dim, 1, first.shape[dim] - 1), beyond], dim)
         x = torch.stack([centre, last + following], dim + 1).flatten(dim, dim + 1).narrow(dim, 0, size)
     return x
-
-
-class OutlookAttention(nn.Module):
-    """Each 3x3 window is mixed by weights computed from its centre alone.
-
-    Parameters are named as in sail-sg/volo and timm (`v`, `attn`, `proj`), so their weights fit.
-    """
-
-    def __init__(self, dim: int, num_heads: int):
-        super().__init__()
-        self.num_heads = num_heads
-        self.v = nn.Linear(dim, dim, bias=False)
-        self.attn = nn.Linear(dim, WINDOW * WINDOW * num_heads)
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, H, W, C) -> same
-        centre = F.avg_pool2d(x.permute(0, 3, 1, 2), 2, ceil_mode=True).permute(0, 2, 3, 1)
-        logits = self.attn(centre).unflatten(3, (self.num_heads, WINDOW, WINDOW))
-        return self.proj(outlook(self.v(x), logits))

@@ -34,7 +34,7 @@ HAS_TRITON = _has_triton()
 
 
 def usable(v: Tensor, logits: Tensor) -> bool:
-    """Whether the kernels can do it; shapes as in `backbones.outlook.outlook`."""
+    """Whether the kernels can do it; shapes as in `ops.outlook_attention.outlook`."""
     head_dim = v.shape[3] // logits.shape[3]
     return (
         v.is_cuda
@@ -54,7 +54,7 @@ def scale(v: Tensor, logits: Tensor) -> float:
 
 @torch.library.custom_op('mmseg_volo::outlook', mutates_args=(), schema='(Tensor v, Tensor logits) -> (Tensor, Tensor)')
 def outlook(v: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """See `backbones.outlook.outlook`; contiguous tensors of a dtype of `DTYPES`.
+    """See `ops.outlook_attention.outlook`; contiguous tensors of a dtype of `DTYPES`.
 
     Returns:
         The map (B, H, W, C), and for the backward pass log2 of the sum of exponentials of each softmax, in float32:
