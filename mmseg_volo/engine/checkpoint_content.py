@@ -1,0 +1,129 @@
+"""What is in a checkpoint: what mmengine saves and what an exact resume needs besides, as plain data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import mmengine
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+from mmengine.logging import HistoryBuffer
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from mmengine.runner.checkpoint import weights_to_cpu
+from torch import Tensor
+
+from mmseg_volo.checkpoint_files import RECORD
+from mmseg_volo.engine.loop import DRAWS
+from mmseg_volo.secrets import masked
+
+GRADIENTS = 'gradients'  # accumulated, of an update that is not yet made
+ACCUMULATED = 'accumulated'  # meta[ACCUMULATED]: iterations per update of the weights
+
+
+def contents(runner: Runner, meta: Mapping[str, Any], optimizer: bool, schedules: bool) -> dict[str, Any]:
+    """What mmengine saves of a training, and what an exact resume needs besides.
+
+    Args:
+        runner: in training.
+        meta: its epoch and iteration.
+        optimizer: whether to save the optimiser's state, and accumulated gradients.
+        schedules: whether to save the schedules' state.
+    """
+    model, optim = runner.model.module if is_model_wrapper(runner.model) else runner.model, runner.optim_wrapper
+    content = dict(
+        meta={
+            **meta,
+            'cfg': runner.cfg.pretty_text,
+            'seed': runner.seed,
+            'experiment_name': runner.experiment_name,
+            'time': time.strftime('%Y%m%d_%H%M%S'),
+            'mmengine_version': mmengine.__version__,
+            'dataset_meta': getattr(runner.train_dataloader.dataset, 'metainfo', None),
+            DRAWS: getattr(runner.train_loop, DRAWS, None),
+        },
+        state_dict=weights_to_cpu(model.state_dict()),
+        message_hub=runner.message_hub.state_dict(),
+    )
+    if optimizer:
+        content['optimizer'] = optim.state_dict()
+        if not optim.should_update() and runner.world_size == 1:  # those of several are not summed yet
+            content[GRADIENTS] = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    if schedules and runner.param_schedulers is not None:
+        content['param_schedulers'] = [scheduler.state_dict() for scheduler in runner.param_schedulers]
+    return content
+
+
+def plain(value: Any) -> Any:
+    """The same content in types that `torch.load(weights_only=True)` reads: NumPy becomes torch or Python, a class its
+    name, as registries have it."""
+    if isinstance(value, Mapping):
+        return {k if isinstance(k, str | int) else plain(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [plain(v) for v in value] if not isinstance(value, tuple) else tuple(plain(v) for v in value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy()) if value.dtype.kind in 'biufc' else plain(value.tolist())
+    if isinstance(value, HistoryBuffer):
+        histories = map(plain, value.data)
+        return dict(zip(('log_history', 'count_history'), histories, strict=True), max_length=value.max_length)
+    if value is None or isinstance(value, (str, bytes, bool, int, float, Tensor)):
+        return value
+    return value.__name__ if isinstance(value, type) else str(value)
+
+
+def make_plain(runner: Runner, checkpoint: dict[str, Any]) -> None:
+    """Keeps pickled classes out of a checkpoint, and writes into it what `mmseg_volo.load(checkpoint)` needs.
+
+    mmengine stores its log buffers as objects with NumPy arrays and functions inside, which safe loading refuses; here
+    they are stored as tensors, and `restore_buffers` makes them into objects again.
+
+    Args:
+        runner: in training.
+        checkpoint: what mmengine saves of it; changed.
+    """
+    meta = checkpoint['meta']
+    shown = meta.get('dataset_meta')
+    meta[RECORD] = masked({'model': runner.cfg['model'], 'test_pipeline': _test_steps(runner.cfg)})
+    meta[ACCUMULATED] = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+    if isinstance(shown, Mapping):  # as .safetensors can hold it
+        lists = {key: value.tolist() for key, value in shown.items() if isinstance(value, np.ndarray)}
+        meta['dataset_meta'] = {**shown, **lists}
+    for key, value in checkpoint.items():
+        if key not in ('state_dict', 'ema_state_dict'):
+            checkpoint[key] = plain(value)
+
+
+def _test_steps(cfg: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The steps by which a config loads the images that it tests."""
+    if 'test_pipeline' in cfg:
+        return cfg['test_pipeline']
+    loaders = (cfg.get(f'{role}_dataloader') or {} for role in ('test', 'val'))
+    return next((steps for loader in loaders if (steps := (loader.get('dataset') or {}).get('pipeline'))), [])
+
+
+def restore_buffers(checkpoint: Mapping[str, Any]) -> None:
+    """Makes mmengine's log buffers of what `make_plain` stored."""
+    scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
+    for name, saved in scalars.items():
+        if isinstance(saved, Mapping):
+            history, count = saved['log_history'].numpy(), saved['count_history'].numpy()
+            scalars[name] = HistoryBuffer(history, count, saved['max_length'])
+
+
+@HOOKS.register_module()
+class PlainCheckpointHook(Hook):
+    """Has another runner than ours, which does so of itself, write and read checkpoints of plain data: `make_plain`."""
+
+    priority = 'VERY_LOW'  # last, to see what the other hooks have put in
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        make_plain(runner, checkpoint)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        restore_buffers(checkpoint)
