@@ -9,7 +9,7 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
-VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'mmseg_volo/__init__.py').read_text())[1]
+VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'mmseg_volo/version.py').read_text())[1]
 
 
 class BuildWithConfigs(build_py):
@@ -42,8 +42,7 @@ setup(
     package_data={'mmseg_volo.report': ['page.html']},
     python_requires='>=3.10',
     ext_modules=[] if sys.platform == 'win32' else [OUTLOOK],
-    packages=find_packages(include=['mmseg_volo', 'mmseg_volo.*', 'mmseg_volo_doctor']),
-    py_modules=['mmseg_volo_cli'],
+    packages=find_packages(include=['mmseg_volo', 'mmseg_volo.*', 'mmseg_volo_cli', 'mmseg_volo_cli.*']),
     cmdclass={'build_py': BuildWithConfigs},
     install_requires=(HERE / 'requirements.txt').read_text().splitlines(),
     extras_require={

@@ -30,7 +30,7 @@ from train_step import random_batch
 
 import mmseg_volo  # noqa: F401
 from mmseg_volo.config import load_config
-from mmseg_volo.processor import has_bf16, prepare
+from mmseg_volo.models.cpu import has_bf16, prepare
 
 NAMES = ('VOLO-D1', 'CAFormer-S18', 'ConvFormer-S18', 'PoolFormerV2-S12', 'CoAtNet-0', 'CoAtNet-0_rw', 'T2TViT-t_14')
 STEP = 'VOLO-D1 + UPerNet'

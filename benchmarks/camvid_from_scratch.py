@@ -87,7 +87,7 @@ def recipe(name: str, entry: Entry, args: argparse.Namespace) -> Any:
     from mmengine.config import Config
 
     from mmseg_volo.config import CONFIGS
-    from mmseg_volo.engine.optim import set_precision
+    from mmseg_volo.engine.optim.precision import set_precision
 
     leaves = ('models/upernet', 'datasets/camvid', 'schedules/adamw_80k', 'default_runtime')
     cfg = Config({k: v for leaf in leaves for k, v in Config.fromfile(CONFIGS / f'_base_/{leaf}.py').to_dict().items()})
@@ -137,7 +137,7 @@ def train(cfg: Any) -> dict[str, Any]:
     """
     import torch
 
-    from mmseg_volo.engine.optim import precision_of
+    from mmseg_volo.engine.optim.precision import precision_of
     from mmseg_volo.engine.runner import SegRunner
 
     on_gpu = torch.cuda.is_available()
@@ -241,7 +241,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     import mmseg_volo
-    from mmseg_volo.datasets.check import check_files
+    from mmseg_volo.datasets.check.config import check_files
     from mmseg_volo.errors import UsageError
 
     results: dict[str, dict[str, Any]] = {}

@@ -17,8 +17,8 @@ from mmseg.apis import inference_model, init_model
 
 from mmseg_volo import load, predict
 from mmseg_volo.config import load_config
-from mmseg_volo.datasets.scenes import scene
-from mmseg_volo.processor import prepare, use_bf16
+from mmseg_volo.datasets.synthetic.scenes import scene
+from mmseg_volo.models.cpu import prepare, use_bf16
 
 SIZE = (512, 512)
 SAME = 0.999

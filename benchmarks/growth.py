@@ -29,8 +29,8 @@ from sliding_window import DEVICE, MB, SLIDE, peak
 from torch import nn
 
 from mmseg_volo.config import load_config
-from mmseg_volo.datasets import scenes
-from mmseg_volo.segmentors import masks_only
+from mmseg_volo.datasets.synthetic import scenes
+from mmseg_volo.models.segmentors import masks_only
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt  # noqa: E402

@@ -17,7 +17,7 @@ import cv2
 import torch
 from torch import Tensor, nn
 
-from mmseg_volo.cost import LiveMemory
+from mmseg_volo.zoo.cost import LiveMemory
 
 PACKAGES = ('torch', 'onedl-mmsegmentation', 'opencv-python', 'numpy', 'pillow')
 

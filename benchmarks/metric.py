@@ -16,7 +16,7 @@ from measure import arguments, medians, report
 from mmseg.evaluation import IoUMetric
 from torch import Tensor
 
-import mmseg_volo.parts  # noqa: F401
+import mmseg_volo.register_all  # noqa: F401
 from mmseg_volo.evaluation import SegIoUMetric
 
 SIZE, IMAGES = (1024, 2048), 4

@@ -21,9 +21,9 @@ from measure import arguments, medians, peak_bytes, report
 from timm.models.volo import OutlookAttention as TimmOutlookAttention
 from torch import Tensor, nn
 
-from mmseg_volo.backbones.volo import OutlookAttention
+from mmseg_volo.models.backbones.volo import OutlookAttention
+from mmseg_volo.models.cpu import has_bf16
 from mmseg_volo.ops.outlook_attention import outlook
-from mmseg_volo.processor import has_bf16
 
 SHAPES = (((1, 128, 128, 192), 6), ((1, 128, 128, 384), 12), ((2, 64, 64, 256), 8))
 SAME = {'float32': 1e-5, 'bfloat16': 2**-6}  # largest difference that rounding explains

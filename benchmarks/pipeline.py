@@ -21,9 +21,10 @@ from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 from PIL import Image
 
-import mmseg_volo.parts  # noqa: F401
-from mmseg_volo.datasets import cache, scenes
-from mmseg_volo.pictures import read_image, read_label
+import mmseg_volo.register_all  # noqa: F401
+from mmseg_volo.datasets import cache
+from mmseg_volo.datasets.synthetic import scenes
+from mmseg_volo.io.image import read_image, read_label
 
 IMAGES, BLUR, NOISE = 8, 2.0, 0.7  # standard deviations: of the blur in pixels, of the noise in grey levels
 CROP = dict(crop_size=(512, 1024), cat_max_ratio=0.75)

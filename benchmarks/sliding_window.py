@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 import mmseg_volo
 from mmseg_volo.config import load_config
-from mmseg_volo.segmentors import BandedEncoderDecoder, masks_only
+from mmseg_volo.models.segmentors import BandedEncoderDecoder, masks_only
 
 MB = 1 << 20
 SLIDE = dict(mode='slide', crop_size=(512, 512), stride=(341, 341))

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from measure import arguments, medians, report
 
-from mmseg_volo.datasets import scenes
-from mmseg_volo.demo import HEIGHT, NUM_TRAIN, NUM_VAL, WIDTH
+from mmseg_volo.cli.quickstart import HEIGHT, NUM_TRAIN, NUM_VAL, WIDTH
+from mmseg_volo.datasets.synthetic import scenes
 
 ROOT = Path(__file__).parents[1]
 IMPORTS = {

@@ -35,9 +35,9 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
     from mmseg.registry import MODELS
     from tqdm import tqdm
 
-    from mmseg_volo import cost
     from mmseg_volo.config import load_config
-    from mmseg_volo.engine.optim import precision_of, set_precision
+    from mmseg_volo.engine.optim.precision import precision_of, set_precision
+    from mmseg_volo.zoo import cost
 
     cfg = load_config(name)
     cfg.crop_size = tuple(args.crop or cfg.crop_size)

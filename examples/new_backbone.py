@@ -3,7 +3,7 @@
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmseg_volo.backbones.base import Backbone
+from mmseg_volo.models.backbones.base import Backbone
 
 
 class Block(nn.Module):

@@ -1,6 +1,6 @@
 """VOLO and its relatives as backbones for semantic segmentation; importing this registers backbones and necks.
 
-The parts that build on mmseg, which takes seconds to import, are in `mmseg_volo.parts`: `load`, our tools and our
+What builds on mmseg, which takes seconds to import, is registered by `mmseg_volo.register_all`: our tools and our
 configs (`custom_imports`) import it themselves.
 """
 
@@ -18,10 +18,10 @@ warnings.filterwarnings('ignore', message='Grad strides do not match bucket view
 
 from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402
 
-from mmseg_volo import backbones, necks  # noqa: E402
-from mmseg_volo.apis import Prediction, load, predict, predict_each  # noqa: E402
+from mmseg_volo.inference.api import Prediction, load, predict, predict_each  # noqa: E402
+from mmseg_volo.models import backbones, necks  # noqa: E402
+from mmseg_volo.version import __version__  # noqa: E402, F401
 
 __all__ = ['Prediction', 'backbones', 'load', 'necks', 'predict', 'predict_each']
 # packages whose models mmengine lists: `MMSegInferencer.list_models('mmseg_volo')` reads our model-index.yml then
 MODULE2PACKAGE.setdefault('mmseg_volo', 'mmseg_volo')
-__version__ = '0.1.0'

@@ -240,12 +240,10 @@ def _taken(parts: Sequence[str], value: Mapping[str, Any]) -> tuple[set[str], bo
 
 
 def _class(registry: Registry | None, kind: Any) -> type | None:
-    import mmseg_volo.parts  # noqa: F401, registers what a config may name
-
     if registry is None or not isinstance(kind, str):
         return None
     try:
-        with registry.switch_scope_and_registry('mmseg') as known:
+        with registry.switch_scope_and_registry('mmseg_volo') as known:
             found = known.get(kind)
     except (ImportError, KeyError):
         return None

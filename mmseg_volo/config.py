@@ -15,7 +15,8 @@ from mmengine.runner import Runner
 
 from mmseg_volo.cfg_options import merge
 from mmseg_volo.errors import UsageError
-from mmseg_volo.secrets import mask_record, masked
+from mmseg_volo.redaction import mask_record, masked
+from mmseg_volo.utils.text import did_you_mean
 
 PACKAGE = Path(__file__).parent
 # in a checkout the configs lie beside the package, in an installation where OpenMMLab's packages have them
@@ -29,7 +30,6 @@ READ_KEYS = RUNNER_KEYS | frozenset(  # what mmengine, mmseg or we look for unde
 VARIABLES = frozenset(  # what configs name so, to use it in the above
     ['data_root', 'train_pipeline', 'vis_backends', 'norm_cfg', 'crop_size', 'num_classes', 'max_iters']
 )
-LABEL_STEPS = ('LoadAnnotations', 'LoadMask')  # of a pipeline: what reads labels
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
@@ -79,12 +79,6 @@ def shipped_configs() -> list[str]:
     return sorted(p.stem for p in CONFIGS.glob('*.py'))
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean X?` for a message, or nothing."""
-    close = difflib.get_close_matches(word, {*known}, n=3, cutoff=0.6)
-    return f'; did you mean {" or ".join(close)}?' if close else ''
-
-
 def find_config(name: str | Path) -> Path:
     """A path to a config file, or the name of a shipped one (`volo_d4_cityscapes`, with or without `configs/`, `.py`).
 
@@ -97,7 +91,7 @@ def find_config(name: str | Path) -> Path:
     stem = path.name.removesuffix('.py')
     if path.parent in (Path('.'), Path('configs')) and (CONFIGS / f'{stem}.py').is_file():
         return CONFIGS / f'{stem}.py'
-    hint = nearest(stem, shipped_configs())
+    hint = did_you_mean(stem, shipped_configs())
     raise UsageError(f'no config at {path.absolute()}, and none of that name comes with the package{hint}')
 
 
@@ -135,7 +129,7 @@ def load_config(name: str | Path, options: Mapping[str, Any] | None = None) -> C
         first = key.split('.')[0]
         if first not in cfg and first not in known:
             raise UsageError(
-                f'--cfg-options {key}: {path.name} has no {first!r}{nearest(first, [*cfg.keys(), *known])}'
+                f'--cfg-options {key}: {path.name} has no {first!r}{did_you_mean(first, [*cfg.keys(), *known])}'
             )
         if first in VARIABLES - {'data_root'}:
             raise UsageError(

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import suppress
 
-from mmseg_volo.secrets import masked_text
+from mmseg_volo.redaction import masked_text
 
 LAUNCHED = 'MMSEG_VOLO_LAUNCHED'  # set in processes of `launch.py`
 DIRECTIONS = frozenset('\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff')  # of writing
@@ -69,3 +69,11 @@ def fall_silent() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError), open(os.devnull, 'wb') as nowhere:
             os.dup2(nowhere.fileno(), stream.fileno())
+
+
+class BadFile(UsageError):
+    """A file that cannot be used. `kind` is 'missing', 'unreadable', 'channels', 'size' or 'values'."""
+
+    def __init__(self, kind: str, message: str):
+        super().__init__(message)
+        self.kind = kind

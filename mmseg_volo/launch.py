@@ -18,7 +18,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from mmseg_volo.errors import LAUNCHED, UsageError
-from mmseg_volo_cli import parser
+from mmseg_volo_cli.parser import build_parser
 
 
 def main(argv: Sequence[str]) -> int:
@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
         print(f'error: {error}', file=sys.stderr)
         return 2
     command = [*argv[1:], '--launcher', 'pytorch']
-    parser().parse_args(command)  # what is wrong with them is said once
+    build_parser().parse_args(command)  # what is wrong with them is said once
     os.environ[LAUNCHED] = '1'
     for library in ('OMP', 'MKL'):  # as torchrun and mmengine do, with warnings
         os.environ.setdefault(f'{library}_NUM_THREADS', '1')

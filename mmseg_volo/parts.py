@@ -1,11 +1,3 @@
-"""All that configs name: importing this registers it with mmengine. Our configs do so (`custom_imports`)."""
+"""The former name of `mmseg_volo.register_all`, which configs saved by earlier versions import."""
 
-import contextlib
-import io
-
-with contextlib.redirect_stdout(io.StringIO()):  # mmseg prints that an optional reader is absent
-    import mmseg.datasets  # noqa: F401
-
-from mmseg_volo import datasets, engine, evaluation, folders, heads, losses, segmentors  # noqa: E402
-
-__all__ = ['datasets', 'engine', 'evaluation', 'folders', 'heads', 'losses', 'segmentors']
+from mmseg_volo.register_all import *  # noqa: F403

@@ -9,8 +9,10 @@ from mmengine.registry import FUNCTIONS, Registry
 from mmseg import registry as mmseg_registry
 
 REGISTRIES = {
-    name: Registry(theirs.name, parent=theirs, scope='mmseg_volo', locations=['mmseg_volo.parts'])
+    name: Registry(theirs.name, parent=theirs, scope='mmseg_volo', locations=['mmseg_volo.register_all'])
     for name, theirs in vars(mmseg_registry).items()
     if isinstance(theirs, Registry)
 }
-REGISTRIES['FUNCTIONS'] = Registry('function', parent=FUNCTIONS, scope='mmseg_volo', locations=['mmseg_volo.parts'])
+REGISTRIES['FUNCTIONS'] = Registry(
+    'function', parent=FUNCTIONS, scope='mmseg_volo', locations=['mmseg_volo.register_all']
+)

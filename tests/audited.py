@@ -1,7 +1,7 @@
 """Python's audit hook around what checkpoints ask for; a script, as a hook cannot be taken off again.
 
-`audited.py FOLDER CASES SEED` builds every type of `mmseg_volo.allowed` with every argument, loads that many records at
-random, and prints as JSON what came out, and whatever was opened, imported, executed or asked for meanwhile.
+`audited.py FOLDER CASES SEED` builds every type of `mmseg_volo.io.allowed` with every argument, loads that many records
+at random, and prints as JSON what came out, and whatever was opened, imported, executed or asked for meanwhile.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from mmengine.registry import MODELS, TASK_UTILS, TRANSFORMS, DefaultScope
 
-import mmseg_volo.parts  # noqa: F401
-from mmseg_volo.allowed.kinds import (
+import mmseg_volo.register_all  # noqa: F401
+from mmseg_volo.io.allowed.kinds import (
     Either,
     Flag,
     Integer,
@@ -28,8 +28,8 @@ from mmseg_volo.allowed.kinds import (
     Table,
     Word,
 )
-from mmseg_volo.allowed.size import NoLargerThan
-from mmseg_volo.allowed.types import GROUPS
+from mmseg_volo.io.allowed.size import NoLargerThan
+from mmseg_volo.io.allowed.types import GROUPS
 
 EVERY = bool(os.environ.get('AUDIT_EVERY'))
 TURNS: Counter[str] = Counter()

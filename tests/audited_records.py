@@ -21,10 +21,10 @@ from mmengine.registry import Registry
 from mmseg import registry as mmseg_registry
 
 import mmseg_volo
-from mmseg_volo.allowed.types import GROUPS
-from mmseg_volo.checkpoint_files import RECORD
 from mmseg_volo.errors import UsageError
-from mmseg_volo.records import config_of
+from mmseg_volo.io.allowed.types import GROUPS
+from mmseg_volo.io.checkpoint import RECORD
+from mmseg_volo.io.model_spec import config_of
 
 META = dict(classes=('a', 'b'), palette=[[0, 0, 0], [255, 0, 0]])
 SMALL = dict(depths=[1, 1, 1, 1], dims=[8, 16, 32, 32])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 MODEL = "from mmseg_volo import load\nmodel = load(CHECKPOINT, device='cpu')\n"
-READ = 'from mmseg_volo.checkpoint_files import read_checkpoint\ncontent = read_checkpoint(CHECKPOINT)\n'
+READ = 'from mmseg_volo.io.checkpoint import read_checkpoint\ncontent = read_checkpoint(CHECKPOINT)\n'
 PIXELS = 'import numpy as np\nimage, mask = np.zeros((40, 50, 3), np.uint8), np.zeros((40, 50), np.uint8)\n'
 TIFF = f"""
 {PIXELS}
@@ -37,10 +37,11 @@ from mmseg_volo.datasets.check import all_files
 sets = all_files(cfg, ['val_dataloader'])
 """
 )
-WISHES = "from mmseg_volo.folders.start import Wishes\nwishes = Wishes(SHAPES, CONFIG, work_dir='work')\n"
-IMAGES = "from mmseg_volo.folders.plan import Images, Start\nstart = Start(None, 224, '')\n"
+WISHES = "from mmseg_volo.autotrain.run import Wishes\nwishes = Wishes(SHAPES, CONFIG, work_dir='work')\n"
+IMAGES = "from mmseg_volo.autotrain.recipe import Images, Start\nstart = Start(None, 224, '')\n"
 IMAGES += 'images = Images(64, 48, False)\n'
-ARGS = 'from mmseg_volo_cli import parser\nargs = lambda *given: parser().parse_args(["weights", *given])\n'
+ARGS = 'from mmseg_volo_cli.parser import build_parser\n'
+ARGS += 'args = lambda *given: build_parser().parse_args(["weights", *given])\n'
 REFUSED = """
 from mmseg_volo.errors import UsageError
 def refused(function, *given):

@@ -34,7 +34,7 @@ EXPRESSIONS = {
     'config.without_secrets': AS_DATA + "cfg.token = 'a'\nassert without_secrets(cfg).token == '***'",
     'cost.build_on_meta': AS_DATA + 'assert build_on_meta(cfg).decode_head.num_classes == 3',
     'cost.count': AS_DATA
-    + 'from mmseg_volo.cost import build_on_meta\nassert count(build_on_meta(cfg), 1, (64, 64))[0]',
+    + 'from mmseg_volo.zoo.cost import build_on_meta\nassert count(build_on_meta(cfg), 1, (64, 64))[0]',
     'cost.estimate': AS_DATA
     + 'cfg.update(train_dataloader=dict(batch_size=2), train_cfg=dict(max_iters=10))\nassert estimate(cfg).gpus == 2',
     'cost.main': "assert main(['volo_demo']) == 0",
@@ -76,12 +76,12 @@ EXPRESSIONS = {
     'model_zoo.by': "assert by((1, 2)) == '1x2'",
     'model_zoo.count': AS_DATA + 'cfg.train_dataloader = loader\nassert count(cfg).parameters > 0',
     'model_zoo.describe': "assert describe('volo_demo').family == 'VOLO'",
-    'model_zoo.metafile': "from mmseg_volo.model_zoo import describe\nassert metafile([describe('volo_demo')])",
-    'model_zoo.page': "from mmseg_volo.model_zoo import DATASETS, describe\nmodel = describe('volo_demo')\n"
+    'model_zoo.metafile': "from mmseg_volo.zoo.pages import describe\nassert metafile([describe('volo_demo')])",
+    'model_zoo.page': "from mmseg_volo.zoo.pages import DATASETS, describe\nmodel = describe('volo_demo')\n"
     'assert page([model._replace(dataset=name) for name in DATASETS.values()])',
     'normalisation.expected_by': "assert expected_by('timm://coatnet_0_rw_224.sw_in1k').mean == (127.5,) * 3",
     'normalisation.given_to': MODEL + "assert given_to(model, []).order == 'RGB'",
-    'normalisation.mismatch': 'from mmseg_volo.normalisation import Normalisation as Seen\n'
+    'normalisation.mismatch': 'from mmseg_volo.models.normalisation import Normalisation as Seen\n'
     "assert 'a was' in mismatch('a', Seen((0.0,), (1.0,)), Seen((0.0,), (2.0,)))",
     'normalisation.mismatches': MODEL + 'assert not [*mismatches(model, [])]',
     'normalisation.published_as': "assert published_as('timm://volo_d1_384.sail_in1k', {}).pixels == 384",
@@ -143,7 +143,7 @@ EXPRESSIONS = {
     'trial.tiny': 'assert tiny()',
     'trial.training_step': "assert 'loss' in training_step('cpu')",
     'value_ranges.check_range': REFUSED
-    + "import numpy as np\nfrom mmseg_volo.value_ranges import Values\nvalues = Values(np.dtype('uint16'))\n"
+    + "import numpy as np\nfrom mmseg_volo.io.value_range import Values\nvalues = Values(np.dtype('uint16'))\n"
     + "values.add(np.full(9, 200, np.uint16))\nrefused(check_range, values, 'a')",
     'value_ranges.to_bytes': PIXELS + 'assert to_bytes(image + 0.5, (0, 1)).max() == 128',
     'value_ranges.to_rgb': PIXELS + "assert to_rgb(mask, 'a').shape == (40, 50, 3)",

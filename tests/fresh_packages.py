@@ -30,7 +30,7 @@ EXPRESSIONS = {
     'datasets.check.reading': AS_DATA + "assert reading(object(), dict(label_map=None, reduce_zero_label=False), 'ab')",
     'datasets.check.remember': SETS + 'import os\nos.environ["TORCH_HOME"] = "home"\nremember({}, sets)',
     'datasets.check.remembered': SETS + "assert remembered(sets)['faults'] == {}",
-    'datasets.prepare.look': 'import pathlib\nfrom mmseg_volo.datasets.layouts import LAYOUTS, find\n'
+    'datasets.prepare.look': 'import pathlib\nfrom mmseg_volo.datasets.prepare.layouts import LAYOUTS, find\n'
     "layout = LAYOUTS['cityscapes']\nassert look(layout, pathlib.Path(DATA), find(layout, pathlib.Path(DATA)), 1)",
     'datasets.prepare.main': "assert main(['camvid', 'nowhere']) == 2",
     'datasets.prepare.prepare': REFUSED + "try:\n    prepare('camvid', 'nowhere')\nexcept FileNotFoundError: pass",
@@ -38,9 +38,10 @@ EXPRESSIONS = {
     'datasets.scenes.scene': 'assert scene(1, 40, 50)[1].shape == (40, 50)',
     'datasets.survey.columns': "assert columns([('a', 1)])",
     'datasets.survey.complain': 'complain(dict(faults={}))',
-    'datasets.survey.judge': SETS + 'from mmseg_volo.datasets.examine import Tally\n'
+    'datasets.survey.judge': SETS + 'from mmseg_volo.datasets.check.files import Tally\n'
     'assert judge(sets, {role: Tally() for role in sets}, {}, [])',
-    'datasets.survey.summary': SETS + 'from mmseg_volo.datasets.survey import survey\nassert summary(survey(sets, 1))',
+    'datasets.survey.summary': SETS
+    + 'from mmseg_volo.datasets.check.survey import survey\nassert summary(survey(sets, 1))',
     'datasets.survey.survey': SETS + "assert survey(sets, 1)['faults'] == {}",
     'engine.AveragePerUpdateHook': 'assert AveragePerUpdateHook()',
     'engine.CpuAmpOptimWrapper': 'import torch\nparameters = [torch.zeros(1, requires_grad=True)]\n'
@@ -101,7 +102,7 @@ EXPRESSIONS = {
     'folders.plan.length_of': 'assert length_of(10, 2, 1, False) == 5',
     'folders.plan.model_words': AS_DATA + 'assert model_words(cfg)',
     'folders.plan.recipe': IMAGES + "assert recipe('caformer_s18', start, images, (64, 64), 2, 10, 5)['model']",
-    'folders.plan.set_length': IMAGES + 'from mmseg_volo.folders.plan import recipe\n'
+    'folders.plan.set_length': IMAGES + 'from mmseg_volo.autotrain.recipe import recipe\n'
     "set_length(recipe('caformer_s18', start, images, (64, 64), 2, 10, 5), 20)",
     'folders.plan.shipped': "assert shipped('volo_demo', None, None)['model']",
     'folders.plan.started_from': 'assert started_from(dict(backbone={})) is None',

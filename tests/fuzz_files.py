@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from mmseg_volo.app.view import Limits, open_upload
+from mmseg_volo.datasets.mask_codes import read_raw
 from mmseg_volo.errors import UsageError
-from mmseg_volo.folders.bands import as_picture, read_bands
-from mmseg_volo.folders.masks import read_raw
-from mmseg_volo.pictures import read_image, read_label
-from mmseg_volo.web.view import Limits, open_upload
+from mmseg_volo.io.image import read_image, read_label
+from mmseg_volo.io.multiband import as_picture, read_bands
 
 MEMORY = 2 << 30  # bytes beyond what the libraries themselves take
 

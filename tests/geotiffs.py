@@ -9,7 +9,7 @@ import numpy as np
 import rasterio
 from rasterio.transform import from_origin
 
-from mmseg_volo.datasets import scenes
+from mmseg_volo.datasets.synthetic import scenes
 
 UTM = dict(crs='EPSG:32633', transform=from_origin(500000, 5500000, 2.0, 2.0))
 

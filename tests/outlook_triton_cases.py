@@ -11,7 +11,7 @@ import pytest
 import torch
 from outlook_official import official
 
-from mmseg_volo.backbones.volo import OutlookAttention
+from mmseg_volo.models.backbones.volo import OutlookAttention
 from mmseg_volo.ops import outlook_cuda as kernels
 
 # what rounding the inputs' products and the result to a dtype may cost, relative to the largest value

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import cv2
 
-from mmseg_volo.datasets import scenes
+from mmseg_volo.datasets.synthetic import scenes
 
 
 def write_photos(folder: Path) -> Path:

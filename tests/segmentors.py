@@ -15,8 +15,8 @@ from mmseg.models import EncoderDecoder
 from mmseg.structures import SegDataSample
 from torch import nn
 
-from mmseg_volo.segmentors import BandedEncoderDecoder
-from mmseg_volo.segmentors import bands as bands_module
+from mmseg_volo.models.segmentors import BandedEncoderDecoder
+from mmseg_volo.models.segmentors import strips as bands_module
 
 SLIDE = dict(mode='slide', crop_size=(48, 64), stride=(32, 40))
 PADS = [dict(size_divisor=32), dict(size=(128, 160))]

@@ -8,8 +8,8 @@ import torch
 from mmengine.config import Config
 
 import mmseg_volo
-from mmseg_volo.checkpoint_files import RECORD
 from mmseg_volo.config import CONFIGS, load_config
+from mmseg_volo.io.checkpoint import RECORD
 from mmseg_volo_cli import main
 
 CONFIG = """

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmseg_volo.backbones.t2t_vit import Arch, T2TViT
+from mmseg_volo.models.backbones.t2t_vit import Arch, T2TViT
 
 TINY = dict(depths=[2, 1], dim=32, num_heads=2, token_dim=16)
 

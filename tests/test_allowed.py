@@ -20,10 +20,10 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, TASK_UTILS, TRANSFORMS
 from mmseg.registry import MODELS as MMSEGS
 
-import mmseg_volo.parts  # noqa: F401
-from mmseg_volo.allowed.kinds import Either, Kind, Needed, NotTaken, Part, Several, Table, Word
-from mmseg_volo.allowed.types import GROUPS, MODEL, PIPELINE
-from mmseg_volo.backbones import coatnet, metaformer, t2t_vit, volo
+import mmseg_volo.register_all  # noqa: F401
+from mmseg_volo.io.allowed.kinds import Either, Kind, Needed, NotTaken, Part, Several, Table, Word
+from mmseg_volo.io.allowed.types import GROUPS, MODEL, PIPELINE
+from mmseg_volo.models.backbones import coatnet, metaformer, t2t_vit, volo
 
 RECORDS, SEED = int(os.environ.get('RECORDS', 1000)), int(os.environ.get('RECORDS_SEED', 0))
 OF_FULL_MMCV = {'CCHead', 'PointHead', 'PSAHead'}  # need operators that mmcv-lite lacks
@@ -99,7 +99,9 @@ def test_records_are_bounded_and_no_word_names_a_file_or_a_format() -> None:
     assert all(word.replace('_', '').replace('-', '').isalnum() for word in words)
 
 
-STOCK = sorted((Path(inspect.getfile(mmseg_volo.parts.mmseg)).parent / '.mim/configs/_base_/models').glob('*.py'))
+STOCK = sorted(
+    (Path(inspect.getfile(mmseg_volo.register_all.mmseg)).parent / '.mim/configs/_base_/models').glob('*.py')
+)
 NOT_OURS = {
     'san_vit-b16.py',
     'vpd_sd.py',

@@ -13,10 +13,10 @@ from mmengine.config import Config
 from PIL import Image
 
 import mmseg_volo
-from mmseg_volo.checkpoint_files import RECORD
 from mmseg_volo.config import load_config
-from mmseg_volo.datasets import scenes
+from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo.errors import UsageError
+from mmseg_volo.io.checkpoint import RECORD
 
 CONFIG = 'volo_demo'
 

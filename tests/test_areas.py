@@ -18,7 +18,7 @@ from rasterio.crs import CRS  # noqa: E402
 from rasterio.transform import Affine, from_origin  # noqa: E402
 
 from mmseg_volo.inference.areas import PixelAreas  # noqa: E402
-from mmseg_volo.inference.ground import Ground  # noqa: E402
+from mmseg_volo.inference.georeference import Ground  # noqa: E402
 from mmseg_volo.inference.polygons import geojson  # noqa: E402
 
 NAN = math.nan

@@ -26,7 +26,7 @@ TINY = {
     'VOLO': dict(arch=dict(depths=[2, 1, 2, 1], dims=[16, 32, 32, 32], num_heads=[2, 4, 4, 4], stem_dim=8)),
 }
 FAMILIES = sorted(TINY)
-assert set(FAMILIES) == set(mmseg_volo.backbones.__all__), 'every family is held to the contract'
+assert set(FAMILIES) == set(mmseg_volo.models.backbones.__all__), 'every family is held to the contract'
 family = pytest.mark.parametrize('name', FAMILIES)
 
 

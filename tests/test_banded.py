@@ -14,9 +14,9 @@ from segmentors import SLIDE, agree, batch, both, narrow_bands, pair, same_resul
 from torch import nn
 
 from mmseg_volo.config import load_config
-from mmseg_volo.datasets import scenes
+from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo.errors import UsageError
-from mmseg_volo.segmentors import BandedEncoderDecoder, masks_only
+from mmseg_volo.models.segmentors import BandedEncoderDecoder, masks_only
 
 
 @MODELS.register_module()

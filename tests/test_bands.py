@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from mmseg_volo.errors import UsageError
-from mmseg_volo.segmentors import bands
-from mmseg_volo.segmentors.options import PredictionOptions
-from mmseg_volo.segmentors.rows import RowResize
-from mmseg_volo.segmentors.windows import LazyImage, WindowMean
+from mmseg_volo.models.segmentors import strips as bands
+from mmseg_volo.models.segmentors.resize_rows import RowResize
+from mmseg_volo.models.segmentors.test_cfg import PredictionOptions
+from mmseg_volo.models.segmentors.windows import LazyImage, WindowMean
 
 SLIDE = dict(mode='slide', crop_size=(48, 64), stride=(32, 40))
 

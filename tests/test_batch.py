@@ -12,8 +12,8 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from mmseg_volo.config import CONFIGS, load_config
-from mmseg_volo.datasets import scenes
-from mmseg_volo.engine.batch import Batch, accumulate, check_norms
+from mmseg_volo.datasets.synthetic import scenes
+from mmseg_volo.engine.effective_batch import Batch, accumulate, check_norms
 from mmseg_volo.errors import UsageError
 from mmseg_volo_cli import main
 
@@ -160,7 +160,7 @@ def test_a_batch_that_does_not_fit_is_one_sentence(
 
 def test_processes_of_the_launcher_count(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setenv('SLURM_NTASKS', '3')
-    monkeypatch.setattr('mmseg_volo.cli.check_data', lambda *_: None)
+    monkeypatch.setattr('mmseg_volo.cli.commands.check_data', lambda *_: None)
     start = ['--cfg-options', 'model.backbone.init_cfg=None']  # no weights are fetched
     assert main(['train', 'volo_d4_cityscapes', '--launcher', 'slurm', '--accumulate', '2', *start]) == 2
     wanted = r'effective batch 12 = 3 processes x 2 images x 2 accumulated \(recipe: 8\): 8 does not divide into 3'

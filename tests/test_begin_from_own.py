@@ -14,12 +14,12 @@ from small import predictor, write_config
 from small import train as train_config
 
 import mmseg_volo
-from mmseg_volo.backbones import CAFormer
-from mmseg_volo.checkpoint_files import RECORD, read_checkpoint, save_safetensors
 from mmseg_volo.config import load_config
-from mmseg_volo.datasets import scenes
-from mmseg_volo.engine.checkpoints import write_checkpoint
-from mmseg_volo.engine.hooks import plain
+from mmseg_volo.datasets.synthetic import scenes
+from mmseg_volo.engine.checkpoint import write_checkpoint
+from mmseg_volo.engine.checkpoint_content import plain
+from mmseg_volo.io.checkpoint import RECORD, read_checkpoint, save_safetensors
+from mmseg_volo.models.backbones import CAFormer
 from mmseg_volo_cli import main
 
 HEAD = 'decode_head.conv_seg'

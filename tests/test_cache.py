@@ -15,11 +15,12 @@ import pytest
 from mmengine.registry import DATASETS, DefaultScope
 from mmseg.datasets import BaseSegDataset
 
-from mmseg_volo import pictures
 from mmseg_volo.config import load_config
-from mmseg_volo.datasets import cache, scenes, transforms
+from mmseg_volo.datasets import cache, transforms
 from mmseg_volo.datasets.cache import FOLDER, mapped
-from mmseg_volo.datasets.prepare import main
+from mmseg_volo.datasets.prepare.prepare import main
+from mmseg_volo.datasets.synthetic import scenes
+from mmseg_volo.io import image as pictures
 
 Usage = namedtuple('Usage', 'total used free')
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mmseg_volo.cards import Card, read_card, write_estimate
-from mmseg_volo.cost import PEAK, SHARE, Cost
 from mmseg_volo.errors import UsageError
+from mmseg_volo.zoo.cost import PEAK, SHARE, Cost
+from mmseg_volo.zoo.recipe_card import Card, read_card, write_estimate
 
 
 def config(folder: Path, card: str) -> Path:

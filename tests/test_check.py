@@ -18,10 +18,12 @@ from PIL import ExifTags, Image
 from small import train, write_config
 
 from mmseg_volo.config import load_config
-from mmseg_volo.datasets import check, scenes
-from mmseg_volo.datasets.examine import IGNORED, in_words
-from mmseg_volo.engine.processes import is_first
+from mmseg_volo.datasets.check import config as check
+from mmseg_volo.datasets.check.files import IGNORED
+from mmseg_volo.datasets.synthetic import scenes
+from mmseg_volo.engine.distributed import is_first
 from mmseg_volo.errors import UsageError
+from mmseg_volo.utils.text import format_ranges
 from mmseg_volo_cli import main
 
 Files = list[tuple[Path, Path]]
@@ -220,8 +222,8 @@ def test_meanings_are_those_of_mmsegs_loading(name: str, tmp_path: Path) -> None
 
 
 def test_in_words() -> None:
-    assert in_words([255, *range(19)]) == '0 to 18 and 255'
-    assert in_words([4]) == '4'
+    assert format_ranges([255, *range(19)]) == '0 to 18 and 255'
+    assert format_ranges([4]) == '4'
 
 
 def test_what_was_looked_at_is_not_looked_at_again(

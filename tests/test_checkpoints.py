@@ -19,10 +19,10 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from test_resume import differing, train, write_config
 
-from mmseg_volo.checkpoint_files import damage, read_checkpoint
-from mmseg_volo.datasets import scenes
-from mmseg_volo.engine.checkpoints import newest, write_checkpoint
+from mmseg_volo.datasets.synthetic import scenes
+from mmseg_volo.engine.checkpoint import newest, write_checkpoint
 from mmseg_volo.errors import UsageError
+from mmseg_volo.io.checkpoint import damage, read_checkpoint
 from mmseg_volo_cli import main
 
 KILLS = 20

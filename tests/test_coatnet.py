@@ -13,8 +13,8 @@ from timm.models.maxxvit import MaxxVit, checkpoint_filter_fn, model_cfgs
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmseg_volo.backbones import coatnet, rel_attention
-from mmseg_volo.backbones.coatnet import ARCHS, CoAtNet
+from mmseg_volo.models.backbones import coatnet, rel_attention
+from mmseg_volo.models.backbones.coatnet import ARCHS, CoAtNet
 
 # parameters of the four stages without out_norms: timm's count without norm and head; 6 and 7 are in no other library
 PARAMS = {

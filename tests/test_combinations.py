@@ -11,8 +11,8 @@ import torch
 from small import train, write_config
 
 from mmseg_volo.config import load_config
-from mmseg_volo.datasets import scenes
-from mmseg_volo.engine.combinations import notes
+from mmseg_volo.datasets.synthetic import scenes
+from mmseg_volo.engine.config_checks import notes
 from mmseg_volo_cli import main
 
 

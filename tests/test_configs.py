@@ -17,9 +17,9 @@ from mmseg.registry import DATASETS, MODELS
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmseg_volo import zoo
 from mmseg_volo.config import CONFIGS, find_config, load_config, shipped_configs
 from mmseg_volo.errors import UsageError
+from mmseg_volo.models import pretrained as zoo
 
 EXPERIMENTS = sorted(CONFIGS.glob('*.py'))
 assert EXPERIMENTS, f'no experiment found under {CONFIGS}'

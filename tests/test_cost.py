@@ -17,9 +17,9 @@ from test_backbones import TINY
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmseg_volo import cost
-from mmseg_volo.cards import read_card
 from mmseg_volo.config import CONFIGS, load_config, shipped_configs
+from mmseg_volo.zoo import cost
+from mmseg_volo.zoo.recipe_card import read_card
 
 MEASURED = ('volo_camvid', 'volo_demo')
 ESTIMATED = sorted(set(shipped_configs()) - set(MEASURED))

@@ -21,7 +21,7 @@ import torch
 from conftest import ROOT
 
 from mmseg_volo.config import CONFIGS
-from mmseg_volo.datasets import scenes
+from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo_cli import main
 
 # No norm over images, no random numbers in the model or the pipeline: a batch gives the mean of what its images give.
@@ -117,7 +117,7 @@ def two_forks(work: Path, data: Path, *command: str, options: tuple[str, ...] = 
         port = free.getsockname()[1]
     argv = [*command, '--work-dir', str(work), '--cfg-options', f'data_root={data}', *options]
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['mmseg_volo.cli', 'mmseg_volo.parts'])
+    context.set_forkserver_preload(['mmseg_volo.cli.commands', 'mmseg_volo.register_all'])
     log = work / f'said{len([*work.glob("said*")])}'
     pair = [context.Process(target=member, args=(rank, port, argv, log)) for rank in (0, 1)]
     for process in pair:

@@ -14,7 +14,7 @@ from conftest import ROOT
 from safetensors.torch import save_file
 
 from mmseg_volo_cli import main
-from mmseg_volo_doctor.packages import INSTEAD, MODULES, fits, requirements
+from mmseg_volo_cli.doctor.packages import INSTEAD, MODULES, fits, requirements
 
 PASSWORD = 'hunter2-swordfish'
 
@@ -108,14 +108,14 @@ def test_storage_that_is_broken(tmp_path: Path) -> None:
 
 
 def test_a_device_that_fails(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    import mmseg_volo.trial
+    import mmseg_volo_cli.doctor.trial
 
     def failing(device: str) -> str:
         if device == 'cuda:1':
             raise RuntimeError('CUDA error: no kernel image is available')
         return 'trained'
 
-    monkeypatch.setattr(mmseg_volo.trial, 'training_step', failing)
+    monkeypatch.setattr(mmseg_volo_cli.doctor.trial, 'training_step', failing)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
     monkeypatch.setattr(torch.cuda, 'mem_get_info', lambda i: (1e9 * (1 + 9 * i), 10e9))
@@ -131,18 +131,18 @@ def test_a_device_that_fails(capsys: pytest.CaptureFixture, monkeypatch: pytest.
 
 @pytest.mark.parametrize(('weights', 'message'), [(float('nan'), 'the loss of a training step is nan')])
 def test_a_step_that_computes_nonsense(monkeypatch: pytest.MonkeyPatch, weights: float, message: str) -> None:
-    import mmseg_volo.trial
+    import mmseg_volo_cli.doctor.trial
 
-    tiny = mmseg_volo.trial.tiny
+    tiny = mmseg_volo_cli.doctor.trial.tiny
 
     def broken() -> torch.nn.Module:
         model = tiny()
         torch.nn.init.constant_(model.decode_head.conv_seg.weight, weights)
         return model
 
-    monkeypatch.setattr(mmseg_volo.trial, 'tiny', broken)
+    monkeypatch.setattr(mmseg_volo_cli.doctor.trial, 'tiny', broken)
     with pytest.raises(RuntimeError, match=message):
-        mmseg_volo.trial.training_step('cpu')
+        mmseg_volo_cli.doctor.trial.training_step('cpu')
 
 
 def test_versions_are_compared_by_numbers() -> None:

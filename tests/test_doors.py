@@ -18,13 +18,13 @@ from PIL import Image, ImageOps
 from small import predictor
 
 import mmseg_volo
-from mmseg_volo.datasets import scenes
+from mmseg_volo.datasets.loading import LoadBands
+from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo.datasets.transforms import LoadRandomCrop, LoadRGBImage
 from mmseg_volo.errors import UsageError
-from mmseg_volo.folders.bands import LoadBands
-from mmseg_volo.images import as_rgb
 from mmseg_volo.inference import Options, predict_files
-from mmseg_volo.value_ranges import NODATA_RGB
+from mmseg_volo.io.convert import as_rgb
+from mmseg_volo.io.value_range import NODATA_RGB
 
 rasterio = pytest.importorskip('rasterio', reason='rasterio reads TIFF files of all kinds: pip install rasterio')
 
@@ -204,7 +204,7 @@ def test_no_data_of_other_images_is_their_mean(tmp_path: Path) -> None:
 
 
 def test_statistics_of_a_training_leave_no_data_out(tmp_path: Path) -> None:
-    from mmseg_volo.folders.look import look_at_all
+    from mmseg_volo.autotrain.image_stats import look_at_all
 
     pixels = np.random.default_rng(0).integers(1000, 2000, (16, 16, 4)).astype(np.uint16)
     whole = tiff(tmp_path / 'a.tif', pixels, **UTM)

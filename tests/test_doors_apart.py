@@ -16,10 +16,10 @@ from test_doors import GREY, GREY3, RGB, UTM, mask_of, tiff
 
 import mmseg_volo
 from mmseg_volo.errors import UsageError
-from mmseg_volo.folders.bands import read_bands
-from mmseg_volo.images import as_rgb
 from mmseg_volo.inference import Options, predict_files
-from mmseg_volo.value_ranges import NODATA_RGB
+from mmseg_volo.io.convert import as_rgb
+from mmseg_volo.io.multiband import read_bands
+from mmseg_volo.io.value_range import NODATA_RGB
 from mmseg_volo_cli import main
 
 rasterio = pytest.importorskip('rasterio', reason='rasterio reads TIFF files of all kinds: pip install rasterio')
@@ -197,7 +197,7 @@ def test_names_that_are_not_utf8(model: torch.nn.Module, tmp_path: Path) -> None
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='no fork here')
 def test_a_child_of_a_process_that_loads_can_load(checkpoint: Path) -> None:
-    from mmseg_volo import apis
+    from mmseg_volo.inference import api as apis
 
     threading.Thread(target=apis._BUILDING.acquire).start()  # as a thread that is loading
     try:

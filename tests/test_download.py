@@ -19,10 +19,10 @@ import torch
 from http_files import File, Server, empty_caches, serve
 from huggingface_hub import constants
 
-from mmseg_volo import transfer
-from mmseg_volo.download import cached_path, fetch, find
 from mmseg_volo.errors import UsageError
-from mmseg_volo.weights import read_state_dict
+from mmseg_volo.io import http as transfer
+from mmseg_volo.io.download import cached_path, fetch, find
+from mmseg_volo.io.weights import read_state_dict
 
 CONTENT = bytes(range(1, 251)) * 20
 RELEASE = 'https://github.com/sail-sg/volo/releases/download/volo_1/d1_224_84.2.pth.tar'
@@ -266,7 +266,7 @@ def test_without_working_locks_the_file_is_still_right(server: Server, monkeypat
     """Two downloads into one part, as on file systems where locks do nothing: one overtakes the other."""
     url, hold = server.url + '/w.pth', threading.Event()
     server.files['/w.pth'] = File(CONTENT, cuts=[1000], hold=hold, goes_on=True)
-    monkeypatch.setattr('mmseg_volo.download.FileLock', lambda _: nullcontext())
+    monkeypatch.setattr('mmseg_volo.io.download.FileLock', lambda _: nullcontext())
     found: list[Path] = []
     thread = threading.Thread(target=lambda: found.append(fetch(url)))
     thread.start()

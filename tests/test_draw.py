@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmseg_volo.apis import Prediction
-from mmseg_volo.draw import colour, legend, overlay, with_legend
-from mmseg_volo.engine import hooks
-from mmseg_volo.files import encode
-from mmseg_volo.inference import Options, images
-from mmseg_volo.report.evaluation import _jpeg
+from mmseg_volo.engine.hooks import overlay as hooks
+from mmseg_volo.inference import Options
+from mmseg_volo.inference import outputs as images
+from mmseg_volo.inference.api import Prediction
+from mmseg_volo.report.evaluation_view import _jpeg
+from mmseg_volo.utils.files import encode
+from mmseg_volo.visualization import colour, legend, overlay, with_legend
 
 PALETTE = [[255, 0, 0], [0, 200, 0]]
 

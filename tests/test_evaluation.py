@@ -19,10 +19,10 @@ from mmseg.evaluation import IoUMetric
 
 import mmseg_volo
 from mmseg_volo.config import load_config
-from mmseg_volo.datasets import scenes
-from mmseg_volo.datasets.prepare import prepare
+from mmseg_volo.datasets.prepare.prepare import prepare
+from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo.evaluation import MaskFiles
-from mmseg_volo.evaluation.masks import format_only, without_labels
+from mmseg_volo.evaluation.mask_writer import format_only, without_labels
 from mmseg_volo_cli import main
 
 FAST = ['test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False']

@@ -20,7 +20,7 @@ from folder_training import QUICK
 from small import write_config
 
 import mmseg_volo
-from mmseg_volo.weights import read_source
+from mmseg_volo.io.weights import read_source
 from mmseg_volo_cli import main
 
 EXAMPLES = ROOT / 'examples'

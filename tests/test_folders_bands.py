@@ -14,9 +14,9 @@ from mmengine.registry import DATASETS
 from PIL import Image
 
 from mmseg_volo.config import load_config
-from mmseg_volo.datasets.examine import BadFile
-from mmseg_volo.errors import UsageError
-from mmseg_volo.folders.bands import LoadBands, as_picture, is_plain, read_bands
+from mmseg_volo.datasets.loading import LoadBands
+from mmseg_volo.errors import BadFile, UsageError
+from mmseg_volo.io.multiband import as_picture, is_plain, read_bands
 from mmseg_volo_cli import main
 
 PIXELS = np.random.default_rng(0).integers(0, 60000, (12, 20, 6)).astype(np.uint16)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from mmseg_volo.autotrain.discover import find_layout
 from mmseg_volo.errors import UsageError
-from mmseg_volo.folders.layout import find_layout
 
 Pairs = set[tuple[str, str | None, str | None]]
 

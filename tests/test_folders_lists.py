@@ -11,10 +11,10 @@ import folder_data as fd
 import pytest
 from test_folders_layout import found, laid
 
+from mmseg_volo.autotrain.discover import find_layout
+from mmseg_volo.autotrain.unused_files import unused_notes
+from mmseg_volo.datasets.lists import UNDERSTOOD
 from mmseg_volo.errors import UsageError
-from mmseg_volo.folders.layout import find_layout
-from mmseg_volo.folders.lists import UNDERSTOOD
-from mmseg_volo.folders.unused import unused_notes
 from mmseg_volo_cli import main
 
 NAMES = [f'{number:02}' for number in range(6)]

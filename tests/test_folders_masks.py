@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmseg_volo.autotrain.class_names import read_names
+from mmseg_volo.autotrain.image_stats import Facts, look_at_all
+from mmseg_volo.autotrain.label_map import Labels, understand
+from mmseg_volo.autotrain.recipe import class_weights
 from mmseg_volo.config import load_config
-from mmseg_volo.datasets.examine import BadFile
-from mmseg_volo.errors import UsageError
-from mmseg_volo.folders.classes import Labels, understand
-from mmseg_volo.folders.look import Facts, look_at_all
-from mmseg_volo.folders.masks import MaskRule, count
-from mmseg_volo.folders.names import read_names
-from mmseg_volo.folders.plan import class_weights
+from mmseg_volo.datasets.mask_codes import MaskRule, count
+from mmseg_volo.errors import BadFile, UsageError
 
 ROWS = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
 RGB_CODES = [c.tolist() for c in fd.COLOURS]

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmseg_volo.autotrain.class_names import painted, read_names
 from mmseg_volo.errors import UsageError
-from mmseg_volo.folders.names import painted, read_names
 from mmseg_volo_cli import main
 
 SKY, CAR = 0x808080, 0x400080

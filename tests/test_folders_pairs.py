@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from test_folders_layout import found, laid
 
+from mmseg_volo.autotrain.discover import find_layout
 from mmseg_volo.errors import UsageError
-from mmseg_volo.folders.layout import find_layout
 
 ACCENT = [unicodedata.normalize(form, 'é') for form in ('NFC', 'NFD')]
 

@@ -12,13 +12,14 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from small import write_config
 
+from mmseg_volo.autotrain import batch_size as memory
+from mmseg_volo.autotrain import recipe as plan
+from mmseg_volo.autotrain.adapt import fit
+from mmseg_volo.autotrain.config_writer import config_text, literal
+from mmseg_volo.autotrain.label_map import Labels
 from mmseg_volo.config import load_config, shipped_configs
-from mmseg_volo.cost import build_on_meta
-from mmseg_volo.folders import memory, plan
-from mmseg_volo.folders.classes import Labels
-from mmseg_volo.folders.fit import fit
-from mmseg_volo.folders.masks import MaskRule
-from mmseg_volo.folders.write import config_text, literal
+from mmseg_volo.datasets.mask_codes import MaskRule
+from mmseg_volo.zoo.cost import build_on_meta
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from folder_training import apart, train  # noqa: F401
 from PIL import Image
 
-from mmseg_volo.folders.masks import MaskRule
+from mmseg_volo.datasets.mask_codes import MaskRule
 from mmseg_volo_cli import main
 
 COLOURS = np.array([[0, 0, 0], [250, 0, 0], [0, 200, 0]], np.uint8)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmseg_volo.autotrain.image_stats import THUMB, Facts
+from mmseg_volo.autotrain.split import choose, groups_of
 from mmseg_volo.errors import UsageError
-from mmseg_volo.folders.look import THUMB, Facts
-from mmseg_volo.folders.split import choose, groups_of
 
 
 def facts(image: np.ndarray) -> Facts:

@@ -17,10 +17,11 @@ from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 
 import mmseg_volo
+from mmseg_volo.autotrain import batch_size as memory
+from mmseg_volo.autotrain import run as start
 from mmseg_volo.config import load_config
-from mmseg_volo.datasets import check
-from mmseg_volo.folders import memory, start
-from mmseg_volo.folders.lists import read_classes
+from mmseg_volo.datasets.check import config as check
+from mmseg_volo.datasets.lists import read_classes
 from mmseg_volo_cli import main
 
 lay_camvid = runpy.run_path(str(ROOT / 'benchmarks/camvid_as_folder.py'))['lay']
@@ -151,7 +152,7 @@ def test_a_full_disk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     def full(*_: Any) -> None:
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr('mmseg_volo.folders.write.write_whole', full)
+    monkeypatch.setattr('mmseg_volo.autotrain.config_writer.write_whole', full)
     assert train(fd.write(Path('data'), 4)) == 2
     assert 'recipe cannot be written (No space left on device): make room' in capsys.readouterr().err
 

@@ -13,12 +13,12 @@ from http_files import empty_caches
 from small import write_config
 
 import mmseg_volo
-from mmseg_volo import cli
-from mmseg_volo import weights as weights_of_models
-from mmseg_volo.backbones import CoAtNet
+from mmseg_volo.autotrain import initial_weights as weights_of_folders
+from mmseg_volo.autotrain import run as start
+from mmseg_volo.cli import commands as cli
 from mmseg_volo.config import load_config
-from mmseg_volo.folders import start
-from mmseg_volo.folders import weights as weights_of_folders
+from mmseg_volo.io import weights as weights_of_models
+from mmseg_volo.models.backbones import CoAtNet
 from mmseg_volo_cli import main
 
 FILE = 'huggingface.co/timm/caformer_s18.sail_in1k/resolve/main/model.safetensors'

@@ -12,9 +12,9 @@ from test_folders_layout import found, laid
 from test_folders_lists import NAMES, filled, lines, splits
 from test_folders_pairs import both
 
+from mmseg_volo.autotrain.discover import find_layout
+from mmseg_volo.autotrain.unused_files import unused_notes
 from mmseg_volo.errors import UsageError
-from mmseg_volo.folders.layout import find_layout
-from mmseg_volo.folders.unused import unused_notes
 from mmseg_volo_cli import main
 
 

@@ -37,7 +37,7 @@ def again(model: torch.nn.Module, image: np.ndarray, wanted: np.ndarray, checkpo
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='it forks')
 def test_a_fork_of_a_process_that_has_computed_computes(tmp_path: Path) -> None:
     context = multiprocessing.get_context('forkserver')  # in which torch's threads have not been started
-    context.set_forkserver_preload(['mmseg_volo.cli', 'mmseg_volo.parts'])
+    context.set_forkserver_preload(['mmseg_volo.cli.commands', 'mmseg_volo.register_all'])
     reader, writer = context.Pipe(duplex=False)
     process = context.Process(target=twice, args=(predictor(tmp_path), writer))
     process.start()

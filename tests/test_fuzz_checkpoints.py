@@ -22,9 +22,9 @@ from safetensors.torch import save_file
 from test_resume import differing
 from torch import nn
 
-from mmseg_volo.checkpoint_files import RECORD, read_checkpoint, save_safetensors
 from mmseg_volo.errors import UsageError
-from mmseg_volo.weights import strict_load, unwrap
+from mmseg_volo.io.checkpoint import RECORD, read_checkpoint, save_safetensors
+from mmseg_volo.io.weights import strict_load, unwrap
 
 CASES = int(os.environ.get('FUZZ_CASES', 500))
 PATIENCE = 20  # seconds per case

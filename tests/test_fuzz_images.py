@@ -21,8 +21,8 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from mmseg_volo.errors import UsageError
-from mmseg_volo.images import as_rgb
-from mmseg_volo.pictures import read_image, read_label
+from mmseg_volo.io.convert import as_rgb
+from mmseg_volo.io.image import read_image, read_label
 
 CASES = int(os.environ.get('FUZZ_CASES', 500)) // 2
 DTYPES = ('bool', 'uint8', 'uint16', 'uint32', 'int8', 'int16', 'int64', 'float16', 'float32', 'float64', 'complex64')

@@ -17,8 +17,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import mmseg_volo
-from mmseg_volo.datasets import scenes
-from mmseg_volo.datasets.scenes import scene
+from mmseg_volo.datasets.synthetic import scenes
+from mmseg_volo.datasets.synthetic.scenes import scene
 from mmseg_volo.errors import UsageError
 from mmseg_volo.inference import Options, predict_files
 

@@ -5,8 +5,8 @@ import torch
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
-import mmseg_volo.parts  # noqa: F401
-from mmseg_volo.cost import LiveMemory
+import mmseg_volo.register_all  # noqa: F401
+from mmseg_volo.zoo.cost import LiveMemory
 
 # mmseg's advice on sizes, which neither head follows
 pytestmark = pytest.mark.filterwarnings('ignore:When align_corners=True')

@@ -12,8 +12,8 @@ import small
 import torch
 
 import mmseg_volo
-from mmseg_volo.checkpoint_files import RECORD, read_checkpoint
 from mmseg_volo.errors import UsageError
+from mmseg_volo.io.checkpoint import RECORD, read_checkpoint
 from mmseg_volo_cli import main
 
 LOAD, PACK = dict(type='LoadImageFromFile'), dict(type='PackSegInputs')

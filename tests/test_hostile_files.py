@@ -17,14 +17,14 @@ from PIL import Image
 from predicting import command, times, write_photos
 from small import predictor
 
-from mmseg_volo import pictures
+from mmseg_volo.app.view import Limits, open_upload
+from mmseg_volo.datasets.mask_codes import read_raw
 from mmseg_volo.errors import UsageError
-from mmseg_volo.folders.bands import read_bands
-from mmseg_volo.folders.masks import read_raw
-from mmseg_volo.images import as_rgb
-from mmseg_volo.picture_sizes import sizes_of
-from mmseg_volo.pictures import read_image, read_label
-from mmseg_volo.web.view import Limits, open_upload
+from mmseg_volo.io import image as pictures
+from mmseg_volo.io.convert import as_rgb
+from mmseg_volo.io.image import read_image, read_label
+from mmseg_volo.io.image_size import sizes_of
+from mmseg_volo.io.multiband import read_bands
 from mmseg_volo_cli import main
 
 SECRET = 77
@@ -170,8 +170,8 @@ def test_what_a_panic_of_a_decoder_ends_is_its_file_only(
     class Panic(BaseException):
         pass
 
-    from mmseg_volo.datasets import examine
-    from mmseg_volo.inference import run
+    from mmseg_volo.datasets.check import files as examine
+    from mmseg_volo.inference import files as run
 
     photos = write_photos(tmp_path / 'photos')
     whole = as_rgb

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from mmseg_volo.errors import UsageError
-from mmseg_volo.images import as_rgb
+from mmseg_volo.io.convert import as_rgb
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
 GREY = RGB[..., 0]

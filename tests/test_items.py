@@ -19,9 +19,9 @@ from small import train, write_config
 from test_check import cut, files, values, write_value
 
 from mmseg_volo.config import load_config
-from mmseg_volo.datasets import scenes
-from mmseg_volo.engine.draws import Draw, SeededDataset
-from mmseg_volo.engine.items import SKIPPED, NamedDataset
+from mmseg_volo.datasets.sampler import Draw, SeededDataset
+from mmseg_volo.datasets.synthetic import scenes
+from mmseg_volo.datasets.wrappers import SKIPPED, NamedDataset
 from mmseg_volo.errors import UsageError, sentence
 from mmseg_volo_cli import main
 

@@ -21,8 +21,8 @@ from small import predictor, write_config
 from test_distributed import ENV
 from test_launch import processes_below
 
-from mmseg_volo.datasets import scenes
-from mmseg_volo.files import Replacement
+from mmseg_volo.datasets.synthetic import scenes
+from mmseg_volo.utils.files import Replacement
 from mmseg_volo_cli import main
 
 pytestmark = pytest.mark.skipif(not Path('/proc/self/task').is_dir(), reason='finds processes under /proc')
@@ -97,7 +97,7 @@ def test_predictions_killed_while_they_write_leave_nothing_in_the_end(suffix: st
         film(given, (64, 96), Fraction(25), 100)
     arguments = [*command(checkpoint, given, '--out', out), '--outputs', 'masks,colours,areas']
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['mmseg_volo.cli', 'mmseg_volo.parts'])
+    context.set_forkserver_preload(['mmseg_volo.cli.commands', 'mmseg_volo.register_all'])
     job = context.Process(target=main, args=(arguments,))
     job.start()
     until(lambda: [*out.glob(f'{SCRATCH}{suffix}')], job)

@@ -15,7 +15,7 @@ from test_distributed import CONFIG, ENV
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from mmseg_volo.config import CONFIGS
-from mmseg_volo.datasets import scenes
+from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo.errors import UsageError
 from mmseg_volo.launch import explain, torchrun_options
 

@@ -16,12 +16,13 @@ from conftest import ROOT
 from mmengine.logging import MessageHub
 from small import train, write_config
 
-from mmseg_volo.datasets import cache, scenes
-from mmseg_volo.demo import demo
+from mmseg_volo.cli.quickstart import demo
+from mmseg_volo.datasets import cache
+from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo.engine import work_dir
 from mmseg_volo.engine.work_dir import emptied, in_use_by_test, in_use_by_training, own_session
 from mmseg_volo.errors import UsageError
-from mmseg_volo.locks import Lock, in_words, others_in, take_one_of, told
+from mmseg_volo.utils.locks import Lock, in_words, others_in, take_one_of, told
 from mmseg_volo_cli import main
 
 # a process that holds a lock, with a data worker that outlives it

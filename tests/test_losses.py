@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmseg_volo.losses import WeightedCrossEntropy
+from mmseg_volo.models.losses import WeightedCrossEntropy
 
 
 def test_is_torchs_weighted_mean() -> None:

@@ -21,11 +21,11 @@ import pytest
 from conftest import ROOT
 from test_mmseg_doors import save
 
+from mmseg_volo.autotrain.recipe import is_shipped
 from mmseg_volo.cfg_options import parse
+from mmseg_volo.cli.weights import _sources
 from mmseg_volo.config import load_config
-from mmseg_volo.datasets import scenes
-from mmseg_volo.folders.plan import is_shipped
-from mmseg_volo.weights_tool import _sources
+from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo_cli import main
 
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (*ROOT.glob('*.md'), *ROOT.glob('*/*.md'))}

@@ -15,11 +15,18 @@ from timm.models import metaformer as timm_metaformer
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmseg_volo import backbones
-from mmseg_volo.backbones import metaformer
-from mmseg_volo.backbones.metaformer import CAFormer, ConvFormer, IdentityFormer, MetaFormer, PoolFormerV2, RandFormer
-from mmseg_volo.backbones.mixers import MIXERS, RandomMixing
 from mmseg_volo.errors import UsageError
+from mmseg_volo.models import backbones
+from mmseg_volo.models.backbones import metaformer
+from mmseg_volo.models.backbones.metaformer import (
+    CAFormer,
+    ConvFormer,
+    IdentityFormer,
+    MetaFormer,
+    PoolFormerV2,
+    RandFormer,
+)
+from mmseg_volo.models.backbones.mixers import MIXERS, RandomMixing
 
 # parameters of the four stages without out_norms: timm's count without the classifier; frozen matrices not counted
 _BASIC = {'s12': 11_377_688, 's24': 20_827_440, 's36': 30_277_192, 'm36': 55_306_632, 'm48': 72_575_520}

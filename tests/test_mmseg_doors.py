@@ -14,10 +14,10 @@ import torch
 from mmengine.config import Config
 
 import mmseg_volo
-from mmseg_volo.checkpoint_files import RECORD
 from mmseg_volo.config import find_config, load_config
-from mmseg_volo.datasets import scenes
-from mmseg_volo.folders import LoadMask
+from mmseg_volo.datasets.loading import LoadMask
+from mmseg_volo.datasets.synthetic import scenes
+from mmseg_volo.io.checkpoint import RECORD
 from mmseg_volo_cli import main
 
 COATNET = """

@@ -17,8 +17,8 @@ from mmengine.config import Config
 from mmseg.apis import MMSegInferencer
 from test_cost import ALL, KINDS
 
-from mmseg_volo import model_zoo
 from mmseg_volo.config import shipped_configs
+from mmseg_volo.zoo import pages as model_zoo
 
 PAGE, METAFILE, INDEX = (ROOT / name for name in ('docs/model_zoo.md', 'configs/metafile.yml', 'model-index.yml'))
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmseg_volo.engine.muon import MuonAdamW, orthogonalise
+from mmseg_volo.engine.optim.muon import MuonAdamW, orthogonalise
 
 
 @pytest.mark.parametrize('shape', [(48, 48), (32, 96), (96, 32), (16, 576)])

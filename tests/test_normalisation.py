@@ -19,16 +19,24 @@ from test_coatnet import SMALL, fields, randomise
 from timm.data import create_transform, resolve_data_config
 
 import mmseg_volo
-from mmseg_volo import zoo
-from mmseg_volo.backbones import CoAtNet
-from mmseg_volo.checkpoint_files import RECORD
+from mmseg_volo.autotrain.adapt import as_weights_expect
+from mmseg_volo.autotrain.recipe import Images
 from mmseg_volo.config import load_config, shipped_configs
 from mmseg_volo.engine.runner import SegRunner
 from mmseg_volo.errors import UsageError
-from mmseg_volo.folders.fit import as_weights_expect
-from mmseg_volo.folders.plan import Images
-from mmseg_volo.normalisation import PIXELS, Normalisation, expected_by, given_to, mismatch, mismatches, trained_size
-from mmseg_volo.weights import read_source, url_of
+from mmseg_volo.io.checkpoint import RECORD
+from mmseg_volo.io.weights import read_source, url_of
+from mmseg_volo.models import pretrained as zoo
+from mmseg_volo.models.backbones import CoAtNet
+from mmseg_volo.models.normalisation import (
+    PIXELS,
+    Normalisation,
+    expected_by,
+    given_to,
+    mismatch,
+    mismatches,
+    trained_size,
+)
 from mmseg_volo_cli import main
 
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))

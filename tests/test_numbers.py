@@ -22,11 +22,11 @@ from test_check import files
 from test_resume import differing
 
 import mmseg_volo
-from mmseg_volo.cli import build
+from mmseg_volo.cli.commands import build
 from mmseg_volo.config import load_config, shipped_configs
-from mmseg_volo.datasets import scenes
-from mmseg_volo.engine.checkpoints import newest
-from mmseg_volo.engine.finite import FiniteHook
+from mmseg_volo.datasets.synthetic import scenes
+from mmseg_volo.engine.checkpoint import newest
+from mmseg_volo.engine.hooks.non_finite import FiniteHook
 from mmseg_volo.errors import UsageError
 from mmseg_volo_cli import main
 

@@ -12,9 +12,9 @@ import small
 import torch
 from PIL import Image
 
+from mmseg_volo.autotrain.config_writer import config_text
 from mmseg_volo.config import load_config
-from mmseg_volo.folders.lists import class_text, read_classes
-from mmseg_volo.folders.write import config_text
+from mmseg_volo.datasets.lists import class_text, read_classes
 from mmseg_volo_cli import main
 
 PLACE = '/a/place-that-is-nobodys-business'

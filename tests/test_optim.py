@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import mmseg_volo
-from mmseg_volo.datasets import scenes
-from mmseg_volo.engine import optim
+from mmseg_volo.datasets.synthetic import scenes
+from mmseg_volo.engine.optim import precision as optim
 from mmseg_volo.errors import UsageError
 from mmseg_volo_cli import main
 
@@ -78,7 +78,7 @@ def saved(work: Path, iteration: int, key: str = 'state_dict') -> dict[str, torc
 def spied(monkeypatch: pytest.MonkeyPatch) -> tuple[list[float], list[dict[str, torch.Tensor]]]:
     """(norm of the gradient at each update, the backbone's weights at each test forward)."""
     norms, tested = [], []
-    step, forward = torch.optim.AdamW.step, mmseg_volo.backbones.CAFormer.forward
+    step, forward = torch.optim.AdamW.step, mmseg_volo.models.backbones.CAFormer.forward
 
     def spy_step(self: torch.optim.AdamW, *args, **kwargs) -> None:
         grads = [p.grad for g in self.param_groups for p in g['params']]
@@ -91,7 +91,7 @@ def spied(monkeypatch: pytest.MonkeyPatch) -> tuple[list[float], list[dict[str, 
         return forward(self, x)
 
     monkeypatch.setattr(torch.optim.AdamW, 'step', spy_step)
-    monkeypatch.setattr(mmseg_volo.backbones.CAFormer, 'forward', spy_forward)
+    monkeypatch.setattr(mmseg_volo.models.backbones.CAFormer, 'forward', spy_forward)
     return norms, tested
 
 

@@ -15,10 +15,10 @@ from mmseg.apis import init_model
 from test_normalisation import HALF, KNOWN, built, small  # noqa: F401
 
 import mmseg_volo
-from mmseg_volo.checkpoint_files import RECORD
 from mmseg_volo.engine.runner import SegRunner
-from mmseg_volo.normalisation import Normalisation, expected_by, mismatches
-from mmseg_volo.weights import read_source
+from mmseg_volo.io.checkpoint import RECORD
+from mmseg_volo.io.weights import read_source
+from mmseg_volo.models.normalisation import Normalisation, expected_by, mismatches
 from mmseg_volo_cli import main
 
 BANDS = [dict(type='LoadBands', mean=[500.0] * 3, std=[90.0] * 3)]

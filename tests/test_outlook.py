@@ -12,7 +12,7 @@ from outlook_official import official
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmseg_volo.backbones.volo import OutlookAttention
+from mmseg_volo.models.backbones.volo import OutlookAttention
 from mmseg_volo.ops import outlook_cuda as kernels
 from mmseg_volo.ops.outlook_attention import gather_windows, outlook, scatter_windows
 

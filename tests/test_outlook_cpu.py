@@ -13,7 +13,7 @@ import torch
 from outlook_official import official
 from torch import Tensor
 
-from mmseg_volo.backbones.volo import OutlookAttention
+from mmseg_volo.models.backbones.volo import OutlookAttention
 from mmseg_volo.ops import outlook_cpu as kernel
 from mmseg_volo.ops.outlook_attention import outlook
 

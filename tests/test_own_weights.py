@@ -16,12 +16,12 @@ from folder_training import QUICK, apart, train  # noqa: F401
 from mmengine.registry import MODELS, DefaultScope
 from small import write_config
 
-from mmseg_volo.backbones import VOLO, CAFormer, CoAtNet, RandFormer, T2TViT
-from mmseg_volo.checkpoint_files import RECORD
+from mmseg_volo.autotrain import run as start
+from mmseg_volo.autotrain.initial_weights import trained_on
 from mmseg_volo.config import load_config
-from mmseg_volo.folders import start
-from mmseg_volo.folders.weights import trained_on
-from mmseg_volo.normalisation import PIXELS
+from mmseg_volo.io.checkpoint import RECORD
+from mmseg_volo.models.backbones import VOLO, CAFormer, CoAtNet, RandFormer, T2TViT
+from mmseg_volo.models.normalisation import PIXELS
 from mmseg_volo_cli import main
 
 MEAN, STD = [11184.0, 9000.0, 8000.0, 7000.0], [900.0, 800.0, 700.0, 600.0]

@@ -14,7 +14,7 @@ from mmseg.models.decode_heads import FCNHead
 from mmseg.structures import SegDataSample
 from segmentors import PADS, SLIDE, agree, batch, both, narrow_bands, pair, same_results, scope  # noqa: F401
 
-from mmseg_volo.segmentors import BandedEncoderDecoder, RunningTTA
+from mmseg_volo.models.segmentors import BandedEncoderDecoder, RunningTTA
 
 
 @MODELS.register_module()

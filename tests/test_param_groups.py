@@ -12,7 +12,7 @@ from test_backbones import FAMILIES, build
 from torch import nn
 
 import mmseg_volo
-from mmseg_volo.engine.param_groups import ProportionalPolyLR
+from mmseg_volo.engine.optim.param_groups import ProportionalPolyLR
 from mmseg_volo.errors import UsageError
 
 LR, DECAY = 6e-5, 0.01
@@ -100,7 +100,7 @@ def test_stage_wise_it_decays_as_convnexts_recipe(blocks: int, layers: int) -> N
     rules = dict(decay_rate=0.9, decay_type='stage_wise', num_layers=layers)
     wanted = settings(theirs, wrapper(theirs, 'mmseg.LearningRateDecayOptimizerConstructor', **rules))
     with torch.device('meta'):
-        ours = Segmentor(mmseg_volo.backbones.CAFormer(dict(depths=depths, dims=(32, 32, 32, 32))))
+        ours = Segmentor(mmseg_volo.models.backbones.CAFormer(dict(depths=depths, dims=(32, 32, 32, 32))))
     found = settings(ours, wrapper(ours, layer_decay_rate=0.9, decay_type='stage_wise'))
     assert found == settings(ours, wrapper(ours, layer_decay_rate=0.9, decay_type='stage_wise', num_layers=layers))
     same = {'backbone.stem.': 'downsample_layers.0.weight', 'backbone.out_norms.3.': 'norm3.weight'}

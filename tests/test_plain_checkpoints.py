@@ -17,11 +17,11 @@ from mmengine.logging import HistoryBuffer
 from safetensors.torch import save_file
 from small import predictor, train, write_config
 
-from mmseg_volo.checkpoint_files import CHECKSUM, RECORD, checksum, read_checkpoint, save_safetensors
-from mmseg_volo.datasets import scenes
-from mmseg_volo.engine.hooks import plain
+from mmseg_volo.datasets.synthetic import scenes
+from mmseg_volo.engine.checkpoint_content import plain
 from mmseg_volo.errors import UsageError
-from mmseg_volo.stand_ins import STAND_INS
+from mmseg_volo.io.checkpoint import CHECKSUM, RECORD, checksum, read_checkpoint, save_safetensors
+from mmseg_volo.io.unpickling import STAND_INS
 from mmseg_volo_cli import main
 
 # as MMSegmentation's own configs are: its hooks, loop and runner, no hook of ours

@@ -14,9 +14,9 @@ from rasterio.crs import CRS  # noqa: E402
 from rasterio.transform import Affine, from_origin  # noqa: E402
 from rasterio.warp import transform as warp  # noqa: E402
 
+from mmseg_volo.inference.antimeridian import cut, signed_area  # noqa: E402
 from mmseg_volo.inference.areas import PixelAreas  # noqa: E402
-from mmseg_volo.inference.globe import cut, signed_area  # noqa: E402
-from mmseg_volo.inference.ground import WGS84, Ground  # noqa: E402
+from mmseg_volo.inference.georeference import WGS84, Ground  # noqa: E402
 from mmseg_volo.inference.polygons import geojson  # noqa: E402
 
 GEOS = '+proj=geos +h=35785831 +lon_0=0 +sweep=y +datum=WGS84'

@@ -15,11 +15,12 @@ from predicting import command, times, write_photos
 from small import predictor
 
 import mmseg_volo
-from mmseg_volo.datasets import scenes
-from mmseg_volo.draw import colour
-from mmseg_volo.inference import OUTPUTS, Options, predict_files, run
-from mmseg_volo.inference.inputs import find_inputs
-from mmseg_volo.inference.threads import COUNT, Behind, ahead
+from mmseg_volo.datasets.synthetic import scenes
+from mmseg_volo.inference import OUTPUTS, Options, predict_files
+from mmseg_volo.inference import files as run
+from mmseg_volo.inference.sources import find_inputs
+from mmseg_volo.utils.parallel import COUNT, WriteBehind, prefetch
+from mmseg_volo.visualization import colour
 from mmseg_volo_cli import main
 
 PIXELS = [name for name in OUTPUTS if name != 'polygons']  # what needs no optional package
@@ -213,13 +214,13 @@ def test_windows_look_at_the_own_pixels(model: torch.nn.Module) -> None:
 
 def test_few_things_are_under_way() -> None:
     made: list[int] = []
-    source = ahead(made.append(i) or i for i in range(100))
+    source = prefetch(made.append(i) or i for i in range(100))
     for i in range(20):
         assert next(source) == i and len(made) <= i + 1 + COUNT
     source.close()
     assert len(made) <= 20 + COUNT
     done: list[int] = []
-    with pytest.raises(ZeroDivisionError), Behind() as behind:
+    with pytest.raises(ZeroDivisionError), WriteBehind() as behind:
         for i in range(100):
             behind.submit(lambda n: done.append(n) or 1 / (n - 5), i)
     assert done == [*range(len(done))] and 6 <= len(done) <= 6 + COUNT

@@ -11,8 +11,8 @@ from small import predictor
 from test_images import GIVEN
 
 import mmseg_volo
-from mmseg_volo.checkpoint_files import RECORD
-from mmseg_volo.datasets import scenes
+from mmseg_volo.datasets.synthetic import scenes
+from mmseg_volo.io.checkpoint import RECORD
 
 
 @pytest.fixture(scope='module')

@@ -20,7 +20,9 @@ from small import predictor
 
 import mmseg_volo
 import mmseg_volo_cli
-from mmseg_volo.inference import Options, images, predict_files, run
+from mmseg_volo.inference import Options, predict_files
+from mmseg_volo.inference import files as run
+from mmseg_volo.inference import outputs as images
 from mmseg_volo_cli import main
 
 

@@ -17,10 +17,11 @@ from PIL import Image
 from small import predictor
 
 import mmseg_volo
-from mmseg_volo import raster_pixels
-from mmseg_volo.datasets import scenes
-from mmseg_volo.inference import Options, predict_files, rasters
+from mmseg_volo.datasets.synthetic import scenes
+from mmseg_volo.inference import Options, predict_files
+from mmseg_volo.inference import raster_io as rasters
 from mmseg_volo.inference import segment as segmenting
+from mmseg_volo.io import raster_pixels
 from mmseg_volo_cli import main
 
 rasterio = pytest.importorskip('rasterio', reason='rasterio reads and writes GeoTIFFs: pip install rasterio')

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmseg_volo.autotrain.discover import find_layout
 from mmseg_volo.errors import UsageError
-from mmseg_volo.folders.layout import find_layout
-from mmseg_volo.images import as_rgb
-from mmseg_volo.inference.inputs import find_inputs
-from mmseg_volo.kinds import PICTURES, TO_CONVERT, VIDEOS, Tally, folders
+from mmseg_volo.inference.sources import find_inputs
+from mmseg_volo.io.convert import as_rgb
+from mmseg_volo.io.file_types import PICTURES, TO_CONVERT, VIDEOS, Tally, folders
 
 
 def laid(root: Path, *names: str) -> Path:

@@ -19,12 +19,13 @@ import torch
 from small import predictor
 
 import mmseg_volo
-from mmseg_volo.datasets import scenes
+from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo.errors import UsageError
-from mmseg_volo.files import write_whole
-from mmseg_volo.inference import Options, predict_files, same_names
-from mmseg_volo.inference.inputs import Item, find_inputs
-from mmseg_volo.inference.record import LOCKS, Record
+from mmseg_volo.inference import Options, predict_files
+from mmseg_volo.inference import name_collisions as same_names
+from mmseg_volo.inference.manifest import LOCKS, Record
+from mmseg_volo.inference.sources import Item, find_inputs
+from mmseg_volo.utils.files import write_whole
 
 CLASSES = ['one', 'two']
 AREAS = Options(['masks', 'areas'])
@@ -227,6 +228,6 @@ def test_the_same_folder_for_results(model: torch.nn.Module, tmp_path: Path) -> 
 @pytest.fixture(autouse=True)
 def nothing_held() -> Iterator[None]:
     yield
-    from mmseg_volo.locks import _HELD
+    from mmseg_volo.utils.locks import _HELD
 
     assert not [lock for lock in _HELD if lock._file is not None]

@@ -13,9 +13,9 @@ import torch
 from small import predictor
 
 import mmseg_volo
-from mmseg_volo import raster_pixels
 from mmseg_volo.inference import Options, predict_files
-from mmseg_volo.value_ranges import NODATA_RGB
+from mmseg_volo.io import raster_pixels
+from mmseg_volo.io.value_range import NODATA_RGB
 from mmseg_volo_cli import main
 
 rasterio = pytest.importorskip('rasterio', reason='rasterio reads and writes GeoTIFFs: pip install rasterio')

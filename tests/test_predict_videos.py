@@ -14,10 +14,10 @@ import torch
 from small import predictor
 
 import mmseg_volo
-from mmseg_volo.datasets import scenes
-from mmseg_volo.draw import colour
+from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo.inference import Options, predict_files
-from mmseg_volo.inference.threads import COUNT
+from mmseg_volo.utils.parallel import COUNT
+from mmseg_volo.visualization import colour
 from mmseg_volo_cli import main
 
 av = pytest.importorskip('av', reason='PyAV reads and writes videos: pip install av')

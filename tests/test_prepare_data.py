@@ -21,9 +21,10 @@ from cityscapesscripts.preparation import createTrainIdLabelImgs
 from conftest import ROOT, SHARED, copied
 from PIL import Image
 
-from mmseg_volo.datasets import prepare, scenes, train_ids
-from mmseg_volo.datasets.prepare import REPORT, main
-from mmseg_volo.locks import Lock
+from mmseg_volo.datasets.prepare import prepare, train_ids
+from mmseg_volo.datasets.prepare.prepare import REPORT, main
+from mmseg_volo.datasets.synthetic import scenes
+from mmseg_volo.utils.locks import Lock
 
 TRAIN_IDS = '_gtFine_labelTrainIds.png'
 POLYGONS = '_gtFine_polygons.json'

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmseg_volo import load, predict, processor
+from mmseg_volo import load, predict
 from mmseg_volo.config import load_config
-from mmseg_volo.datasets.scenes import scene
+from mmseg_volo.datasets.synthetic.scenes import scene
+from mmseg_volo.models import cpu as processor
 from mmseg_volo.ops.winograd import WinogradConv2d, winograd_conv2d
 
 SIZES = [(48, 48), (45, 47), (64, 33), (1, 512)]

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from mmseg_volo import progress
-from mmseg_volo.engine import progress as hooks
-from mmseg_volo.engine.progress import ProgressHook
-from mmseg_volo.progress import Bar
+from mmseg_volo.engine.hooks import progress as hooks
+from mmseg_volo.engine.hooks.progress import ProgressHook
+from mmseg_volo.utils import progress
+from mmseg_volo.utils.progress import Bar
 
 
 class Terminal(io.StringIO):

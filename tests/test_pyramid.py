@@ -5,8 +5,8 @@ import torch
 from mmengine.model import revert_sync_batchnorm
 from torch import nn
 
-from mmseg_volo.backbones.volo import VOLO
-from mmseg_volo.necks import StridePyramid
+from mmseg_volo.models.backbones.volo import VOLO
+from mmseg_volo.models.necks import StridePyramid
 
 TINY = dict(depths=[1, 1, 1, 1], dims=[16, 32, 32, 32], num_heads=[2, 4, 4, 4], stem_dim=8)
 

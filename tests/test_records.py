@@ -22,13 +22,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import mmseg_volo
-from mmseg_volo.checkpoint_files import CHECKSUM, RECORD, decode, encode, read_checkpoint, save_safetensors
 from mmseg_volo.config import load_config, shipped_configs
-from mmseg_volo.datasets import scenes
-from mmseg_volo.engine.hooks import plain
+from mmseg_volo.datasets.synthetic import scenes
+from mmseg_volo.engine.checkpoint_content import plain
 from mmseg_volo.errors import UsageError
-from mmseg_volo.normalisation import PIXELS
-from mmseg_volo.records import config_of
+from mmseg_volo.io.checkpoint import CHECKSUM, RECORD, decode, encode, read_checkpoint, save_safetensors
+from mmseg_volo.io.model_spec import config_of
+from mmseg_volo.models.normalisation import PIXELS
 from mmseg_volo_cli import main
 
 

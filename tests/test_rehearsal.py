@@ -20,7 +20,7 @@ from test_backbones import TINY
 from test_tools import printed
 
 from mmseg_volo.config import load_config, shipped_configs
-from mmseg_volo.datasets import scenes
+from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo_cli import main
 
 SHRINK = {'cityscapes': 8, 'ade20k': 8, 'camvid': 2, 'demo': 1}  # of crops, windows and image sizes

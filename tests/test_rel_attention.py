@@ -7,8 +7,8 @@ import torch
 from timm.layers import resize_rel_pos_bias_table
 from torch import Tensor, nn
 
-from mmseg_volo.backbones import rel_attention
-from mmseg_volo.backbones.rel_attention import RelPosBias, RelPosMlp, relative_attention
+from mmseg_volo.models.backbones import rel_attention
+from mmseg_volo.models.backbones.rel_attention import RelPosBias, RelPosMlp, relative_attention
 
 
 def attention_inputs(height: int, width: int, dtype: torch.dtype, heads: int = 3) -> list[Tensor]:

@@ -16,14 +16,14 @@ import pytest
 import torch
 from test_tools import train_options
 
-from mmseg_volo.datasets import scenes
-from mmseg_volo.engine import recorder
-from mmseg_volo.engine.recorder import RecordHook
-from mmseg_volo.evaluation import tally
-from mmseg_volo.evaluation.tally import FORMAT, KEPT, SIDE, Tally, confusion, iou
-from mmseg_volo.report import write_report
-from mmseg_volo.report.evaluation import errors
+from mmseg_volo.datasets.synthetic import scenes
+from mmseg_volo.evaluation import confusion
+from mmseg_volo.evaluation.confusion import confusion_matrix, iou
+from mmseg_volo.report import recorder, write_report
+from mmseg_volo.report.evaluation_view import errors
+from mmseg_volo.report.recorder import RecordHook
 from mmseg_volo.report.sessions import Session, joined
+from mmseg_volo.report.tally import FORMAT, KEPT, SIDE, Tally
 from mmseg_volo_cli import main
 
 EVIL = '<script>alert(1)</script>"\'><img src=x onerror=alert(2)> $x^{2}$ {{7*7}} & </style></svg>'
@@ -152,14 +152,14 @@ def test_confusion_counts_what_is_scored(monkeypatch: pytest.MonkeyPatch) -> Non
     for t, p in zip(truth.flatten().tolist(), prediction.flatten().tolist(), strict=True):
         if 0 <= t < 4 and 0 <= p < 4:
             expected[t, p] += 1
-    monkeypatch.setattr(tally, 'PIECE', 500)
+    monkeypatch.setattr(confusion, 'PIECE', 500)
     for wide in (False, True):  # what has negative values goes another way
         low = -1 if wide else 200
         pair = [mask.where(mask >= 0, torch.tensor(low)) for mask in (truth, prediction)]
-        counts = confusion(*pair, 4, 255)
+        counts = confusion_matrix(*pair, 4, 255)[:4, :4]
         assert np.array_equal(counts, expected) and counts.dtype == np.int64
     expected[2] = 0
-    assert np.array_equal(confusion(*pair, 4, 2), expected)
+    assert np.array_equal(confusion_matrix(*pair, 4, 2)[:4, :4], expected)
     assert np.isnan(iou(np.diag([3, 0]))[1]) and iou(np.diag([3, 0]))[0] == 1
 
 

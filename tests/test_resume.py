@@ -18,8 +18,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from mmseg_volo.config import CONFIGS
-from mmseg_volo.datasets import scenes
-from mmseg_volo.engine.draws import DrawSampler, SeededDataset
+from mmseg_volo.datasets.sampler import DrawSampler, SeededDataset
+from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo_cli import main
 
 # everything that draws or remembers: augmentation, drop path, dropout, BatchNorm, averaged weights, a best score
@@ -204,7 +204,7 @@ def test_draws_are_dealt_to_processes_and_can_begin_anywhere(monkeypatch: pytest
     assert all(sorted(p) == [*range(5)] for p in passes) and len({tuple(p) for p in passes}) > 1
     assert take(DrawSampler(range(5), seed=1, start=7), 8) == whole[7:]
     for rank in (0, 1):
-        monkeypatch.setattr('mmseg_volo.engine.draws.get_dist_info', lambda rank=rank: (rank, 2))
+        monkeypatch.setattr('mmseg_volo.datasets.sampler.get_dist_info', lambda rank=rank: (rank, 2))
         assert take(DrawSampler(range(5), seed=1, start=4), 5) == whole[4 + rank : 14 : 2]
 
 

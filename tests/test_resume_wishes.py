@@ -11,8 +11,8 @@ import pytest
 import torch
 from small import train, write_config
 
-from mmseg_volo.datasets import scenes
-from mmseg_volo.engine.checkpoints import newest
+from mmseg_volo.datasets.synthetic import scenes
+from mmseg_volo.engine.checkpoint import newest
 from mmseg_volo_cli import main
 
 # schedules that end with the training, and an optimiser whose settings are plain

@@ -19,10 +19,10 @@ from mmseg.apis import init_model
 from test_resume import train, write_config
 
 import mmseg_volo
-from mmseg_volo.checkpoint_files import RECORD, read_checkpoint
 from mmseg_volo.config import load_config
-from mmseg_volo.datasets import scenes
+from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo.errors import UsageError
+from mmseg_volo.io.checkpoint import RECORD, read_checkpoint
 from mmseg_volo_cli import main
 
 REFUSAL = 'holds more than weights'

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from mmseg_volo import load, predict
-from mmseg_volo.datasets import scenes
+from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo_cli import main
 
 BEFORE = Path(__file__).parent / 'data/before'

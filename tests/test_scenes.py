@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mmseg_volo.datasets import scenes
+from mmseg_volo.datasets.synthetic import scenes
 
 COUNTS = {'train': 6, 'val': 3}
 

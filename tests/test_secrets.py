@@ -15,8 +15,8 @@ from mmengine.runner import Runner
 from mmengine.visualization import LocalVisBackend
 
 from mmseg_volo.config import load_config
-from mmseg_volo.datasets import scenes
-from mmseg_volo.secrets import masked, masked_text, masked_words
+from mmseg_volo.datasets.synthetic import scenes
+from mmseg_volo.redaction import masked, masked_text, masked_words
 from mmseg_volo_cli import main
 
 CANARY = 'c4n4ry-in-no-file'

@@ -13,9 +13,9 @@ from t2t_official import TINY, Reference, assert_same, build, official_shapes, r
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmseg_volo.backbones import t2t_vit
-from mmseg_volo.backbones.t2t_vit import PerformerLayer, T2TViT
 from mmseg_volo.errors import UsageError
+from mmseg_volo.models.backbones import t2t_vit
+from mmseg_volo.models.backbones.t2t_vit import PerformerLayer, T2TViT
 
 # parameters of the four stages without out_norms, final norm, head, and what is fixed (pos_embed, random features)
 PARAMS = {

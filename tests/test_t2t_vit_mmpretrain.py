@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from t2t_official import TINY, assert_same, build, random_weights
 from torch import Tensor, nn
 
-from mmseg_volo.backbones.t2t_vit import ARCHS, T2TViT
+from mmseg_volo.models.backbones.t2t_vit import ARCHS, T2TViT
 
 
 def mmpretrain_t2t(*args, **kwargs) -> nn.Module:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmseg_volo.errors import UsageError
-from mmseg_volo.texts import local_path, read_lines, read_rows, read_text
+from mmseg_volo.io.text_files import local_path, read_lines, read_rows, read_text
 
 WORDS = 'fond\nvoiture à deux\narbre\n'
 ENCODINGS = ('utf-8', 'utf-8-sig', 'utf-16', 'utf-16-le', 'utf-16-be', 'utf-32', 'cp1252', 'latin-1')

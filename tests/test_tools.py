@@ -16,7 +16,7 @@ import torch
 from conftest import ROOT, Trap
 
 import mmseg_volo
-from mmseg_volo.datasets import scenes
+from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo_cli import main
 
 SHORT = [
@@ -96,13 +96,13 @@ def test_amp_on_the_cpu(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     if torch.cuda.is_available():
         pytest.skip('this machine has a GPU, --amp takes that')
     dtypes = set()
-    forward = mmseg_volo.backbones.VOLO.forward
+    forward = mmseg_volo.models.backbones.VOLO.forward
 
     def spy(self: torch.nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         dtypes.add((self.training, self.patch_embed.conv[0](x).dtype))
         return forward(self, x)
 
-    monkeypatch.setattr(mmseg_volo.backbones.VOLO, 'forward', spy)
+    monkeypatch.setattr(mmseg_volo.models.backbones.VOLO, 'forward', spy)
     assert main(['train', 'volo_demo', '--amp', *train_options(data, tmp_path), 'train_cfg.max_iters=1']) == 0
     assert (True, torch.bfloat16) in dtypes
 

@@ -13,7 +13,7 @@ import pytest
 from mmengine.config import Config
 from test_tools import train_options
 
-from mmseg_volo.datasets import scenes
+from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo.engine import trackers
 from mmseg_volo.engine.trackers import TRIES, PatientTensorboard, PatientTracker, PatientWandb, set_trackers
 from mmseg_volo.errors import UsageError

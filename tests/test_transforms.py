@@ -16,11 +16,11 @@ from mmengine.registry import DefaultScope
 from PIL import Image
 from scipy.stats import ks_2samp
 
-from mmseg_volo import pictures
 from mmseg_volo.config import load_config
-from mmseg_volo.datasets import scenes
+from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo.datasets.transforms import nearest, resized_part
 from mmseg_volo.errors import UsageError
+from mmseg_volo.io import image as pictures
 
 Item = Callable[[], dict[str, Any]]
 

@@ -15,12 +15,13 @@ from predicting import command, write_photos
 from small import predictor, train, write_config
 from test_distributed import ENV
 
-from mmseg_volo.datasets import scenes
-from mmseg_volo.engine import stop, troubles
-from mmseg_volo.engine.troubles import in_a_sentence
+from mmseg_volo.datasets.synthetic import scenes
+from mmseg_volo.engine import system_errors as troubles
+from mmseg_volo.engine.hooks import stop
+from mmseg_volo.engine.system_errors import in_a_sentence
 from mmseg_volo.errors import UsageError
-from mmseg_volo.files import Replacement, scratch, sweep
-from mmseg_volo.inference import run
+from mmseg_volo.inference import files as run
+from mmseg_volo.utils.files import Replacement, scratch, sweep
 from mmseg_volo_cli import main
 
 Usage = namedtuple('Usage', 'free')

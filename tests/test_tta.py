@@ -14,7 +14,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 
 from mmseg_volo.config import load_config
-from mmseg_volo.datasets import scenes
+from mmseg_volo.datasets.synthetic import scenes
 
 RATIOS = (0.75, 1.0, 1.25, 1.5, 1.75)
 

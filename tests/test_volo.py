@@ -12,8 +12,8 @@ from timm.models.volo import VOLO as TimmVOLO
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmseg_volo.backbones import volo
-from mmseg_volo.backbones.volo import VOLO
+from mmseg_volo.models.backbones import volo
+from mmseg_volo.models.backbones.volo import VOLO
 
 # parameters of the four stages without out_norms: timm's count without cls_token, post_network, norm, head, aux_head
 PARAMS = {'d1': 22_904_856, 'd2': 52_398_704, 'd3': 80_045_440, 'd4': 179_610_912, 'd5': 279_744_144}

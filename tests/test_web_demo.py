@@ -23,7 +23,7 @@ from conftest import ROOT
 from web import white_png, write_checkpoint, write_image
 
 import mmseg_volo
-from mmseg_volo.datasets import scenes
+from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo_cli import main
 
 CHROMIUM = '/usr/bin/chromium'
@@ -254,6 +254,6 @@ def test_what_the_demo_cannot_do(
         raise PackageNotFoundError(name)
 
     for version, found in ((absent, 'none'), (lambda name: '5.49.1', '5.49.1')):
-        monkeypatch.setattr('mmseg_volo.web.page.version', version)
+        monkeypatch.setattr('mmseg_volo.app.page.version', version)
         assert main(['demo', str(checkpoint)]) == 2
         assert f"needs gradio 6, found {found}: pip install 'gradio>=6,<7'" in capsys.readouterr().err

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mmseg_volo.locks import Lock
-from mmseg_volo.web.fence import AT_ONCE, READING, Fence
-from mmseg_volo.web.folder import LOCK, sweep
+from mmseg_volo.app.guard import AT_ONCE, READING, Fence
+from mmseg_volo.app.upload_dir import LOCK, sweep
+from mmseg_volo.utils.locks import Lock
 
 
 def asked(folder: Path, method: str, path: str, body: bytes = b'', **headers: str) -> int:
@@ -126,7 +126,7 @@ def test_so_many_uploads_at_once(tmp_path: Path) -> None:
 
 
 def test_slow_bodies_do_not_keep_others_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('mmseg_volo.web.fence.PATIENCE', 0.05)
+    monkeypatch.setattr('mmseg_volo.app.guard.PATIENCE', 0.05)
     statuses = []
 
     async def app(scope: dict, receive: object, send: object) -> None:

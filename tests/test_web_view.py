@@ -14,10 +14,10 @@ import torch
 from web import white_png, write_checkpoint, write_image
 
 import mmseg_volo
+from mmseg_volo.app.page import Page, serve
+from mmseg_volo.app.view import Found, Limits, areas_table, open_upload, segment, view
 from mmseg_volo.config import load_config
 from mmseg_volo.errors import UsageError
-from mmseg_volo.web.page import Page, serve
-from mmseg_volo.web.view import Found, Limits, areas_table, open_upload, segment, view
 
 PALETTE = [[200, 0, 0], [0, 200, 0], [0, 0, 200]]
 
@@ -189,7 +189,7 @@ def test_all_values_of_a_byte_may_be_classes() -> None:
 
 
 def test_models_of_other_bands_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('mmseg_volo.web.page.require_gradio', lambda: None)
+    monkeypatch.setattr('mmseg_volo.app.page.require_gradio', lambda: None)
     model = SimpleNamespace(cfg=SimpleNamespace(test_pipeline=[dict(type='LoadBands')]))
     with pytest.raises(UsageError, match='use mmseg-volo predict$'):
         serve(model, 'a', Limits())
@@ -204,7 +204,7 @@ def test_limits_are_checked() -> None:
 def test_a_large_photo_is_seen_through_windows(checkpoint: Path, tmp_path: Path, monkeypatch) -> None:
     """A network that sees images whole takes a time that grows with the square of their pixels."""
     model = mmseg_volo.load('volo_demo', checkpoint, device='cpu')
-    monkeypatch.setattr('mmseg_volo.web.view.AT_ONCE', 64 * 64)
+    monkeypatch.setattr('mmseg_volo.app.view.AT_ONCE', 64 * 64)
     path = write_image(tmp_path / 'a.png')
     ours = segment(model, path, image := open_upload(path, Limits()))
     side = min(model.cfg.model.data_preprocessor.size)
@@ -213,8 +213,8 @@ def test_a_large_photo_is_seen_through_windows(checkpoint: Path, tmp_path: Path,
 
 
 def test_a_small_image_does_not_wait_for_a_large_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr('mmseg_volo.web.page.open_upload', lambda path, limits: np.zeros((*path, 3), np.uint8))
-    monkeypatch.setattr('mmseg_volo.web.page.segment', lambda model, path, image: found(name='a.png'))
+    monkeypatch.setattr('mmseg_volo.app.page.open_upload', lambda path, limits: np.zeros((*path, 3), np.uint8))
+    monkeypatch.setattr('mmseg_volo.app.page.segment', lambda model, path, image: found(name='a.png'))
     page = Page(SimpleNamespace(test_cfg={}), 'a', tmp_path, Limits())
     gradio = SimpleNamespace(DownloadButton=dict)
     with page.lanes[True]:  # a large one is under way
@@ -241,7 +241,7 @@ def test_what_goes_wrong_is_said_in_the_page(
     def failing(*args: object) -> None:
         raise error
 
-    monkeypatch.setattr('mmseg_volo.web.page.open_upload', failing)
+    monkeypatch.setattr('mmseg_volo.app.page.open_upload', failing)
     gradio = SimpleNamespace(DownloadButton=dict)
     found, status, picture, areas, button = Page(SimpleNamespace(test_cfg={}), 'a', tmp_path, Limits()).on_upload(
         gradio, 'a.png', [], 50, 0

@@ -12,8 +12,8 @@ from conftest import Trap
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mmseg_volo.backbones.volo import VOLO
-from mmseg_volo.weights import read_state_dict
+from mmseg_volo.io.weights import read_state_dict
+from mmseg_volo.models.backbones.volo import VOLO
 
 TINY = dict(depths=[1, 1, 1, 1], dims=[16, 32, 32, 32], num_heads=[2, 4, 4, 4], stem_dim=8)
 

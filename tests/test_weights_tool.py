@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import mmseg_volo
-from mmseg_volo import zoo
-from mmseg_volo.backbones import CAFormer, T2TViT
-from mmseg_volo.checkpoint_files import CHECKSUM, RECORD, save_safetensors
 from mmseg_volo.config import CONFIGS, load_config
-from mmseg_volo.engine.hooks import plain
-from mmseg_volo.weights import read_state_dict, url_of
+from mmseg_volo.engine.checkpoint_content import plain
+from mmseg_volo.io.checkpoint import CHECKSUM, RECORD, save_safetensors
+from mmseg_volo.io.weights import read_state_dict, url_of
+from mmseg_volo.models import pretrained as zoo
+from mmseg_volo.models.backbones import CAFormer, T2TViT
 from mmseg_volo_cli import main
 
 TREE = 'github.com/yitu-opensource/T2T-ViT/releases/download/main/81.5_T2T_ViT_14.pth.tar'

@@ -8,7 +8,8 @@ import pytest
 import timm
 from conftest import ROOT
 
-from mmseg_volo import backbones, zoo
+from mmseg_volo.models import backbones
+from mmseg_volo.models import pretrained as zoo
 
 
 def test_no_variant_is_missing() -> None:

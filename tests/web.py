@@ -10,7 +10,7 @@ import cv2
 import torch
 
 import mmseg_volo
-from mmseg_volo.datasets import scenes
+from mmseg_volo.datasets.synthetic import scenes
 
 
 def write_checkpoint(path: Path) -> Path:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mmseg_volo.zoo import write_table
+from mmseg_volo.zoo.backbone_table import write_table
 
 if __name__ == '__main__':
     argparse.ArgumentParser(description=__doc__).parse_args()

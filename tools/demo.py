@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from mmseg_volo.demo import demo
+from mmseg_volo.cli.quickstart import demo
 from mmseg_volo.errors import UsageError, say
 
 if __name__ == '__main__':

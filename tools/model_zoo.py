@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mmseg_volo.model_zoo import write
+from mmseg_volo.zoo.pages import write
 
 if __name__ == '__main__':
     argparse.ArgumentParser(description=__doc__).parse_args()

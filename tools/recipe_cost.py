@@ -2,7 +2,7 @@
 
 import sys
 
-from mmseg_volo.cost import main
+from mmseg_volo.zoo.cost import main
 
 if __name__ == '__main__':
     sys.exit(main(sys.argv[1:]))

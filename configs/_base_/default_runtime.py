@@ -1,7 +1,7 @@
 """What every run shares: hooks, logging, where to look types up."""
 
 default_scope = 'mmseg'
-custom_imports = dict(imports=['mmseg_volo.parts'], allow_failed_imports=False)
+custom_imports = dict(imports=['mmseg_volo.register_all'], allow_failed_imports=False)
 runner_type = 'SegRunner'  # so that MMSegmentation's own tools print as little as ours
 
 env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0), dist_cfg=dict())
@@ -14,8 +14,5 @@ resume = False
 vis_backends = [dict(type='PatientVisBackend')]
 visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends)
 # averaged weights: custom_hooks = [*_base_.custom_hooks, dict(type='EMAHook', momentum=2e-4)] in an experiment
-custom_hooks = [
-    dict(type=name)
-    for name in ('FiniteHook', 'PlainCheckpointHook', 'MeanOverProcessesHook', 'StopHook', 'ProgressHook')
-]
+custom_hooks = [dict(type=name) for name in ('FiniteHook', 'MeanOverProcessesHook', 'StopHook', 'ProgressHook')]
 tta_model = dict(type='RunningTTA')

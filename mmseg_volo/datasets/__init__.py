@@ -1,4 +1,28 @@
-from mmseg_volo.datasets.camvid import CamVidDataset
-from mmseg_volo.datasets.transforms import ContiguousRandomFlip, LoadRandomCrop, TablePhotoMetricDistortion
+"""Data sets, their transforms and samplers; importing this registers them, and mmseg's."""
 
-__all__ = ['CamVidDataset', 'ContiguousRandomFlip', 'LoadRandomCrop', 'TablePhotoMetricDistortion']
+import contextlib
+import io
+
+with contextlib.redirect_stdout(io.StringIO()):  # mmseg prints that an optional reader is absent
+    import mmseg.datasets  # noqa: F401
+
+from mmseg_volo.datasets.camvid import CamVidDataset  # noqa: E402
+from mmseg_volo.datasets.image_folder import FolderDataset  # noqa: E402
+from mmseg_volo.datasets.loading import LoadBands, LoadMask  # noqa: E402
+from mmseg_volo.datasets.sampler import DrawSampler  # noqa: E402
+from mmseg_volo.datasets.transforms import (  # noqa: E402
+    ContiguousRandomFlip,
+    LoadRandomCrop,
+    TablePhotoMetricDistortion,
+)
+
+__all__ = [
+    'CamVidDataset',
+    'ContiguousRandomFlip',
+    'DrawSampler',
+    'FolderDataset',
+    'LoadBands',
+    'LoadMask',
+    'LoadRandomCrop',
+    'TablePhotoMetricDistortion',
+]

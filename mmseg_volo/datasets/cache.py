@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mmseg_volo.datasets.train_ids import each
 from mmseg_volo.errors import UsageError
-from mmseg_volo.files import Replacement
-from mmseg_volo.locks import Lock, in_words, told
+from mmseg_volo.utils.files import Replacement
+from mmseg_volo.utils.locks import Lock, in_words, told
+from mmseg_volo.utils.parallel import map_parallel
 
 FOLDER = 'mmseg_volo_cache'
 SPARE = 1 << 30  # bytes that a disk keeps free
@@ -99,7 +99,7 @@ def _fill(root: Path, files: Mapping[Path, Callable[[Path], np.ndarray]], size: 
         path.unlink(missing_ok=True)
     done = 0
     jobs = [(path, copy, files[path]) for copy, path in todo.items()]
-    for (_, copy, _), error in each(ThreadPoolExecutor(workers), _write, jobs, 'cache'):
+    for (_, copy, _), error in map_parallel(ThreadPoolExecutor(workers), _write, jobs, 'cache'):
         if isinstance(error, OSError):
             raise UsageError(
                 f'{copy} cannot be written ({error.strerror}), {done} of {len(jobs)} files are: make room and '

@@ -14,7 +14,7 @@ from mmseg.datasets.transforms import PhotoMetricDistortion, RandomFlip
 
 from mmseg_volo.datasets.cache import mapped
 from mmseg_volo.errors import UsageError
-from mmseg_volo.pictures import read_image, read_label
+from mmseg_volo.io.image import read_image, read_label
 
 Box = tuple[int, int, int, int]  # first row, end of the rows, first column, end of the columns
 

@@ -1,17 +1,25 @@
-from mmseg_volo.engine.batch import AveragePerUpdateHook, SchedulePerUpdateHook
-from mmseg_volo.engine.checkpoints import SafeCheckpointHook
-from mmseg_volo.engine.draws import DrawSampler
-from mmseg_volo.engine.finite import FiniteHook
-from mmseg_volo.engine.hooks import LastingEarlyStoppingHook, MeanOverProcessesHook, OverlayHook, PlainCheckpointHook
-from mmseg_volo.engine.logs import PatientVisBackend
+from mmseg_volo.datasets.sampler import DrawSampler
+from mmseg_volo.engine.checkpoint import SafeCheckpointHook
+from mmseg_volo.engine.checkpoint_content import PlainCheckpointHook
+from mmseg_volo.engine.effective_batch import AveragePerUpdateHook, SchedulePerUpdateHook
+from mmseg_volo.engine.hooks.average_logs import MeanOverProcessesHook
+from mmseg_volo.engine.hooks.early_stopping import LastingEarlyStoppingHook
+from mmseg_volo.engine.hooks.non_finite import FiniteHook
+from mmseg_volo.engine.hooks.overlay import OverlayHook
+from mmseg_volo.engine.hooks.progress import ProgressHook
+from mmseg_volo.engine.hooks.stop import StopHook
 from mmseg_volo.engine.loop import SegTrainLoop
-from mmseg_volo.engine.muon import MuonAdamW
-from mmseg_volo.engine.optim import CpuAmpOptimWrapper
-from mmseg_volo.engine.param_groups import ProportionalPolyLR, SegOptimWrapperConstructor
-from mmseg_volo.engine.progress import ProgressHook
+from mmseg_volo.engine.optim.muon import MuonAdamW
+from mmseg_volo.engine.optim.param_groups import ProportionalPolyLR, SegOptimWrapperConstructor
+from mmseg_volo.engine.optim.precision import CpuAmpOptimWrapper
 from mmseg_volo.engine.runner import SegRunner
-from mmseg_volo.engine.stop import StopHook
-from mmseg_volo.engine.trackers import PatientMLflow, PatientTensorboard, PatientWandb, TestScoresHook
+from mmseg_volo.engine.trackers import (
+    PatientMLflow,
+    PatientTensorboard,
+    PatientVisBackend,
+    PatientWandb,
+    TestScoresHook,
+)
 
 __all__ = [
     'AveragePerUpdateHook',

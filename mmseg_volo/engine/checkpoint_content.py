@@ -17,9 +17,9 @@ from mmengine.runner import Runner
 from mmengine.runner.checkpoint import weights_to_cpu
 from torch import Tensor
 
-from mmseg_volo.checkpoint_files import RECORD
 from mmseg_volo.engine.loop import DRAWS
-from mmseg_volo.secrets import masked
+from mmseg_volo.io.checkpoint import RECORD
+from mmseg_volo.redaction import masked
 
 GRADIENTS = 'gradients'  # accumulated, of an update that is not yet made
 ACCUMULATED = 'accumulated'  # meta[ACCUMULATED]: iterations per update of the weights

@@ -13,10 +13,10 @@ from mmengine.registry import DATASETS, DefaultScope
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmseg_volo.engine.combinations import datasets_of, refuse_sizes
-from mmseg_volo.engine.items import NamedDataset
+from mmseg_volo.datasets.wrappers import NamedDataset
+from mmseg_volo.engine.config_checks import datasets_of, refuse_sizes
 from mmseg_volo.errors import UsageError
-from mmseg_volo.folders.bands import is_plain
+from mmseg_volo.io.multiband import is_plain
 
 AS_COLOURS = ('LoadImageFromFile', 'LoadRandomCrop', 'LoadRGBImage')  # steps that make an image 8-bit RGB
 TRIES = 10  # items, where those that cannot be read are skipped
@@ -32,8 +32,6 @@ def try_first_items(cfg: Config, roles: Sequence[str]) -> None:
     Raises:
         FileNotFoundError, UsageError: its pipeline fails, or makes of it what the model does not take.
     """
-    import mmseg_volo.parts  # noqa: F401, registers data sets
-
     refuse_sizes(cfg)
     skip = (cfg.get('train_cfg') or {}).get('on_bad_item', 'stop') != 'stop'
     for role in roles:

@@ -10,8 +10,8 @@ from mmengine.registry import DATASETS, LOOPS
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
-from mmseg_volo.engine.draws import DrawSampler, SeededDataset, seed_step
-from mmseg_volo.engine.items import SKIPPED, note_skipped
+from mmseg_volo.datasets.sampler import DrawSampler, SeededDataset, seed_step
+from mmseg_volo.datasets.wrappers import SKIPPED, note_skipped
 from mmseg_volo.errors import UsageError
 
 DRAWS = 'draws'  # meta[DRAWS]: samples that all processes together have drawn

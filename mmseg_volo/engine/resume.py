@@ -17,14 +17,15 @@ import torch
 from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from mmseg_volo.engine.checkpoints import last_written, newest
-from mmseg_volo.engine.hooks import ACCUMULATED, PATIENCE
-from mmseg_volo.engine.identity import RUN, refuse_other_run
+from mmseg_volo.engine.checkpoint import last_written, newest
+from mmseg_volo.engine.checkpoint_content import ACCUMULATED
+from mmseg_volo.engine.hooks.early_stopping import PATIENCE
 from mmseg_volo.engine.loop import DRAWS
-from mmseg_volo.engine.states import check_progress, states_of
+from mmseg_volo.engine.restore import check_progress, states_of
+from mmseg_volo.engine.run_id import RUN, refuse_other_run
 from mmseg_volo.errors import UsageError
-from mmseg_volo.records import meta_of
-from mmseg_volo.weights import read_source
+from mmseg_volo.io.model_spec import meta_of
+from mmseg_volo.io.weights import read_source
 
 LENGTH = 'length'  # meta[LENGTH]: of the training, in updates of the weights or in epochs
 FORMER = 'former_lengths'  # meta[FORMER]: those that it had; schedules of the config that end there end at LENGTH

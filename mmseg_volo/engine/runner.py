@@ -27,25 +27,27 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
+from mmseg_volo import datasets, evaluation  # noqa: F401, registers what a config may name
 from mmseg_volo.config import formatted
-from mmseg_volo.engine.batch import Batch, check_norms
-from mmseg_volo.engine.builds import NamingRunner
-from mmseg_volo.engine.checkpoints import contents, resumed_from, write_checkpoint
-from mmseg_volo.engine.combinations import notes, refuse_impossible
+from mmseg_volo.datasets.wrappers import NamedDataset
+from mmseg_volo.engine.build_errors import NamingRunner
+from mmseg_volo.engine.checkpoint import resumed_from, write_checkpoint
+from mmseg_volo.engine.checkpoint_content import contents, make_plain
+from mmseg_volo.engine.config_checks import notes, refuse_impossible
+from mmseg_volo.engine.console import discreet, quiet_console
+from mmseg_volo.engine.distributed import begin, join_on_cpu
+from mmseg_volo.engine.effective_batch import Batch, check_norms
 from mmseg_volo.engine.fsdp import WholeInValidationHook, keep_states_whole, shard
-from mmseg_volo.engine.hooks import make_plain
-from mmseg_volo.engine.identity import new_run
-from mmseg_volo.engine.items import NamedDataset
-from mmseg_volo.engine.loading import starts_as_data, take_start, without_starts
-from mmseg_volo.engine.logs import discreet, quiet_console
-from mmseg_volo.engine.optim import precision_of
-from mmseg_volo.engine.processes import begin, join_on_cpu
+from mmseg_volo.engine.hooks.stop import keep_answering
+from mmseg_volo.engine.init_cfg import starts_as_data, take_start, without_starts
+from mmseg_volo.engine.optim.precision import precision_of
+from mmseg_volo.engine.restore import begin_whole, load_into, states_of
 from mmseg_volo.engine.resume import facts_of, follow_config, length_of, take_up
-from mmseg_volo.engine.states import begin_whole, load_into, states_of
-from mmseg_volo.engine.stop import keep_answering
+from mmseg_volo.engine.run_id import new_run
 from mmseg_volo.engine.work_dir import folders_of, in_use_by_training, own_session
 from mmseg_volo.errors import UsageError
-from mmseg_volo.normalisation import mismatches, steps_of
+from mmseg_volo.models import segmentors  # noqa: F401, registers them, and what they are made of
+from mmseg_volo.models.normalisation import mismatches, steps_of
 
 
 @RUNNERS.register_module()
@@ -67,9 +69,7 @@ class SegRunner(NamingRunner):
 
     def setup_env(self, env_cfg: dict) -> None:
         """mmengine's, before anything is built; without a GPU the processes talk through gloo, where it would ask for
-        CUDA. What a config may name is registered, also where it was not read from a file with `custom_imports`."""
-        import mmseg_volo.parts  # noqa: F401
-
+        CUDA."""
         begin(self._launcher)
         self.cfg = formatted(self.cfg)
         if self._launcher != 'none' and get_device() == 'cpu' and not is_distributed():
@@ -290,7 +290,7 @@ class SegRunner(NamingRunner):
         a training begins from may have another head, see `what_fits`.
 
         Raises:
-            FileNotFoundError, UsageError: see `mmseg_volo.weights`; a training is resumed with another `--accumulate`.
+            FileNotFoundError, UsageError: see `mmseg_volo.io.weights`; a training goes on with another `--accumulate`.
         """
         checkpoint = load_into(self, self._segmentor(), filename)
         if self._resume:

@@ -16,7 +16,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS, VISBACKENDS
 from mmengine.runner import Runner
-from mmengine.visualization.vis_backend import BaseVisBackend
+from mmengine.visualization.vis_backend import BaseVisBackend, LocalVisBackend
 
 from mmseg_volo.errors import UsageError
 
@@ -260,3 +260,31 @@ def _check_wandb() -> None:
 
     if os.environ.get('WANDB_MODE', 'online') == 'online' and not wandb.api.api_key:
         raise UsageError('--log wandb: nobody is logged in: run wandb login, or set WANDB_MODE=offline and sync later')
+
+
+@VISBACKENDS.register_module()
+class PatientVisBackend(LocalVisBackend):
+    """mmengine's backend of local files; numbers that cannot be written are left out, and the training goes on.
+
+    The arguments are those of `LocalVisBackend`.
+    """
+
+    _failed = False
+
+    def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
+        try:
+            super().add_scalar(name, value, step, **kwargs)
+        except OSError as error:
+            self._say(error)
+
+    def add_scalars(self, scalar_dict: dict, step: int = 0, file_path: str | None = None, **kwargs: Any) -> None:
+        try:
+            super().add_scalars(scalar_dict, step, file_path, **kwargs)
+        except OSError as error:
+            self._say(error)
+
+    def _say(self, error: OSError) -> None:
+        if not self._failed:
+            folder = Path(self._save_dir).absolute()
+            print_log(f'the curves in {folder} have gaps: {error.strerror}', logger='current', level=logging.WARNING)
+        self._failed = True

@@ -20,16 +20,17 @@ from mmengine.dist import broadcast, is_main_process
 from mmengine.logging import MessageHub
 
 from mmseg_volo.errors import UsageError
-from mmseg_volo.locks import Lock, in_words, others_in, take_one_of, told
-from mmseg_volo.report.page import DATA
+from mmseg_volo.utils.locks import Lock, in_words, others_in, take_one_of, told
 
 TRAINING = '.train.lock'
 TEST = 'test'
+DATA_REPORT = 'data.json'  # in the work dir: what the check of the data has found
+RESULTS_PAGE = 'report.html'
 PATIENCE = 2.0  # seconds that a killed process may take to be gone
 STAMP = '%Y%m%d_%H%M%S'  # mmengine's
 SESSION = re.compile(r'\d{8}_\d{6}')
 CHECKPOINTS = ('iter_*.pth', 'epoch_*.pth', 'best_*.pth')
-LEFT = (*CHECKPOINTS, '.*.pth', 'last_checkpoint', DATA, 'report.html')  # by a training, beside its sessions
+LEFT = (*CHECKPOINTS, '.*.pth', 'last_checkpoint', DATA_REPORT, RESULTS_PAGE)  # by a training, beside its sessions
 
 _mine: ContextVar[frozenset[Path]] = ContextVar('mine', default=frozenset())  # what the calls above have locked
 
@@ -85,7 +86,9 @@ def emptied(work_dir: str | Path, ours: str) -> Iterator[None]:
         if said := next(others_in(folder, TEST), None):
             raise _in_use(work_dir, 'test', said)
         found = [path for path in folder.iterdir() if not path.name.endswith('.lock')]
-        begun = all(path.name == DATA or SESSION.fullmatch(path.name) for path in found)  # and stopped before `ours`
+        begun = all(
+            path.name == DATA_REPORT or SESSION.fullmatch(path.name) for path in found
+        )  # and stopped before `ours`
         if not begun and not (folder / ours).exists():
             raise UsageError(f'{folder} is to be replaced, and holds no {ours}: name another folder, or empty it')
         for path in sorted(found, key=lambda path: path.name == ours):  # so that it can be gone on with

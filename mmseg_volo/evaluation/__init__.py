@@ -1,4 +1,4 @@
 from mmseg_volo.evaluation.iou import SegIoUMetric
-from mmseg_volo.evaluation.masks import MaskFiles
+from mmseg_volo.evaluation.mask_writer import MaskFiles
 
 __all__ = ['MaskFiles', 'SegIoUMetric']

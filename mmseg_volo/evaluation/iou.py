@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from mmengine.registry import METRICS
@@ -14,9 +13,8 @@ from mmseg.evaluation import IoUMetric
 from torch import Tensor
 
 from mmseg_volo.errors import UsageError
-from mmseg_volo.evaluation.masks import class_values, write_mask
-
-PIECE = 1 << 22  # pixels that are counted at once: bounds memory, and OpenCV's float32 counts are exact up to 1 << 24
+from mmseg_volo.evaluation.confusion import confusion_matrix
+from mmseg_volo.evaluation.mask_writer import class_values, write_mask
 
 
 @METRICS.register_module()
@@ -51,6 +49,7 @@ class SegIoUMetric(IoUMetric):
         super().__init__(
             ignore_index, list(iou_metrics), nan_to_num, beta, collect_device, output_dir, format_only, prefix
         )
+        self.matrices: list[np.ndarray] = []  # of the images of the last batch: (classes, classes), rows are the truth
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Counts a batch, and writes its masks; mmengine calls it.
@@ -59,15 +58,17 @@ class SegIoUMetric(IoUMetric):
             UsageError: a label or a prediction holds a value that is no class, or their sizes differ; with the file.
         """
         num_classes = len(self.dataset_meta['classes'])
+        self.matrices = []
         for sample in data_samples:
             pred = sample['pred_sem_seg']['data'].squeeze(0)
             if not self.format_only:
                 label = sample['gt_sem_seg']['data'].squeeze(0)
                 try:
-                    self.results.append(self.intersect_and_union(pred, label, num_classes, self.ignore_index))
+                    self.matrices.append(_matrix(pred, label, num_classes, self.ignore_index))
                 except ValueError as error:
                     name = sample.get('seg_map_path') or sample.get('img_path', 'an image without a path')
                     raise UsageError(f'{name}: {error}') from error
+                self.results.append(_areas(self.matrices[-1]))
             if self.output_dir is not None:
                 values = class_values(self.dataset_meta)
                 write_mask(Path(self.output_dir), sample['img_path'], values[pred.cpu().numpy()])
@@ -88,14 +89,7 @@ class SegIoUMetric(IoUMetric):
         Raises:
             ValueError: the sizes differ, or there are other values.
         """
-        if pred_label.shape != label.shape:
-            raise ValueError(f'the label has the shape {tuple(label.shape)}, the prediction {tuple(pred_label.shape)}')
-        rows = max(1, PIECE // max(1, label.shape[-1]))
-        total = torch.zeros(3, num_classes, dtype=torch.int64)
-        for pred, true in zip(pred_label.split(rows), label.split(rows), strict=True):
-            total += _count(pred, true.to(pred.device), num_classes, ignore_index)
-        same, predicted, labelled = total
-        return torch.stack([same, predicted + labelled - same, predicted, labelled])
+        return _areas(_matrix(pred_label, label, num_classes, ignore_index))
 
     @staticmethod
     def total_area_to_metrics(
@@ -124,44 +118,31 @@ class SegIoUMetric(IoUMetric):
         return figures
 
 
-def _count(pred: Tensor, label: Tensor, num_classes: int, ignore_index: int) -> Tensor:
-    """int64 (3, num_classes): pixels that agree, predicted and labelled, by class."""
-    byte = pred.device.type == 'cpu' and num_classes <= 256 and 0 <= ignore_index < 256
-    if byte and all(low >= 0 and high < 256 for low, high in (map(int, t.aminmax()) for t in (pred, label))):
-        counts = _count_bytes(*(t.to(torch.uint8).numpy() for t in (pred, label)), ignore_index)
-        if not counts[:, num_classes:].any():
-            return torch.from_numpy(counts[:, :num_classes])
-    # rows: the classes, ignored, no class; columns: the classes, no class
-    row = torch.where((label >= 0) & (label < num_classes), label.long(), num_classes + 1)
-    row.masked_fill_(label == ignore_index, num_classes)
-    column = torch.where((pred >= 0) & (pred < num_classes), pred.long(), num_classes)
-    shape = num_classes + 2, num_classes + 1
-    index = row.mul_(shape[1]).add_(column).flatten()
-    matrix = torch.bincount(index, minlength=shape[0] * shape[1]).view(shape).cpu()
-    if matrix[num_classes + 1].any():
+def _matrix(pred: Tensor, label: Tensor, num_classes: int, ignore_index: int) -> np.ndarray:
+    """int64 (num_classes, num_classes), rows are the label.
+
+    Raises:
+        ValueError: the sizes differ, or there are values that are no class.
+    """
+    if pred.shape != label.shape:
+        raise ValueError(f'the label has the shape {tuple(label.shape)}, the prediction {tuple(pred.shape)}')
+    matrix = confusion_matrix(label, pred, num_classes, ignore_index)
+    if matrix[num_classes].any():
         strange = label[(label != ignore_index) & ((label < 0) | (label >= num_classes))]
         raise ValueError(
             f'it holds {strange.unique()[:5].tolist()}, expected labels of 0 to {num_classes - 1}, and {ignore_index} '
             f'for what is not scored: repair it, tools/prepare_data.py names all such files of a data set'
         )
-    if matrix[:num_classes, num_classes].any():
+    if matrix[:, num_classes].any():
         strange = pred[(pred < 0) | (pred >= num_classes)]
         raise ValueError(
             f'the prediction holds {strange.unique()[:5].tolist()}, the data set has classes 0 to {num_classes - 1}: '
             f"let num_classes of the model's head be {num_classes}"
         )
-    matrix = matrix[:num_classes, :num_classes]
-    return torch.stack([matrix.diagonal(), matrix.sum(0), matrix.sum(1)])
+    return matrix[:num_classes, :num_classes]
 
 
-def _count_bytes(pred: np.ndarray, label: np.ndarray, ignore_index: int) -> np.ndarray:
-    """As `_count`, from uint8 (H, W) on the CPU, for all 256 values: int64 (3, 256)."""
-    same = _histogram(label, pred == label)
-    counts = np.stack([same, _histogram(pred, label != ignore_index), _histogram(label)])
-    counts[(0, 2), ignore_index] = 0
-    return counts
-
-
-def _histogram(values: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-    counts = cv2.calcHist([values], [0], None if mask is None else mask.view(np.uint8), [256], [0, 256])
-    return counts.reshape(-1).astype(np.int64)
+def _areas(matrix: np.ndarray) -> Tensor:
+    """int64 (4, num_classes): intersection, union, prediction, label."""
+    same, predicted, labelled = matrix.diagonal(), matrix.sum(0), matrix.sum(1)
+    return torch.from_numpy(np.stack([same, predicted + labelled - same, predicted, labelled]))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mmseg_volo.inference.ground import Ground
+from mmseg_volo.inference.georeference import Ground
 
 TOLERANCE = 1e-5  # of a pixel's area
 COARSE = 15e3  # metres: of larger pixels, parts of this side are taken for flat

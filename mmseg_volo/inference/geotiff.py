@@ -10,22 +10,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmseg_volo.apis import Prediction
-from mmseg_volo.draw import colour
 from mmseg_volo.errors import UsageError
-from mmseg_volo.files import Replacement
+from mmseg_volo.inference.api import Prediction
 from mmseg_volo.inference.areas import PixelAreas, count
-from mmseg_volo.inference.ground import Ground
-from mmseg_volo.inference.images import write_image
-from mmseg_volo.inference.inputs import Item
+from mmseg_volo.inference.georeference import Ground
 from mmseg_volo.inference.options import MAPS, Options
+from mmseg_volo.inference.outputs import write_image
 from mmseg_volo.inference.polygons import geojson
-from mmseg_volo.inference.rasters import CACHE, RasterFile
+from mmseg_volo.inference.raster_io import CACHE, RasterFile
 from mmseg_volo.inference.segment import device_of, loading_of, mask_type, segment
-from mmseg_volo.progress import Bar
-from mmseg_volo.raster_pixels import RasterPixels
-from mmseg_volo.raster_reader import forget_error
-from mmseg_volo.value_ranges import LOGGER, Tell
+from mmseg_volo.inference.sources import Item
+from mmseg_volo.io.raster_pixels import RasterPixels
+from mmseg_volo.io.raster_reader import forget_error
+from mmseg_volo.io.value_range import LOGGER, Tell
+from mmseg_volo.utils.files import Replacement
+from mmseg_volo.utils.progress import Bar
+from mmseg_volo.visualization import colour
 
 PREVIEW = 4096  # longer side of the overlay
 

@@ -34,7 +34,7 @@ class Options:
         windows: side in pixels of the windows to look through at the image's own size, overlapping by a third, in
             place of what the model's `test_cfg` and the resizing in its test pipeline say.
         bands: of images, counted from 1, in the order red, green, blue; those that are said to be these if None.
-        value_range: of images, what is to be black and white; the rules of `mmseg_volo.value_ranges` if None.
+        value_range: of images, what is to be black and white; the rules of `mmseg_volo.io.value_range` if None.
         frames: masks and confidence of videos as PNG files, one per frame, in place of a lossless video.
 
     Raises:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from mmseg_volo.errors import UsageError
+from mmseg_volo.inference.antimeridian import cut, fits, signed_area, unrolled
 from mmseg_volo.inference.areas import digits
-from mmseg_volo.inference.globe import cut, fits, signed_area, unrolled
-from mmseg_volo.inference.ground import Ground, is_usable, mapped
+from mmseg_volo.inference.georeference import Ground, is_usable, mapped
 
 DECIMALS = {'degrees': 9, 'pixels': 0, 'crs units': 4}  # a tenth of a millimetre; more where pixels are small
 DEGREE = 111e3  # metres

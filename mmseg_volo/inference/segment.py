@@ -17,17 +17,16 @@ from mmseg.registry import TRANSFORMS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-import mmseg_volo.parts  # noqa: F401, registers the steps of pipelines
-from mmseg_volo.config import LABEL_STEPS
+from mmseg_volo.datasets.loading import LABEL_STEPS
 from mmseg_volo.errors import UsageError, said_by
-from mmseg_volo.folders.bands import array_of
-from mmseg_volo.images import Source, as_rgb, path_of
-from mmseg_volo.pictures import orientation_of
-from mmseg_volo.raster_pixels import OWN_VALUES, RasterPixels
-from mmseg_volo.raster_reader import driver_of, is_georeferenced, open_any
-from mmseg_volo.segmentors.banded import BandedEncoderDecoder
-from mmseg_volo.segmentors.results import results
-from mmseg_volo.value_ranges import LOGGER, Tell
+from mmseg_volo.io.convert import Source, as_rgb, path_of
+from mmseg_volo.io.image import orientation_of
+from mmseg_volo.io.multiband import array_of
+from mmseg_volo.io.raster_pixels import OWN_VALUES, RasterPixels
+from mmseg_volo.io.raster_reader import driver_of, is_georeferenced, open_any
+from mmseg_volo.io.value_range import LOGGER, Tell
+from mmseg_volo.models.segmentors.results import results
+from mmseg_volo.models.segmentors.streaming import BandedEncoderDecoder
 
 # steps that leave the pixels as they are
 PLAIN = ('LoadImageFromFile', 'LoadRGBImage', 'LoadBands', 'PackSegInputs', *LABEL_STEPS)

@@ -16,16 +16,16 @@ import cv2
 import numpy as np
 from torch import nn
 
-from mmseg_volo.apis import Prediction, predict
-from mmseg_volo.draw import colour, legend, overlay
 from mmseg_volo.errors import UsageError
-from mmseg_volo.files import Replacement, write_whole
+from mmseg_volo.inference.api import Prediction, predict
 from mmseg_volo.inference.areas import count, table
-from mmseg_volo.inference.images import write_image
-from mmseg_volo.inference.inputs import Item
 from mmseg_volo.inference.options import Options
-from mmseg_volo.inference.threads import Behind, ahead
-from mmseg_volo.progress import Bar
+from mmseg_volo.inference.outputs import write_image
+from mmseg_volo.inference.sources import Item
+from mmseg_volo.utils.files import Replacement, write_whole
+from mmseg_volo.utils.parallel import WriteBehind, prefetch
+from mmseg_volo.utils.progress import Bar
+from mmseg_volo.visualization import colour, legend, overlay
 
 PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)  # not the video's fault
 LEGEND = 0.75  # opacity
@@ -59,8 +59,8 @@ def predict_video(
             stream.thread_type = 'AUTO'
             with (
                 _Writer(model, item, stream, out, options) as writer,
-                Behind() as behind,
-                closing(ahead(_frames(item.path, source, stream))) as frames,  # before the file is closed
+                WriteBehind() as behind,
+                closing(prefetch(_frames(item.path, source, stream))) as frames,  # before the file is closed
                 Bar(frames, f'predicting {item.path.name}', stream.frames or None, 'frame', leave=False) as bar,
             ):
                 for image, when in bar:

@@ -14,15 +14,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from mmseg_volo.datasets.examine import IGNORED
+from mmseg_volo.datasets.check.files import IGNORED
+from mmseg_volo.engine.work_dir import DATA_REPORT, RESULTS_PAGE
 from mmseg_volo.errors import UsageError
-from mmseg_volo.files import write_whole
-from mmseg_volo.report.evaluation import shown
+from mmseg_volo.report.evaluation_view import shown
 from mmseg_volo.report.figures import curves
 from mmseg_volo.report.sessions import Curve, Session, joined, read_sessions
+from mmseg_volo.utils.files import write_whole
 
-NAME = 'report.html'
-DATA = 'data.json'  # in the work dir: what the look at the data has found
 SCORES = ('mIoU', 'mAcc', 'aAcc', 'mDice', 'mFscore')  # of a validation, in the order of their curves
 
 
@@ -40,7 +39,7 @@ def write_report(work_dir: str | Path, out: str | Path | None = None) -> Path:
         UsageError: the work dir holds nothing, or the page cannot be written.
     """
     work_dir = Path(work_dir)
-    page = Path(out) if out else work_dir / NAME
+    page = Path(out) if out else work_dir / RESULTS_PAGE
     content = render(work_dir).encode()
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
@@ -166,7 +165,7 @@ def _speed(
 def _data(work_dir: Path) -> dict[str, Any] | None:
     """What the look at the data has found: per class the share of the labelled pixels and the images that hold it."""
     try:
-        report = json.loads((work_dir / DATA).read_text(encoding='utf-8'))
+        report = json.loads((work_dir / DATA_REPORT).read_text(encoding='utf-8'))
         roles = {role.removesuffix('_dataloader'): found for role, found in report['data_sets'].items()}
         names = dict.fromkeys(name for found in roles.values() for name in found['pixels'])
         totals = {role: max(sum(found['pixels'].values()), 1) for role, found in roles.items()}

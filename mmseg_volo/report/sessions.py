@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmseg_volo.errors import UsageError
-from mmseg_volo.evaluation.tally import FORMAT
+from mmseg_volo.report.tally import FORMAT
 
 Curve = list[tuple[int, float]]  # (iteration, value)
 NOT_SCORES = frozenset(('step', 'iter', 'epoch', 'time', 'data_time', 'memory', 'lr', 'base_lr', 'grad_norm'))

@@ -1,0 +1,242 @@
+"""The page and its server, by gradio, which is optional: `pip install 'mmseg_volo[demo]'`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
+from html import escape
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from torch import nn
+
+from mmseg_volo.app.guard import Fence
+from mmseg_volo.app.upload_dir import own_folder
+from mmseg_volo.app.view import Found, Limits, areas_table, is_large, open_upload, refuse_bands, segment, view
+from mmseg_volo.errors import UsageError, as_errors
+from mmseg_volo.io.http import LOOPBACK
+from mmseg_volo.utils.files import encode, write_whole
+
+if TYPE_CHECKING:
+    import gradio
+
+ADDRESS = '127.0.0.1'
+MASKS = 'masks'
+KEPT = 24 * 3600  # seconds that uploads and masks stay; all go when the server ends
+UPLOADS = 20  # of the largest size, which may lie there together
+WAITING = 64  # events that wait for their turn
+VISITS = 8  # pages whose image is remembered, the latest; and that wait for the network at a time
+HINT = '<p>Drop an image on the field at the left, or click it: up to {} MB and {} million pixels.</p>'
+STYLE = """
+#overlay .image-frame, #overlay img { width: 100% }
+#overlay img { max-height: 75vh; object-fit: contain }
+.areas { border: 0 !important; width: 100%; max-width: 40rem; font-variant-numeric: tabular-nums }
+.areas td, .areas th { text-align: right; padding: .2rem .5rem; border: 0 !important }
+.areas tr { border-width: 0 0 1px !important; border-color: #8884 !important }
+.areas td:first-child, .areas th:first-child { text-align: left }
+.areas .chip { display: inline-block; width: .9em; height: .9em; border-radius: 3px; margin-right: .5em;
+  outline: 1px solid #8888; vertical-align: -.08em }
+.areas .left { opacity: .65 }
+.problem { border-left: 4px solid #d33; padding: .4rem .8rem; background: #d3333318; font-weight: 600 }
+"""
+
+
+def require_gradio() -> None:
+    """Asks for gradio without importing it, which takes seconds.
+
+    Raises:
+        UsageError: it is not installed, or of another generation.
+    """
+    try:
+        found = version('gradio')
+    except PackageNotFoundError:
+        found = 'none'
+    if found.split('.')[0] != '6':
+        raise UsageError(f"the demo needs gradio 6, found {found}: pip install 'gradio>=6,<7'")
+
+
+def gradio_module(folder: Path) -> Any:
+    """gradio, without its telemetry and whatever the environment says to it; its files go to a folder."""
+    for name in [name for name in os.environ if name.startswith('GRADIO_')]:  # share links, other paths and addresses
+        del os.environ[name]
+    os.environ.update(GRADIO_ANALYTICS_ENABLED='False', GRADIO_TEMP_DIR=str(folder))
+    for name in ('no_proxy', 'NO_PROXY'):  # gradio asks its own server whether it is there
+        os.environ[name] = ','.join([*filter(None, [os.environ.get(name)]), *LOOPBACK])
+    import gradio
+
+    return gradio
+
+
+class Page:
+    """The page for one model.
+
+    Args:
+        model: from `mmseg_volo.load`.
+        title: of the page.
+        folder: for the masks to download.
+        limits: of uploads.
+    """
+
+    def __init__(self, model: nn.Module, title: str, folder: Path, limits: Limits):
+        self.model = model
+        self.title = title
+        self.folder = folder
+        self.limits = limits
+        self.hint = HINT.format(limits.megabytes, limits.megapixels)
+        self.lanes = {kind: threading.Lock() for kind in (True, False)}  # no small image waits for a large one
+
+    def build(self, gr: Any) -> gradio.Blocks:
+        """The page, with gradio as an argument, as it may be absent."""
+        with gr.Blocks(title=self.title, analytics_enabled=False, delete_cache=(3600, KEPT), fill_width=True) as blocks:
+            gr.HTML(f'<h1>{escape(self.title)}</h1>')
+            found = gr.State(None, time_to_live=KEPT)
+            with gr.Row():
+                with gr.Column(scale=1, min_width=300):
+                    upload = gr.File(label='Image', file_count='single', height=170, elem_id='upload')
+                    classes = gr.Dropdown(
+                        list(self.model.dataset_meta['classes']),
+                        value=[],
+                        multiselect=True,
+                        label='Classes',
+                        info='All, if none is chosen',
+                        elem_id='classes',
+                    )
+                    opacity = gr.Slider(0, 100, 50, step=1, label='Opacity (%)', elem_id='opacity')
+                    least = gr.Slider(
+                        0, 100, 0, step=1, label='Confidence (%)', info='Pixels below it are left out', elem_id='least'
+                    )
+                    button = gr.DownloadButton('Download mask', interactive=False, elem_id='mask')
+                with gr.Column(scale=3):
+                    status = gr.HTML(self.hint, elem_id='status')
+                    picture = gr.Image(
+                        label='Overlay', format='jpeg', interactive=False, buttons=['fullscreen'], elem_id='overlay'
+                    )
+                    areas = gr.HTML(elem_id='areas')
+            sliders, outputs = [classes, opacity, least], [picture, areas, button]
+            quiet = dict(api_visibility='private')
+            upload.change(
+                lambda *given: self.on_upload(gr, *given),
+                [upload, *sliders],
+                [found, status, *outputs],
+                concurrency_limit=VISITS,
+                **quiet,
+            )
+            gr.on(
+                [part.change for part in sliders],
+                lambda *given: self.redraw(gr, *given),
+                [found, *sliders],
+                outputs,
+                show_progress='hidden',
+                trigger_mode='always_last',
+                **quiet,
+            )
+        return blocks
+
+    def on_upload(self, gr: Any, path: str | None, classes: list[str], opacity: float, least: float) -> tuple:
+        """Runs the network; what is wrong with a file is said in the page, where the last image is taken away."""
+        if path is None:
+            return None, self.hint, *self.redraw(gr, None)
+        try:
+            with as_errors():
+                image = open_upload(path, self.limits)
+                with self.lanes[is_large(image)]:
+                    start = time.monotonic()
+                    found = segment(self.model, path, image)
+        except Exception as error:  # of any type, as decoders and the network raise: the page goes on
+            said = str(error) if isinstance(error, UsageError) else f'It could not be segmented: {_reason(error)}'
+            return None, f'<p class="problem" role="alert">{escape(said)}</p>', *self.redraw(gr, None)
+        height, width = found.mask.shape
+        said = f'{found.name}: {width}x{height} pixels, segmented in {time.monotonic() - start:.1f} s'
+        said += f', through windows of {found.windows} pixels' if found.windows else ''
+        print(ascii(said)[1:-1], flush=True)
+        return found, f'<p>{escape(said)}</p>', *self.redraw(gr, found, classes, opacity, least)
+
+    def redraw(
+        self, gr: Any, found: Found | None, classes: list[str] | None = None, opacity: float = 50, least: float = 0
+    ) -> tuple:
+        """Picture, table and mask of what was found, without the network."""
+        if found is None:
+            return None, '', gr.DownloadButton(value=None, interactive=False)
+        shown = view(found, classes or [], opacity / 100, round(least))
+        place = self.folder / uuid4().hex / f'{Path(found.name).stem}_mask.png'
+        place.parent.mkdir(parents=True)
+        try:
+            write_whole(place, encode('.png', shown.mask))
+        except OSError as error:
+            raise gr.Error(f'the mask could not be written to {self.folder}: make room there') from error
+        table = areas_table(found, shown.areas)
+        return shown.picture, table, gr.DownloadButton(value=str(place), interactive=True)
+
+
+def _reason(error: Exception) -> str:
+    """The first sentence, without the path of the upload."""
+    return (error.strerror or 'the file is gone') if isinstance(error, OSError) else str(error).split('. ')[0]
+
+
+def serve(model: nn.Module, title: str, limits: Limits, port: int | None = None) -> None:
+    """Serves the page on the loopback address until Ctrl-C or SIGTERM; uploads are removed then.
+
+    For a process of its own: it takes gradio's variables out of the environment and sets how SIGTERM is taken.
+
+    Args:
+        model: from `mmseg_volo.load`.
+        title: of the page.
+        limits: of uploads.
+        port: to listen on; the first free one of 7860 to 7959 if None.
+
+    Raises:
+        UsageError: gradio is absent, the model is for other images than RGB, or no port is free.
+    """
+    require_gradio()
+    refuse_bands(model)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt), own_folder() as folder:
+        gr = gradio_module(folder)
+        blocks = launch(gr, Page(model, title, folder / MASKS, limits).build(gr), folder, limits, port)
+        print(f'{blocks.local_url} shows the page, on this machine only; Ctrl-C ends it', flush=True)
+        threading.Event().wait()
+    print('ended', flush=True)  # the server's thread ends with the process
+
+
+def launch(gr: Any, blocks: gradio.Blocks, folder: Path, limits: Limits, port: int | None) -> gradio.Blocks:
+    """Starts the server in a thread. Every switch is set: gradio looks into the environment for those that are not."""
+    from starlette.middleware import Middleware
+
+    most = limits.megabytes * 10**6 + (1 << 16)  # beside the file, forms hold some text
+    fence = Middleware(Fence, folder=folder, upload_bytes=most, folder_bytes=UPLOADS * most)
+    system = ['system-ui', 'sans-serif']
+    try:
+        blocks.queue(max_size=WAITING).launch(
+            server_name=ADDRESS,
+            server_port=port,
+            share=False,
+            inbrowser=False,
+            inline=False,
+            prevent_thread_lock=True,
+            quiet=True,
+            show_error=False,
+            footer_links=[],
+            run_history=False,
+            allowed_paths=[str(folder / MASKS)],  # not empty, see above
+            root_path='',
+            app_kwargs=dict(middleware=[fence], docs_url=None, redoc_url=None, openapi_url=None),
+            state_session_capacity=VISITS,
+            max_file_size=limits.megabytes * 10**6,
+            enable_monitoring=False,
+            strict_cors=True,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            num_workers=0,
+            theme=gr.themes.Default(font=system, font_mono=['ui-monospace', 'monospace']),  # none from the network
+            css=STYLE,
+        )
+    except OSError as error:
+        wanted = 'none of the ports 7860 to 7959 is' if port is None else f'port {port} is not'
+        raise UsageError(f'{wanted} free on {ADDRESS}: give another one with --port') from error
+    return blocks

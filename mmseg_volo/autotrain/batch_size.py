@@ -1,0 +1,94 @@
+"""How many images a GPU takes at once, and whether a disk takes the checkpoints: tried before a training."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+
+import mmseg_volo.models.segmentors  # noqa: F401, registers whatever models are made of
+from mmseg_volo.engine.optim.precision import gpu_has_bfloat16
+from mmseg_volo.errors import UsageError
+from mmseg_volo.zoo.cost import STATES, build_on_meta
+
+TRIED = (16, 8, 4, 2)  # images; norms behind a pooling to one pixel need 2
+FULL = 0.9  # of what is free: what a training may take
+KEPT = 3  # checkpoints at once: the last one, the best one, the one that is being written
+
+
+def fitting_batch(cfg: Config, channels: int, most: int) -> int:
+    """The largest number of images that a training step on the GPU takes, of 16, 8, 4 and 2.
+
+    Args:
+        cfg: with `model` and `crop_size`.
+        channels: of the images.
+        most: images that there are.
+
+    Raises:
+        UsageError: not even two fit.
+    """
+    parts = {**cfg.model, 'backbone': {**cfg.model.backbone, 'init_cfg': None}}
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        model = revert_sync_batchnorm(MODELS.build(parts)).cuda().train()
+    states = 2 * sum(4 * p.numel() for p in model.parameters() if p.requires_grad)  # AdamW's moments
+    free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_allocated()
+    for images in TRIED:
+        if images > max(most, TRIED[-1]):
+            continue
+        torch.cuda.reset_peak_memory_stats()
+        try:
+            _step(model, images, channels, tuple(cfg.crop_size))
+            fits = torch.cuda.max_memory_allocated() + states <= FULL * free
+        except torch.cuda.OutOfMemoryError:
+            fits = False
+        model.zero_grad(set_to_none=True)
+        gc.collect()
+        torch.cuda.empty_cache()
+        if fits:
+            return images
+    raise UsageError(
+        f'the GPU has {free / 2**30:.1f} GB free, too little for two images of {cfg.crop_size[0]}x{cfg.crop_size[1]}: '
+        f'take a smaller --size or --model'
+    )
+
+
+def _step(model: torch.nn.Module, images: int, channels: int, crop: tuple[int, int]) -> None:
+    device = next(model.parameters()).device
+    label = PixelData(data=torch.zeros(1, *crop, dtype=torch.long))
+    samples = [
+        SegDataSample(gt_sem_seg=label.clone(), metainfo=dict(img_shape=crop, ori_shape=crop)) for _ in range(images)
+    ]
+    data = dict(inputs=[torch.zeros(channels, *crop) for _ in range(images)], data_samples=samples)
+    with torch.autocast(device.type, torch.bfloat16, enabled=gpu_has_bfloat16()):
+        data = model.data_preprocessor(data, True)
+        losses = model(**data, mode='loss')
+        total, _ = model.parse_losses(losses)
+    total.backward()
+
+
+def check_disk(cfg: Config, folder: Path) -> int:
+    """Whether the checkpoints of a training find room.
+
+    Returns:
+        How many parameters the model has.
+
+    Raises:
+        UsageError: they do not.
+    """
+    count = sum(p.numel() for p in build_on_meta(cfg).parameters())
+    while not folder.exists():
+        folder = folder.parent
+    needed, free = KEPT * STATES * count, shutil.disk_usage(folder).free
+    if needed > free:
+        raise UsageError(
+            f'{folder.absolute()} has {free / 1e9:.1f} GB free, and checkpoints of this model ({count / 1e6:.0f} M '
+            f'parameters) take {needed / 1e9:.1f} GB: make room, or name another --work-dir'
+        )
+    return count

@@ -1,0 +1,165 @@
+"""The names of classes as a user gives them: by `--classes`, or in a file of the data."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mmseg_volo.autotrain.class_files import DATA, Named, colour_in, names_in
+from mmseg_volo.errors import UsageError
+from mmseg_volo.io.text_files import hidden
+
+# what files of names are called, without case and marks, the more usual first
+STEMS = ('classes', 'labels', 'classdict', 'labelcolors', 'labelcolours', 'labelmap', 'labelsmap', 'names', 'codes')
+STEMS += (
+    'classnames',
+    'labelnames',
+    'categories',
+    'classlist',
+    'classmap',
+    'id2label',
+    'label2id',
+    'colormap',
+    'palette',
+)
+STEMS += ('objectinfo150', 'obj', 'labelclassdict')
+SUFFIXES = ('.txt', '.csv', '.tsv', '.names', *DATA)
+OTHERS = ('data', 'dataset', 'meta', 'config')  # JSON and YAML that may hold names among other things
+LABELME = '__ignore__'
+FOLDERS = 64  # of images that are searched, at most
+
+
+def read_names(given: Sequence[str], root: Path, folders: Sequence[Path] = ()) -> tuple[list[Named], str, list[str]]:
+    """The classes as `--classes` or files of the data name them, where they stand, and notes about other files.
+
+    Args:
+        given: names, `NAME=VALUE`, `NAME=R,G,B`, or one file.
+        root: folder of the data, where such files are looked for.
+        folders: of images and masks below it, where they are looked for, too.
+
+    Raises:
+        UsageError: a name or a value stands twice, a file holds none, or files disagree.
+    """
+    if len(given) == 1 and Path(given[0]).suffix.lower() in SUFFIXES:
+        path = Path(given[0]).expanduser()
+        if not path.is_file():
+            raise UsageError(f'--classes {given[0]}: there is no such file')
+        named = _checked(names_in(path), str(path))
+        if not named:
+            raise UsageError(f'{path}: it names no class that can be understood, a name in each line can')
+        return named, str(path), []
+    if given:
+        if len(given) == 1 and re.search(r',\S', given[0]) and given[0].count('=') != 1:
+            raise UsageError(f'--classes {given[0]}: names stand apart, {given[0].replace(",", " ")}')
+        return _checked([_of_word(word) for word in given], '--classes'), '--classes', []
+    return _found(root, folders)
+
+
+def painted(named: Sequence[Named]) -> list[Named]:
+    """Classes with their colours instead of values, for masks of colours."""
+    return [replace(item, code=item.colour, coloured=True) if item.colour is not None else item for item in named]
+
+
+def _of_word(word: str) -> Named:
+    name, equals, code = word.rpartition('=')
+    if not equals or re.search(r'[^\W\d_]', code.strip()) and not code.strip().startswith('#'):
+        return Named(word)
+    if name and re.fullmatch(r'\d+', code):
+        return Named(name, int(code))
+    if name and (colour := colour_in(code)) is not None:
+        return Named(name, colour, True)
+    raise UsageError(f'--classes {word}: expected NAME, NAME=VALUE or NAME=R,G,B')
+
+
+def _found(root: Path, folders: Sequence[Path]) -> tuple[list[Named], str, list[str]]:
+    """What the files in some folders say together."""
+    named: list[Named] = []
+    source, notes = None, []
+    for path in name_files(root, folders):
+        where = path.relative_to(root).as_posix()
+        try:
+            found = _checked(names_in(path), where)
+        except OSError as error:
+            raise UsageError(f'{path} cannot be read ({error.strerror})') from error
+        if not found:
+            notes.append(f'{where} is not used: it names no classes that can be understood')
+        elif source is None:
+            named, source = found, path
+        elif {item.name for item in found} == {item.name for item in named}:
+            named = _merged(named, found, source.relative_to(root).as_posix(), where)
+        elif path.name == source.name:
+            raise UsageError(
+                f'{source} and {path} name different classes: make them alike, or give --classes one of the two'
+            )
+        else:
+            notes.append(f'{where} is not used: it names other classes than {source.relative_to(root).as_posix()}')
+    return named, source.relative_to(root).as_posix() if source else '', notes
+
+
+def name_files(root: Path, folders: Sequence[Path]) -> list[Path]:
+    """Files that by their names may name classes, those of the upper folders first."""
+    below = {above for folder in folders for above in (folder, *folder.parents) if above.is_relative_to(root)}
+    if len(below) > FOLDERS:  # a folder for each image
+        below = {folder for folder in below if len(folder.relative_to(root).parts) < 2}
+    found = []
+    for folder in {root, *below} if len(below) <= FOLDERS else {root}:
+        for path in folder.iterdir() if folder.is_dir() else ():
+            stem = re.sub(r'[^a-z0-9]', '', path.stem.lower())
+            known = (*STEMS, *OTHERS) if path.suffix.lower() in DATA else STEMS
+            if path.suffix.lower() in SUFFIXES and stem in known and path.is_file():
+                found.append((len(folder.parts), known.index(stem), SUFFIXES.index(path.suffix.lower()), path))
+    return [path for *_, path in sorted(found)]
+
+
+def _merged(named: Sequence[Named], others: Sequence[Named], source: str, where: str) -> list[Named]:
+    """Classes with what two files say of their values and colours."""
+    by_name, found = {item.name: item for item in others}, []
+    for item in named:
+        other = by_name[item.name]
+        (value, colour), (second, paint) = _codes(item), _codes(other)
+        if None not in (value, second) and value != second or None not in (colour, paint) and colour != paint:
+            raise UsageError(f'{source} and {where} disagree on what stands for {item.name}: remove one of the two')
+        value, colour = second if value is None else value, paint if colour is None else colour
+        alone = value is None and item.coloured and other.coloured
+        found.append(Named(item.name, colour if alone else value, alone, None if alone else colour))
+    if all(item.code is None for item in (*named, *others)) and [item.name for item in named] != [
+        item.name for item in others
+    ]:
+        raise UsageError(f'{source} and {where} name the same classes in different orders: remove one of the two')
+    return found
+
+
+def _codes(item: Named) -> tuple[int | None, int | None]:
+    """The value and the colour of a class."""
+    return (None, item.code) if item.coloured else (item.code, item.colour)
+
+
+def _checked(named: Sequence[Named], source: str) -> list[Named]:
+    """Classes without those whose value is below 0, which no mask holds, and what stands twice.
+
+    Raises:
+        UsageError: a name is empty, has characters that nobody sees, or stands twice, or a value does.
+    """
+    if named and named[0] == Named(LABELME):  # its value is -1, which masks of bytes hold as 255
+        named = [*(Named(item.name, i) for i, item in enumerate(named[1:])), Named(LABELME, 255)]
+    kept = [item for item in dict.fromkeys(named) if item.code is None or item.code >= 0]
+    if len(kept) < len(named) and any(item.code is None for item in named):
+        kept = [*named]  # the number of names counts
+    for item in kept:
+        if not item.name.strip() or hidden(item.name):
+            what = f'{item.name!r} has characters that cannot be shown' if item.name.strip() else 'one is empty'
+            raise UsageError(f'{source}: names of classes are plain text, {what}')
+    for what, values in (('class', [item.name for item in kept]), ('code', [item.code for item in kept])):
+        double = next((value for value, n in Counter(values).items() if n > 1 and value is not None), None)
+        if double is not None and what == 'class':
+            raise UsageError(f'{source}: the class {double} stands twice')
+        if double is not None:
+            names = [item.name for item in kept if item.code == double]
+            raise UsageError(f'{source}: {names[0]} and {names[1]} have the same value or colour: name them as one')
+    if kept and len({item.code is None for item in kept}) > 1:
+        bare = next(item.name for item in kept if item.code is None)
+        raise UsageError(f'{source}: {bare} has no value or colour, the others have')
+    return kept

@@ -1,0 +1,60 @@
+"""What all masks of a folder hold together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mmseg_volo.autotrain.image_stats import Facts
+from mmseg_volo.datasets.mask_codes import GONE, shown
+
+SHOWN = 8
+USUAL = (255, 65535, (1 << 31) - 1, (1 << 32) - 1)  # values that mean 'ignored' by custom, where they stand apart
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Codes of a kind (see `masks.py`), and where they lie."""
+
+    kind: str
+    pixels: Counter[int]  # code -> pixels, without those that have no data
+    cores: Counter[int]  # and pixels inside areas of it
+    borders: Counter[int]  # and pixels between two others, in masks where it has no such areas
+    nodata: frozenset[int]  # values that stand for no data, as files say
+    lossy: bool  # whether some were compressed with a loss
+    gone: int  # pixels without data
+    apart: frozenset[int] = frozenset()  # values of `USUAL` in several masks, none of which has more than one other
+
+    def share(self, *codes: int) -> float:
+        """What part of all pixels with data codes have."""
+        return sum(self.pixels[code] for code in codes) / max(1, sum(self.pixels.values()))
+
+    def some(self, codes: Sequence[int]) -> str:
+        """The first codes as people write them."""
+        return '; '.join(shown(code, self.kind) for code in codes[:SHOWN]) + '; ...' * (len(codes) > SHOWN)
+
+    def naming(self, codes: Sequence[int]) -> str:
+        """How `--classes` names these, if they are two or more."""
+        words = [f'class_{name.replace(",", "_")}={name}' for name in (shown(code, self.kind) for code in codes)]
+        words = words if len(words) > 1 else [f'NAME={"R,G,B" if self.kind == "colours" else "VALUE"}', '...']
+        return ' '.join(['--classes', *words[:SHOWN], *['...'] * (len(words) > SHOWN)])
+
+
+def seen_in(facts: Sequence[Facts], kind: str) -> Seen:
+    """What masks hold, by the codes of a kind."""
+    pixels, cores, borders = Counter[int](), Counter[int](), Counter[int]()
+    for fact in facts:
+        pixels.update(fact.recoded(kind))
+        cores.update(fact.recoded(kind, fact.cores))
+        borders.update(fact.recoded(kind, fact.borders))
+    gone = pixels.pop(GONE, 0)
+    apart = frozenset(code for code in USUAL if pixels[code] and _is_apart(code, facts, kind))
+    nodata = frozenset(fact.nodata for fact in facts if fact.nodata is not None)
+    return Seen(kind, pixels, cores, borders, nodata, any(fact.lossy for fact in facts), gone, apart)
+
+
+def _is_apart(code: int, facts: Sequence[Facts], kind: str) -> bool:
+    """Whether several masks hold a value, and one and the same other beside it."""
+    held = [codes for fact in facts if code in (codes := fact.recoded(kind))]
+    return len(held) > 1 and len({other for codes in held for other in codes} - {code, GONE}) < 2

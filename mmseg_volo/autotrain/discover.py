@@ -1,0 +1,299 @@
+"""Which files of a folder are images, which are their masks, and what is for training, validation and test.
+
+Told by folder names at any level, in any order and case (`images/train`, `train/masks`, `train_labels`, `imagesTr`,
+`trainannot`, `JPEGImages` beside `SegmentationClass`), by names of files (`a.jpg` with `a_mask.png`), by tables and
+JSON files that name image and mask, and by lists (`train.txt`, `ImageSets/Segmentation/val.txt`, `split.csv`).
+What was not used of lists, tables and folders is noted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from mmseg_volo.autotrain.annotation_formats import annotation_of
+from mmseg_volo.autotrain.folder_roles import NoMasks, by_name, by_option, split_by_file_names
+from mmseg_volo.autotrain.list_entries import Listing, read_listing
+from mmseg_volo.autotrain.name_words import Said, looks_like_split, said_by
+from mmseg_volo.autotrain.pairing import File, Matched, Pair, match
+from mmseg_volo.autotrain.redundant_masks import without_twins
+from mmseg_volo.autotrain.split_lists import (
+    PLACES,
+    BareNames,
+    Group,
+    Index,
+    OutsideError,
+    choose_lists,
+    folds_of,
+    group,
+    is_table,
+    pairs_of,
+    rank,
+)
+from mmseg_volo.autotrain.unpaired import complete
+from mmseg_volo.autotrain.unused_files import unused
+from mmseg_volo.datasets.lists import UNDERSTOOD
+from mmseg_volo.errors import UsageError
+from mmseg_volo.io.file_types import ARRAYS, TO_CONVERT, VIDEOS, Tally, folders
+from mmseg_volo.io.file_types import IMAGES as PICTURE_SUFFIXES
+
+SUFFIXES = PICTURE_SUFFIXES + ARRAYS
+SHOWN = 5
+FEW = 20  # tables and lists of one kind in a folder, up to which all are looked into
+
+
+@dataclass
+class Layout:
+    """What was found in a folder."""
+
+    root: Path
+    pairs: list[Pair]
+    how: str  # by what, in words
+    notes: list[str] = field(default_factory=list)
+    lists: set[Path] = field(default_factory=set)  # and tables, that were followed or that notes are about
+    unused: list[str] = field(default_factory=list)  # names of other lists, tables and folders
+
+    @property
+    def splits(self) -> Counter[str | None]:
+        """How many pairs each split has."""
+        return Counter(pair.split for pair in self.pairs)
+
+
+@dataclass
+class _Found:
+    """What lies below a folder."""
+
+    root: Path
+    pictures: list[Path]
+    others: list[Path]
+    groups: list[Group]  # of lists and tables
+    notes: list[str] = field(default_factory=list)
+    said: set[Path] = field(default_factory=set)  # what the notes are about
+
+
+def find_layout(
+    root: Path,
+    images: str | None = None,
+    masks: str | None = None,
+    skip_unpaired: bool = False,
+    allow_outside: bool = False,
+) -> Layout:
+    """The images of a folder with their masks.
+
+    Args:
+        root: the folder, or a file that lists images and masks.
+        images: folder of the images below it, if its name does not say so.
+        masks: folder of the masks below it.
+        skip_unpaired: leave out images without mask and masks without image.
+        allow_outside: lists may name files outside of the folder.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        UsageError: no images or masks are found, some have no partner, two are one by their name, or a list leads out
+            of the folder.
+    """
+    if not root.exists():
+        raise FileNotFoundError(f'no folder at {root.absolute()}: --data is the folder that holds images and masks')
+    root = root.resolve() if '..' in root.parts else root
+    if not root.is_dir():
+        return _of_file(root, allow_outside)
+    left = Tally()
+    found = _look(root, left)
+    layout = None if images or masks else _by_tables(found, skip_unpaired, allow_outside)
+    layout = layout or _by_names(found, images, masks, skip_unpaired)
+    layout.lists |= found.said
+    used = layout.lists | {path for pair in layout.pairs for path in (pair.image, pair.mask) if path}
+    layout.unused = unused(root, found.pictures + found.others, used)
+    layout.notes += [*found.notes, *[str(left)] * bool(left)]
+    return layout
+
+
+def _of_file(path: Path, outside: bool) -> Layout:
+    listing = read_listing(path, given=True)
+    if not isinstance(listing, Listing) or not listing.has_masks:
+        raise UsageError(f'--data {path} is no folder, and no CSV file with the columns image and mask')
+    pairs, notes = complete(path.parent, pairs_of(Group([listing]), path.parent, outside), (), False)
+    return Layout(path.parent, pairs, path.name, notes)
+
+
+def _look(root: Path, left: Tally) -> _Found:
+    found = _Found(root, [], [], [])
+    for _, _, files in folders(root, left, _is_no_data):
+        for file in (file for file in files if not file.name.startswith('.')):
+            (found.pictures if file.suffix.lower() in SUFFIXES else found.others).append(file)
+        for file in files:
+            hidden = file.name.startswith('.')
+            if hidden or file.suffix.lower() in TO_CONVERT + VIDEOS:
+                left.add(file)
+    if not found.pictures:
+        here = sorted(p.name for p in root.iterdir())[:SHOWN]
+        raise UsageError(f'--data {root}: no picture ({", ".join(SUFFIXES)}) below it; it holds {here or "nothing"}')
+    found.pictures.sort()
+    beside = Counter((path.parent, path.suffix.lower()) for path in found.others)
+    listings = []
+    for path in sorted(found.others):
+        few = beside[path.parent, path.suffix.lower()] <= FEW
+        listing = read_listing(path) if few or looks_like_split(path.stem) else None
+        if isinstance(listing, str):
+            found.notes.append(listing)
+            found.said.add(path)
+        elif listing is not None:
+            listings.append(listing)
+    if folds := folds_of(listings):
+        names = ', '.join(one.path.relative_to(root).as_posix() for one in folds[:SHOWN])
+        more = ', ...' * (len(folds) > SHOWN)
+        found.notes.append(
+            f'{names}{more} are folds: none is followed; give lists (train.txt, val.txt) of the one meant'
+        )
+        found.said |= {one.path for one in folds}
+    found.groups = group([one for one in listings if one not in folds], root)
+    return found
+
+
+def _is_no_data(folder: Path, real: str) -> bool:
+    own = folder.name == 'mmseg_volo_cache' or (folder / UNDERSTOOD).is_file()  # a recipe lists what there was
+    return folder.name.startswith('__') or own
+
+
+def _by_tables(found: _Found, skip_unpaired: bool, outside: bool) -> Layout | None:
+    """The pairs that tables or lists of images and masks name; None if there are none."""
+    root, tables = found.root, [one for one in found.groups if one.has_masks]
+    tables = [one for one in tables if rank(one, root) == min(rank(t, root) for t in tables)]
+    usual = bool(tables) and rank(tables[0], root)[0] < len(PLACES)
+    if not tables or (len(tables) > 1 and not usual):
+        return None
+    if len(tables) > 1:
+        names = ', '.join(map(str, tables))
+        raise UsageError(f'{root} holds several tables of images ({names}): give one as --data')
+    (table,) = tables
+    try:
+        pairs = pairs_of(table, root, outside)
+    except OutsideError:
+        raise
+    except BareNames:
+        return None
+    except UsageError:
+        if is_table(table) and usual:
+            raise
+        return None  # names in a plain list may stand without folders
+    beside = {pair.image.parent for pair in pairs}
+    used = {path for pair in pairs for path in (pair.image, pair.mask)}
+    unlisted = sum(path.parent in beside and path not in used for path in found.pictures)
+    pairs, left = complete(root, pairs, (), skip_unpaired)
+    notes = [
+        *table.notes,
+        *left,
+        *[f'{unlisted} pictures beside the images are in no list and are left out'] * bool(unlisted),
+    ]
+    layout = Layout(root, pairs, str(table), notes, {listing.path for listing in table.listings})
+    return _listed(layout, found.groups)[0] if layout.splits.keys() == {None} else layout
+
+
+def _by_names(found: _Found, images: str | None, masks: str | None, skip_unpaired: bool) -> Layout:
+    root = found.root
+    try:
+        if images or masks:
+            files, notes = by_option(root, found.pictures, images, masks)
+        else:
+            files, notes = by_name(root, found.pictures)
+        masks_of, twins = without_twins([file for file in files if file.role == 'mask'])
+        matched = _matched(root, [file for file in files if file.role == 'image'], masks_of)
+    except NoMasks as error:
+        if said := annotation_of(found.others):
+            raise UsageError(f'--data {root} holds no masks, but {said}') from error
+        raise
+    pairs = [Pair(i.path, m.path, i.split or m.split) for i, m in matched.pairs]
+    pairs += [Pair(image.path, None, image.split) for image in matched.images]
+    how = f'{_folders(root, matched.pairs[0])}, by name'
+    layout = Layout(
+        root, sorted(pairs, key=lambda p: str(p.image)), how, [*notes, *twins, *[matched.guess] * bool(matched.guess)]
+    )
+    layout, by_lists = _listed(layout, found.groups)
+    if layout.splits.keys() == {None}:
+        layout = _by_file_names(layout)
+    lone_masks = [] if by_lists else [mask.path for mask in matched.masks]
+    layout.pairs, left = complete(root, layout.pairs, lone_masks, skip_unpaired)
+    layout.notes += [*left, *_unsplit(layout, files)]
+    return layout
+
+
+def _by_file_names(layout: Layout) -> Layout:
+    """A layout with the splits that all names of images begin or end with, if these are several."""
+    splits = split_by_file_names([pair.image.stem for pair in layout.pairs])
+    named = {*splits} - {None}
+    if len(named) < 2:
+        return layout
+    if None in splits:
+        example = next(pair.image for pair, split in zip(layout.pairs, splits, strict=True) if split)
+        said = f'some names of images look like splits ({example.name}), others do not: none is followed'
+        return replace(layout, notes=[*layout.notes, said])
+    pairs = [replace(pair, split=split) for pair, split in zip(layout.pairs, splits, strict=True)]
+    return replace(layout, pairs=pairs, how=f'{layout.how}, splits by the names of files')
+
+
+def _matched(root: Path, images: Sequence[File], masks: Sequence[File]) -> Matched:
+    if not images or not masks:
+        what, other = ('images', 'masks') if masks else ('masks', 'images')
+        raise NoMasks(f'--data {root}: {len(images or masks)} {other} and no {what}: see --images and --masks')
+    matched = match(images, masks)
+    if not matched.pairs:
+        raise UsageError(
+            f'--data {root}: no mask has the name of an image, e.g. {images[0].path} and {masks[0].path}; they must '
+            f'agree without suffix; where others are meant, --images FOLDER --masks FOLDER says so'
+        )
+    return matched
+
+
+def _folders(root: Path, pair: Sequence[File]) -> str:
+    """Where a pair lies, e.g. `SPLIT/images + SPLIT/masks`."""
+    names = []
+    for file in pair:
+        parts = file.path.relative_to(root).parent.parts
+        names.append('/'.join('SPLIT' if _is_split(said_by(part)) else part for part in parts) or root.name)
+    return ' + '.join(names)
+
+
+def _is_split(said: Said) -> bool:
+    return said.split is not None and said.role is None and not said.rest
+
+
+def _unsplit(layout: Layout, files: Sequence[File]) -> list[str]:
+    """Notes on images that are trained on because nothing says their split, or in words that are not understood."""
+    images = {pair.image for pair in layout.pairs if pair.split is None}
+    parts = {part for file in files if file.path in images for part in file.folder}
+    strange = sorted(part for part in parts if looks_like_split(part))
+    notes = []
+    if strange:
+        notes.append(
+            f'{", ".join(strange[:SHOWN])}{", ..." * (len(strange) > SHOWN)}: looks like a split and is not '
+            f'understood, so its images count as any others: name it train, val or test'
+        )
+    if images and len(layout.splits) > 1:
+        where = sorted({path.parent.relative_to(layout.root).as_posix() for path in images})
+        notes.append(f'{len(images)} images are of no split and count as training images ({", ".join(where[:SHOWN])})')
+    return notes
+
+
+def _listed(layout: Layout, groups: Sequence[Group]) -> tuple[Layout, bool]:
+    """A layout with its splits by lists, and whether there are some; not if its folders say what validates."""
+    if 'val' in layout.splits or not any(one.splits - {None} for one in groups):
+        return layout, False
+    choice = choose_lists(groups, Index(layout.root, layout.pairs))
+    layout = replace(layout, notes=[*layout.notes, *choice.notes], lists={*layout.lists, *choice.paths})
+    if choice.lists is None:
+        return layout, False
+    pairs, left = [], 0
+    for place, pair in enumerate(layout.pairs):
+        split = choice.splits.get(place)
+        if split and pair.split not in (None, split, 'train'):
+            raise UsageError(f'{pair.image} lies in a folder of {pair.split} and is in a list of {split}: keep one')
+        if split:
+            pairs.append(replace(pair, split=split))
+        elif pair.split == 'test' or 'train' not in choice.splits.values():
+            pairs.append(pair)
+        else:
+            left += 1
+    layout.notes += [f'{left} images are in no list and are left out'] * bool(left)
+    return replace(layout, pairs=pairs, how=f'{layout.how}, splits by {choice.lists}'), True

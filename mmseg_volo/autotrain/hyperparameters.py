@@ -1,0 +1,64 @@
+"""How a family is trained on any data set: its learning rates, weight decay and stochastic depth."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from mmseg_volo.models.backbones.metaformer import ARCHS as METAFORMERS
+
+BATCH = 16  # images per update that the learning rates below are made for, ADE20K's recipes
+WARMUP = 1500  # iterations at most
+# stochastic depth of the shipped configs with UPerNet, by millions of parameters of the backbone: (below, rate)
+DROP_PATHS = {
+    'VOLO': ((30, 0.1), (60, 0.2), (math.inf, 0.5)),
+    'CAFormer': ((math.inf, 0.3),),
+    'ConvFormer': ((math.inf, 0.3),),
+    'CoAtNet': ((30, 0.2), (math.inf, 0.3)),
+}
+OTHERS = ((50, 0.1), (math.inf, 0.3))  # T2T-ViT's, and of families without a config
+SCRATCH_DROP_PATH = 0.1  # of `benchmarks/camvid_from_scratch.py`, as all that says 'from scratch' here
+
+
+def drop_path_rate(family: str, millions: float, pretrained: bool) -> float:
+    """Stochastic depth of the last block.
+
+    Args:
+        family: e.g. 'VOLO'.
+        millions: of parameters of the backbone.
+        pretrained: whether it starts from ImageNet weights.
+    """
+    if not pretrained:
+        return SCRATCH_DROP_PATH
+    return next(rate for below, rate in DROP_PATHS.get(family, OTHERS) if millions < below)
+
+
+def optimiser(family: str, pretrained: bool, batch: int, iters: int) -> dict[str, Any]:
+    """`optim_wrapper` and `param_scheduler` of a config.
+
+    Those of the family's shipped configs with UPerNet; from scratch 5e-4 and 0.05, without layer decay. By the square
+    root of the batch, where it is not theirs. Ours are the clipping, and a warm-up of a tenth of a short training.
+    """
+    lr, decay, end = (1e-4, 0.05, 0.0) if family in METAFORMERS else (6e-5, 0.01, 0.0)
+    if family == 'VOLO':
+        end = 5e-6  # [recalled]
+    if not pretrained:
+        lr, decay, end = 5e-4, 0.05, 0.0
+    factor = (batch / BATCH) ** 0.5
+    wrapper = dict(
+        type='OptimWrapper',
+        optimizer=dict(type='AdamW', lr=float(f'{lr * factor:.2g}'), weight_decay=decay),
+        constructor='SegOptimWrapperConstructor',
+        clip_grad=dict(max_norm=1.0),
+    )
+    if pretrained and family in METAFORMERS:
+        wrapper['paramwise_cfg'] = dict(layer_decay_rate=0.9, decay_type='stage_wise')
+    warm = min(WARMUP, max(1, iters // 10))
+    poly = dict(type='ProportionalPolyLR', eta_min=float(f'{end * factor:.2g}'), power=1.0, begin=warm)
+    return dict(
+        optim_wrapper=wrapper,
+        param_scheduler=[
+            dict(type='LinearLR', start_factor=1e-6, begin=0, end=warm, by_epoch=False),
+            dict(**poly, end=max(iters, warm + 1), by_epoch=False),
+        ],
+    )

@@ -1,0 +1,252 @@
+"""A training of any data set: the recipe of a backbone or of a shipped config, fitted to what was found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
+
+from mmseg_volo.autotrain.hyperparameters import drop_path_rate, optimiser
+from mmseg_volo.config import CONFIGS, find_config, load_config, shipped_configs
+from mmseg_volo.errors import UsageError
+from mmseg_volo.models import pretrained as zoo
+from mmseg_volo.utils.text import did_you_mean
+
+MODELS_BY_NAME = {
+    f'{"t2t_vit" if family == "T2TViT" else family.lower()}_{arch}': (family, arch)
+    for family, archs in zoo.ARCHS.items()
+    for arch in archs
+}
+CROP = 512  # pixels per side at most, ADE20K's recipes
+CPU_BATCH = 4
+EPOCHS = 150
+SAMPLES = (4_000, 640_000)  # that a training sees at least and at most: 250 and 40,000 updates of 16
+SCRATCH = 2  # times as many without ImageNet weights
+VALIDATIONS, PATIENCE = 20, 6  # of a training, and how many without a better score end it
+UNEVEN = 10  # fold difference of pixels per class that asks for weights
+
+
+@dataclass(frozen=True)
+class Images:
+    """What the images of a data set are."""
+
+    width: int  # median, if sizes differ
+    height: int
+    mixed: bool  # whether sizes differ
+    mean: tuple[float, ...] | None = None  # by channel, of images that are no 8-bit RGB
+    std: tuple[float, ...] | None = None
+    dtype: str = 'uint8'  # of their pixels
+    common: bool = True  # whether mmseg's loading sees them as ours does
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a backbone starts from."""
+
+    checkpoint: str | None
+    pixels: int  # side of the images that it was trained on
+    note: str  # in words
+    mean: tuple[float, ...] | None = None  # of colours from 0 to 255, as it expects; those of the recipe if None
+    std: tuple[float, ...] | None = None
+    order: str = 'RGB'  # or 'BGR'
+    said: bool = False  # whether these three are what it was trained with, and not those of others like it
+    own: bool = False  # whether it was trained on channels that are no colours
+    channels: int = 3  # of the images that it was trained on
+    prefix: str = ''  # of its keys in the file
+    whole: bool = False  # whether the file holds a segmentor, of whose heads is taken what fits
+
+
+def is_shipped(name: str) -> bool:
+    """Whether a model is a config's, and not a backbone by its name.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if name in MODELS_BY_NAME:
+        return False
+    try:
+        find_config(name)
+    except UsageError:
+        known = [*MODELS_BY_NAME, *shipped_configs()]
+        raise UsageError(
+            f'--model {name} is no backbone (caformer_s18, volo_d1, ...: mmseg-volo weights list) and no config'
+            f'{did_you_mean(name, known)}'
+        ) from None
+    return True
+
+
+def crop_of(images: Images, size: Sequence[int] | None) -> tuple[int, int]:
+    """(Height, width) of training crops: `--size`, or as much of an image as goes into 512x512, by steps of 32."""
+    if size:
+        if len(size) > 2 or min(size) < 32:
+            raise UsageError(f'--size is SIDE or HEIGHT WIDTH of at least 32, got {" ".join(map(str, size))}')
+        return size[0], size[-1]
+    return tuple(min(CROP, max(64, side // 32 * 32)) for side in (images.height, images.width))
+
+
+def length_of(count: int, batch: int, epochs: float | None, scratch: bool) -> int:
+    """Iterations of a training of `count` images."""
+    samples = min(max(EPOCHS * count, SAMPLES[0]), SAMPLES[1]) * (SCRATCH if scratch else 1)
+    if epochs is not None:
+        if epochs <= 0:
+            raise UsageError(f'--epochs must be more than 0, got {epochs:g}')
+        samples = epochs * count
+    return max(1, math.ceil(samples / batch))
+
+
+def class_weights(pixels: Sequence[int]) -> list[float] | None:
+    """Weights of classes by their training pixels: the square root of ENet's 1 / ln(1.02 + share) (arXiv 1606.02147),
+    which has a mean of 1. None where the classes are even enough; 1 for a class without pixels.
+    """
+    counts = np.array(pixels, float)
+    held = counts > 0
+    if held.sum() < 2 or counts[held].max() < UNEVEN * counts[held].min():
+        return None
+    raw = 1 / np.log(1.02 + counts[held] / counts.sum())
+    weights = np.ones(len(counts))
+    weights[held] = np.sqrt(raw / raw.mean())
+    return [round(float(w), 2) for w in weights]
+
+
+def recipe(
+    model: str, start: Start, images: Images, crop: tuple[int, int], batch: int, iters: int, count: int
+) -> dict[str, Any]:
+    """A config for a backbone: UPerNet, crops, AdamW, with data sets that lack their files and classes.
+
+    Learning rates, weight decay and stochastic depth: see `folders/rates.py`. `count` images are trained on;
+    validations are an epoch apart at least.
+    """
+    cfg = {}
+    for leaf in ('models/upernet', 'default_runtime'):
+        cfg.update(Config.fromfile(CONFIGS / '_base_' / f'{leaf}.py').to_dict())
+    cfg['crop_size'] = crop
+    cfg['model'].update(_model(model, start, cfg['model'], crop, images))
+    cfg.update(optimiser(MODELS_BY_NAME[model][0], start.checkpoint is not None, batch, iters))
+    every = min(iters, max(math.ceil(iters / VALIDATIONS), math.ceil(count / batch)))
+    cfg['train_cfg'] = dict(type='SegTrainLoop', max_iters=iters, val_interval=every)
+    cfg['val_cfg'], cfg['test_cfg'] = dict(type='ValLoop'), dict(type='TestLoop')
+    cfg['default_hooks'] = dict(
+        timer=dict(type='IterTimerHook'),
+        logger=dict(type='LoggerHook', interval=min(50, every), log_metric_by_epoch=False),
+        param_scheduler=dict(type='ParamSchedulerHook'),
+        checkpoint=dict(type='SafeCheckpointHook', by_epoch=False, interval=every, save_best='mIoU', max_keep_ckpts=1),
+        sampler_seed=dict(type='DistSamplerSeedHook'),
+    )
+    cfg.update(_pipelines(images, crop))
+    cfg['val_evaluator'] = dict(type='SegIoUMetric', iou_metrics=['mIoU'])
+    return cfg
+
+
+def _model(name: str, start: Start, base: dict, crop: tuple[int, int], images: Images) -> dict[str, Any]:
+    family, arch = MODELS_BY_NAME[name]
+    with torch.device('meta'):
+        built = MODELS.build(dict(type=family, arch=arch))
+    millions = sum(p.numel() for p in built.parameters()) / 1e6
+    rate = drop_path_rate(family, millions, start.checkpoint is not None)
+    backbone = dict(type=family, arch=arch, drop_path_rate=rate)
+    if start.pixels != 224:
+        backbone['pretrain_img_size'] = start.pixels
+    dims, strides = [*built.out_channels], [*built.out_strides]
+    found = dict(backbone=backbone)
+    if start.checkpoint:
+        part = found if start.whole else backbone
+        part['init_cfg'] = dict(type='Pretrained', checkpoint=start.checkpoint)
+        if start.prefix and not start.whole:
+            backbone['init_cfg']['prefix'] = start.prefix
+    if start.mean and start.std:
+        normal = dict(mean=[*start.mean], std=[*start.std], bgr_to_rgb=start.order == 'RGB')
+        found['data_preprocessor'] = {**base['data_preprocessor'], **normal}
+    if strides != [4, 8, 16, 32]:
+        backbone['out_norm'] = False  # LV-ViT's neck takes raw taps
+        found['neck'] = dict(type='StridePyramid', in_channels=dims, in_strides=strides, refine=True)
+    found['decode_head'] = dict(base['decode_head'], in_channels=dims)
+    found['auxiliary_head'] = dict(base['auxiliary_head'], in_channels=dims[2])
+    if images.width * images.height > 4 * max(crop[0] * crop[1], CROP**2):
+        found['test_cfg'] = dict(mode='slide', crop_size=crop, stride=tuple(side * 2 // 3 for side in crop))
+    return found
+
+
+def _pipelines(images: Images, crop: tuple[int, int]) -> dict[str, list[dict]]:
+    scale = (images.width, images.height)
+    load, end = [dict(type='LoadImageFromFile')], [dict(type='PackSegInputs')]
+    resize = [dict(type='Resize', scale=scale, keep_ratio=True)] if images.mixed else []
+    ratios = (0.75, 1.0, 1.25, 1.5, 1.75)
+    sizes = (
+        [dict(type='Resize', scale=tuple(int(side * r) for side in scale), keep_ratio=True) for r in ratios]
+        if images.mixed
+        else [dict(type='Resize', scale_factor=r, keep_ratio=True) for r in ratios]
+    )
+    flips = [dict(type='RandomFlip', prob=p, direction='horizontal') for p in (0.0, 1.0)]
+    tries = dict(type='TestTimeAug', transforms=[sizes, flips, [dict(type='LoadAnnotations')], end])
+    crop_step = dict(type='LoadRandomCrop', scale=scale, ratio_range=(0.5, 2.0), crop_size=crop, cat_max_ratio=0.75)
+    more = [dict(type='ContiguousRandomFlip', prob=0.5), dict(type='TablePhotoMetricDistortion')]
+    return dict(
+        train_pipeline=[crop_step, *more, *end],
+        test_pipeline=[*load, *resize, dict(type='LoadAnnotations'), *end],
+        tta_pipeline=[*load, tries],
+    )
+
+
+def shipped(name: str, crop: Sequence[int] | None, batch: int | None) -> dict[str, Any]:
+    """A shipped config, of which the data set is to be replaced; its training stays as it is.
+
+    Args:
+        name: see `find_config`.
+        crop: `--size`, instead of its own.
+        batch: images at a time, instead of its own.
+    """
+    cfg = load_config(name).to_dict()
+    cfg['train_pipeline'] = cfg['train_dataloader']['dataset']['pipeline']
+    own = tuple(cfg['model']['data_preprocessor'].get('size') or cfg.get('crop_size') or (CROP, CROP))
+    cfg['crop_size'] = crop_of(Images(0, 0, False), crop) if crop else own
+    if crop:
+        for step in cfg['train_pipeline']:
+            if 'crop_size' in step:
+                step['crop_size'] = cfg['crop_size']
+        if cfg['model'].get('test_cfg', {}).get('mode') == 'slide':
+            sides = cfg['crop_size']
+            cfg['model']['test_cfg'].update(crop_size=sides, stride=tuple(side * 2 // 3 for side in sides))
+    if batch:
+        cfg['train_dataloader']['batch_size'] = batch
+    cfg['default_hooks']['checkpoint'].setdefault('save_best', 'mIoU')
+    return cfg
+
+
+def started_from(model: Mapping[str, Any]) -> str | None:
+    """The checkpoint that a model or its backbone starts from, by their configs; None of random weights."""
+    for part in (model.get('backbone') or {}, model):
+        start = part.get('init_cfg')
+        if isinstance(start, Mapping) and start.get('checkpoint'):
+            return start['checkpoint']
+    return None
+
+
+def set_length(cfg: dict[str, Any], iters: int) -> None:
+    """Makes a training longer or shorter: its schedules and intervals in proportion."""
+    factor = iters / cfg['train_cfg']['max_iters']
+    for schedule in cfg['param_scheduler']:
+        schedule.update({key: round(schedule[key] * factor) for key in ('begin', 'end') if key in schedule})
+        schedule['end'] = max(schedule.get('end', iters), schedule.get('begin', 0) + 1)
+    hook = cfg['default_hooks']['checkpoint']
+    hook['interval'] = max(1, round(hook['interval'] * factor))
+    loop = cfg['train_cfg']
+    loop.update(max_iters=iters, val_interval=max(1, round(loop['val_interval'] * factor)))
+
+
+def model_words(cfg: dict[str, Any]) -> str:
+    """A model in a few words."""
+    backbone, head = cfg['model']['backbone'], cfg['model']['decode_head']['type']
+    arch = backbone.get('arch', '')
+    return f'{backbone["type"]} {arch if isinstance(arch, str) else "of its own sizes"} + {head}'
+
+
+def absolute(path: str | Path) -> str:
+    """A path as a config holds it."""
+    return Path(path).absolute().as_posix()

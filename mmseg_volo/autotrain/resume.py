@@ -1,0 +1,147 @@
+"""`train --data FOLDER ... --resume`: what is asked for now, against the recipe of the training that goes on."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmseg_volo.autotrain import recipe as plan
+from mmseg_volo.autotrain.config_writer import edited, note_written
+from mmseg_volo.autotrain.options import Wishes
+from mmseg_volo.config import load_config
+from mmseg_volo.datasets.lists import UNDERSTOOD
+from mmseg_volo.errors import UsageError
+from mmseg_volo.redaction import masked
+from mmseg_volo.utils.files import write_whole
+
+WISHES = '.wishes.json'  # of a recipe: the options that it was made with
+IN_CONFIG = ('size', 'batch', 'seed', 'epochs')  # options that a recipe itself says
+OF_PLACE = ('work_dir', 'overwrite')
+LENGTH = re.compile(r'(?m)^(length:? +)\d+( iterations of \d+ images = )\d+( epochs; validated every )\d+')
+
+
+def as_text(wishes: Wishes) -> str:
+    """What a recipe keeps of the options that it was made with."""
+    kept = {key: value for key, value in asdict(wishes).items() if key not in OF_PLACE}
+    return json.dumps(masked({**kept, 'data': str(Path(wishes.data).absolute())}), indent=1)
+
+
+def go_on(wishes: Wishes) -> None:
+    """Holds options against the recipe of a training; `--epochs` makes that longer.
+
+    Raises:
+        UsageError: an option is another one than the recipe has; or its length cannot be set.
+    """
+    cfg, count = load_config(wishes.config), _count(wishes.config.with_name('train.csv'))
+    if differing := [*_differing(wishes, cfg)]:
+        raise UsageError(
+            f'--resume goes on with {wishes.place} as it was begun, and its recipe has '
+            f'{" and ".join(differing)}: leave that out, or name another --work-dir'
+        )
+    if wishes.epochs is not None:
+        iters = plan.length_of(count, cfg.train_dataloader.batch_size, wishes.epochs, False)
+        if iters != cfg.train_cfg.max_iters:
+            _set_length(wishes, cfg.to_dict(), iters, count)
+
+
+def _count(path: Path) -> int:
+    return len(path.read_text(encoding='utf-8').splitlines()) - 1
+
+
+def _differing(wishes: Wishes, cfg: Config) -> Iterator[str]:
+    """Options that are given and are not the recipe's."""
+    try:
+        then = json.loads((wishes.config.parent / WISHES).read_text(encoding='utf-8'))
+    except (OSError, ValueError):  # the recipe is older, or edited
+        then = {}
+    now = json.loads(as_text(wishes))
+    for key, value in now.items():
+        if key not in IN_CONFIG and key in then and value not in (None, [], False, then[key]):
+            yield _both(key, then[key], value)
+    if wishes.size and tuple(cfg.crop_size) != (wishes.size[0], wishes.size[-1]):
+        yield _both('size', cfg.crop_size, wishes.size)
+    for key, theirs in (('batch', cfg.train_dataloader.batch_size), ('seed', cfg.get('randomness', {}).get('seed'))):
+        if getattr(wishes, key) not in (None, theirs):
+            yield _both(key, theirs, getattr(wishes, key))
+
+
+def _both(key: str, theirs: Any, asked: Any) -> str:
+    option = f'--{key.replace("_", "-")}'
+    if isinstance(asked, bool):
+        return f'no {option}'
+    said, wish = (' '.join(map(str, v)) if isinstance(v, (list, tuple)) else v for v in (theirs, asked))
+    return f'{option} {said}, not {wish}' if theirs not in (None, [], False) else f'no {option}, not {wish}'
+
+
+def _set_length(wishes: Wishes, cfg: dict[str, Any], iters: int, count: int) -> None:
+    """Writes another length into a recipe, and where the recipe says it in words."""
+    done = max((int(path.stem.removeprefix('iter_')) for path in wishes.place.glob('iter_*.pth')), default=0)
+    if iters < done:
+        raise UsageError(f'--epochs {wishes.epochs:g} are {iters} iterations, and {done} are done: ask for more')
+    text, changes = wishes.config.read_text(encoding='utf-8'), [*_changes(cfg, iters)]
+    for place, old, new in changes:
+        text = _with_number(text, place, old, new, wishes.config)
+    batch = cfg['train_dataloader']['batch_size']
+    words = rf'\g<1>{iters}\g<2>{iters * batch / count:.0f}\g<3>{cfg["train_cfg"]["val_interval"]}'
+    said = wishes.config.with_name(UNDERSTOOD)
+    texts = {wishes.config: LENGTH.sub(words, text, count=1)}
+    if said.is_file():
+        texts[said] = LENGTH.sub(words, said.read_text(encoding='utf-8'), count=1)
+    untouched = [path for path in texts if path.name not in edited(path.parent)]
+    for path, content in texts.items():
+        write_whole(path, content.encode())
+    note_written(wishes.config.parent, untouched)
+
+
+def _changes(cfg: dict[str, Any], iters: int) -> Iterator[tuple[tuple[str | int, ...], int, int]]:
+    """(keys, number, other number) of what a config of this length has otherwise; `cfg` is changed."""
+    places = [('train_cfg', 'max_iters'), ('train_cfg', 'val_interval'), ('default_hooks', 'checkpoint', 'interval')]
+    places += [('param_scheduler', i, key) for i in range(len(cfg['param_scheduler'])) for key in ('begin', 'end')]
+    before = {place: _at(cfg, place) for place in places}
+    plan.set_length(cfg, iters)
+    for place, number in before.items():
+        if number is not None:
+            yield place, number, _at(cfg, place)
+
+
+def _at(cfg: Any, place: Sequence[str | int]) -> int | None:
+    for key in place:
+        cfg = cfg[key] if isinstance(key, int) else cfg.get(key)
+    return cfg
+
+
+def _with_number(text: str, place: Sequence[str | int], old: int, new: int, path: Path) -> str:
+    """The text of a config with another number at a place.
+
+    Raises:
+        UsageError: it does not stand there as a number.
+    """
+    node = {s.targets[0].id: s.value for s in ast.parse(text).body if isinstance(s, ast.Assign)}.get(place[0])
+    for key in place[1:]:
+        node = _child(node, key)
+    if not isinstance(node, ast.Constant) or node.value != old:
+        where = '.'.join(map(str, place))
+        raise UsageError(f'{path} was edited, and {where} is no number there: set it to {new}, and leave out --epochs')
+    lines = text.encode().splitlines(keepends=True)
+    line = lines[node.lineno - 1]
+    lines[node.lineno - 1] = line[: node.col_offset] + str(new).encode() + line[node.end_col_offset :]
+    return b''.join(lines).decode()
+
+
+def _child(node: ast.expr | None, key: str | int) -> ast.expr | None:
+    """What stands under a key of `dict(...)`, `{...}`, `[...]` or `(...)`."""
+    if isinstance(key, int):
+        return node.elts[key] if isinstance(node, (ast.List, ast.Tuple)) and key < len(node.elts) else None
+    if isinstance(node, ast.Call):
+        return next((word.value for word in node.keywords if word.arg == key), None)
+    if isinstance(node, ast.Dict):
+        pairs = zip(node.keys, node.values, strict=True)
+        return next((value for name, value in pairs if isinstance(name, ast.Constant) and name.value == key), None)
+    return None

@@ -1,0 +1,283 @@
+"""Which lists of a data set are followed, and what their lines mean among its files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmseg_volo.autotrain.folder_roles import held_out_note
+from mmseg_volo.autotrain.list_entries import TABLES, Entry, Listing
+from mmseg_volo.autotrain.name_words import IMAGES, SPLITS, settle, without_end
+from mmseg_volo.autotrain.pairing import MASK_ENDS, Pair, plain
+from mmseg_volo.errors import UsageError, printable
+from mmseg_volo.io.text_files import local_path, unquoted
+
+VOC = 'ImageSets/Segmentation'  # at any depth: beside it lie lists for other tasks
+PLACES = ('', 'splits', 'split', 'lists', VOC, 'ImageSets')  # below the root, of lists
+SHOWN = 5
+
+
+class OutsideError(UsageError):
+    """A list names a file outside of the folder of the data."""
+
+
+class BareNames(UsageError):
+    """No file that lists name is where they say."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Lists that belong together: one for each split, or one of all."""
+
+    listings: Sequence[Listing]
+
+    @property
+    def entries(self) -> list[tuple[Listing, Entry, str | None]]:
+        """All lines, each with its split as it is written; without those of `trainval` where `train` is there."""
+        rows = [(one, entry, entry.split or one.said.split) for one in self.listings for entry in one.entries]
+        splits = {split for _, _, split in rows}
+        rows = [row for row in rows if row[2] != 'trainval' or 'train' not in splits]
+        return sorted(rows, key=lambda row: row[2] == 'trainval')
+
+    @property
+    def splits(self) -> set[str | None]:
+        """The splits that it names."""
+        return {split for _, _, split in self.entries}
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether it pairs images with masks, but for test images."""
+        return all(one.has_masks or one.said.split in ('test', 'eval') for one in self.listings) and any(
+            one.has_masks for one in self.listings
+        )
+
+    @property
+    def notes(self) -> list[str]:
+        """What is worth saying of its splits."""
+        meant = settle(self.splits)
+        names = sorted({one.path.name for one in self.listings if one.said.split == 'eval'})
+        return [held_out_note(names, meant['eval'])] if names else []
+
+    def __str__(self) -> str:
+        return ', '.join(one.path.name for one in self.listings)
+
+
+def group(listings: Iterable[Listing], root: Path) -> list[Group]:
+    """Lists by what belongs together, in the order in which they are asked: by place, those with training first.
+
+    Of several lists of one split in a folder, the one with the plainest name counts.
+    """
+    alone, by_folder = [], dict[Path, dict[str, Listing]]()
+    for one in sorted(listings, key=lambda one: (len(one.said.rest), len(one.path.stem), one.path.name)):
+        if one.has_splits or (one.has_masks and not one.said.split):
+            alone.append(Group([one]))
+        elif one.said.split:
+            by_folder.setdefault(one.path.parent, {}).setdefault(one.said.split, one)
+    groups = [Group([by_split[name] for name in SPLITS if name in by_split]) for by_split in by_folder.values()]
+    if sum(len(one.listings) for one in groups) == len({split for one in groups for split in one.splits}):
+        groups = [Group([listing for one in groups for listing in one.listings])] if groups else []  # train/train.txt
+    return sorted([*groups, *alone], key=lambda one: order(one, root))
+
+
+def order(one: Group, root: Path) -> tuple[bool, int, int]:
+    """Which lists are asked first: those that name training images, in the most usual place."""
+    return (not one.splits & {'train', 'trainval'}, *rank(one, root))
+
+
+def rank(one: Group, root: Path) -> tuple[int, int]:
+    """How usual the place of lists is: smaller is more usual."""
+    folder = one.listings[0].path.parent.relative_to(root)
+    name = folder.as_posix() if folder.parts else ''
+    if name.endswith(f'/{VOC}'):
+        return PLACES.index(VOC), len(folder.parts)
+    return (PLACES.index(name), 0) if name in PLACES else (len(PLACES), len(folder.parts))
+
+
+def folds_of(listings: Iterable[Listing]) -> list[Listing]:
+    """Those of cross-validation: lists of one split in a folder, whose names differ by numbers (`train_fold0.txt`)."""
+    alike: dict[tuple, list[Listing]] = {}
+    for one in listings:
+        if one.said.number:
+            alike.setdefault((one.path.parent, one.said.split, one.said.rest), []).append(one)
+    return [one for some in alike.values() if len({one.said.number for one in some}) > 1 for one in some]
+
+
+def pairs_of(one: Group, root: Path, outside: bool) -> list[Pair]:
+    """The pairs that lists name.
+
+    Args:
+        one: lists of images and masks.
+        root: folder of the data.
+        outside: whether files may lie elsewhere.
+
+    Raises:
+        BareNames: all files are missing.
+        UsageError: a line leads out of the folder, files are missing, an image has no mask or stands twice.
+    """
+    meant = settle(one.splits)
+    pairs: dict[Path, Pair] = {}
+    masked = {meant[split] for _, entry, split in one.entries if entry.mask}
+    needed, missing, lone = {'train', None} | ({'val'} & masked), [], []
+    for listing, entry, split in one.entries:
+        image = located(entry.image, listing, entry, root, outside)
+        mask = located(entry.mask, listing, entry, root, outside) if entry.mask else None
+        missing += [path for path in (image, mask) if path is not None and not path.is_file()]
+        lone += [image] * (mask is None and meant[split] in needed)
+        if image in pairs:
+            if split == 'trainval':
+                continue
+            raise UsageError(f'{listing.path} names {image} twice: an image belongs to one split')
+        pairs[image] = Pair(image, mask, meant[split])
+    if len(missing) == sum(1 + (entry.mask is not None) for _, entry, _ in one.entries):
+        raise BareNames(f'{one}: none of the files that are named is there, e.g. {missing[0]}')
+    for what, files in (('names files that are missing', missing), ('names no mask for', lone)):
+        if files:
+            names = ', '.join(printable(str(path)) for path in files[:SHOWN])
+            raise UsageError(
+                f'{one.listings[0].path if len(one.listings) == 1 else one} {what}: {names}'
+                f'{", ..." * (len(files) > SHOWN)}; complete them, or remove these lines'
+            )
+    return [*pairs.values()]
+
+
+def located(text: str, listing: Listing, entry: Entry, root: Path, outside: bool) -> Path:
+    """The file that a line names, relative to the list or to the folder of the data.
+
+    Raises:
+        OutsideError: it leads out of the folder of the data, by what is written; links in there may lead anywhere.
+    """
+    bases = dict.fromkeys((listing.path.parent, root))
+    paths = [_tidy(local_path(text, base), base) for base in bases]
+    inside = [path for path in paths if _below(path, root)]
+    for path in inside + paths * outside:
+        if os.path.exists(path):
+            return path
+    if not any(map(os.path.exists, paths)):
+        return (inside or paths)[0]
+    raise OutsideError(
+        f'{listing.path}, {entry.where} names {unquoted(text)!r}, which lies outside of {root}: lists may not lead out '
+        f'of the folder of the data, unless --allow-outside says so'
+    )
+
+
+def _tidy(path: Path, base: Path) -> Path:
+    """A path without `..`, by what is written."""
+    inner = os.path.normpath(path.relative_to(base)) if path.is_relative_to(base) else os.path.normpath(path)
+    return Path(os.path.normpath(base / inner)) if inner.startswith('..') else base / inner
+
+
+def _below(path: Path, root: Path) -> bool:
+    tops = (os.path.abspath(root), os.path.realpath(root))
+    return any(Path(os.path.abspath(path)).is_relative_to(top) for top in tops)
+
+
+@dataclass
+class Index:
+    """Finds the pair that a list names: by its image's path, the end of it, or its name, with or without suffix."""
+
+    root: Path
+    pairs: Sequence[Pair]
+    tables: tuple[dict[str, set[int]], ...] = field(init=False)  # of images, of masks, of their bare names
+
+    def __post_init__(self) -> None:
+        self.tables = ({}, {}, {})
+        for number, pair in enumerate(self.pairs):
+            for table, path, words in ((self.tables[0], pair.image, IMAGES), (self.tables[1], pair.mask, MASK_ENDS)):
+                if path is None:
+                    continue
+                relative = path.relative_to(self.root) if path.is_relative_to(self.root) else Path(path.name)
+                for name in (relative, relative.with_name(relative.stem)):
+                    for tail in _tails(name.as_posix()):
+                        table.setdefault(tail, set()).add(number)
+                bare = relative.stem
+                while shorter := without_end(bare, words):
+                    bare = shorter
+                    self.tables[2].setdefault(plain(bare), set()).add(number)
+
+    def find(self, text: str) -> int | None:
+        """The place in `pairs`; None if nothing or several fit."""
+        words = [text, *(word for mark in '\t,;' for word in text.split(mark)), *text.split()]
+        for word in dict.fromkeys(words):
+            for table in self.tables:
+                for tail in _tails(unquoted(word).replace('\\', '/').removeprefix('file://')):
+                    if len(places := table.get(tail, ())) == 1:
+                        return next(iter(places))
+                    if places:
+                        break
+        return None
+
+
+def _tails(name: str) -> list[str]:
+    """`a/b/c`, `b/c`, `c`, as `plain`."""
+    parts = [part for part in plain(name).split('/') if part not in ('', '.')]
+    return ['/'.join(parts[start:]) for start in range(len(parts))]
+
+
+def splits_of(one: Group, index: Index) -> tuple[dict[int, str | None], Mapping[str, list[str]]]:
+    """The split of each pair that lists name, by its place, and the names that are none, by split.
+
+    Raises:
+        UsageError: an image is in two lists, or has another mask there.
+    """
+    meant = settle(one.splits)
+    found: dict[int, str | None] = {}
+    unknown: dict[str, list[str]] = {}
+    for listing, entry, split in one.entries:
+        place = index.find(entry.image)
+        if place is None:
+            unknown.setdefault(f'{listing.path}: {meant[split]} list', []).append(entry.image)
+            continue
+        image, mask = index.pairs[place].image, index.pairs[place].mask
+        if entry.mask and mask and plain(Path(entry.mask.replace('\\', '/')).stem) != plain(mask.stem):
+            raise UsageError(
+                f'{listing.path}, {entry.where} names {printable(entry.mask)} as the mask of {image.name}, whose name '
+                f'fits {mask}: write paths below {index.root}'
+            )
+        if found.setdefault(place, meant[split]) != meant[split] and split != 'trainval':
+            raise UsageError(f'{image} is in the lists of {found[place]} and {meant[split]}: keep one')
+    return found, unknown
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The lists that say the splits."""
+
+    lists: Group | None = None
+    splits: Mapping[int, str | None] = field(default_factory=dict)  # of each pair that they name, by its place
+    notes: Sequence[str] = ()
+    paths: Collection[Path] = ()  # of lists that are followed, or that the notes are about
+
+
+def choose_lists(groups: Sequence[Group], index: Index) -> Choice:
+    """The first lists that name any image; none if others in as usual a place say something else.
+
+    Raises:
+        UsageError: they name some images that are not there, or an image is in two lists.
+    """
+    waiting = [one for one in groups if one.splits - {None}]
+    while waiting:
+        first = waiting.pop(0)
+        splits, unknown = splits_of(first, index)
+        if not splits:
+            continue
+        equal = [one for one in waiting if order(one, index.root) == order(first, index.root)]
+        equal = [one for one in equal if splits_of(one, index)[0] not in ({}, splits)]
+        paths = {listing.path for one in (first, *equal) for listing in one.listings}
+        if equal:
+            names = ' and '.join(str(one.listings[0].path) for one in (first, *equal[:SHOWN]))
+            said = f'no list is followed, as {names} say different splits: leave only those that count'
+            return Choice(notes=[said], paths=paths)
+        for what, names in unknown.items():
+            raise UsageError(
+                f'{what}: {len(names)} names are no image of {index.root}, e.g. {printable(names[0])}; complete the '
+                f'images, or remove these lines'
+            )
+        return Choice(first, splits, first.notes, paths)
+    return Choice()
+
+
+def is_table(one: Group) -> bool:
+    """Whether it is a table at least in part, and not only plain lists."""
+    return any(listing.path.suffix.lower() in TABLES for listing in one.listings)

@@ -1,0 +1,1 @@
+"""What the commands of `mmseg-volo` do."""

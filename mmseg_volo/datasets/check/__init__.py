@@ -1,0 +1,1 @@
+"""Check images and labels before a training starts."""

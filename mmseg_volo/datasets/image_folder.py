@@ -1,0 +1,134 @@
+"""Images and masks that lists name, whatever their masks hold."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from mmengine.registry import DATASETS
+from mmseg.datasets import BaseSegDataset
+
+from mmseg_volo.datasets.check.files import IGNORED, named
+from mmseg_volo.datasets.lists import read_classes
+from mmseg_volo.datasets.mask_codes import GONE, UNKNOWN, MaskRule, count
+from mmseg_volo.errors import BadFile, UsageError
+from mmseg_volo.io.decoding import check_size, decoded_image, shown_size
+from mmseg_volo.io.multiband import is_plain, read_bands
+from mmseg_volo.io.text_files import read_rows
+
+
+@DATASETS.register_module()
+class FolderDataset(BaseSegDataset):
+    """Images and masks of a list.
+
+    Args:
+        ann_file: a CSV file with the columns `image` and `mask`, paths below `data_root`; a mask may be left empty.
+        data_root: folder of the data.
+        data_prefix: folders below `data_root` that these paths begin at; without `seg_map_path` masks are left out.
+        classes: a CSV file with the columns `class`, `code` (what stands for it in masks: a value, or `R G B`) and
+            `colour` (to draw it: `R G B`, or nothing); rows without a class are ignored.
+        masks: what mask files hold, the `kind` of a `MaskRule`.
+        data_prefix: folders below `data_root` that these paths begin at; without `seg_map_path` masks are left out.
+        classes: a CSV file with the columns `class`, `code` (what stands for it in masks: a value, or `R G B`) and
+            `colour` (to draw it: `R G B`, or nothing); rows without a class are ignored.
+        masks: what mask files hold, the `kind` of a `MaskRule`.
+        nearest: whether other codes count as the nearest of these, see `MaskRule`.
+        pipeline, ignore_index, indices, test_mode, lazy_init, serialize_data: as in mmseg's `BaseSegDataset`.
+    """
+
+    def __init__(
+        self,
+        ann_file: str,
+        data_root: str,
+        classes: str,
+        masks: str = 'values',
+        data_prefix: Mapping[str, str] | None = None,
+        pipeline: list | tuple = (),
+        ignore_index: int = 255,
+        indices: int | list | None = None,
+        test_mode: bool = False,
+        lazy_init: bool = False,
+        serialize_data: bool = True,
+        nearest: bool = False,
+    ):
+        names, codes, ignored, palette = read_classes(Path(classes))
+        self.rule = MaskRule(masks, codes, ignored, nearest)
+        metainfo = dict(classes=names, **({} if palette is None else {'palette': palette}))
+        super().__init__(
+            ann_file,
+            metainfo=metainfo,
+            data_root=data_root,
+            data_prefix=dict(dict(img_path='', seg_map_path='') if data_prefix is None else data_prefix),
+            pipeline=list(pipeline),
+            ignore_index=ignore_index,
+            indices=indices,
+            test_mode=test_mode,
+            lazy_init=lazy_init,
+            serialize_data=serialize_data,
+        )
+
+    def load_data_list(self) -> list[dict]:
+        """mmseg's items.
+
+        Raises:
+            FileNotFoundError, UsageError: there is no such list, or it is none.
+        """
+        if not Path(self.ann_file).is_file():
+            raise FileNotFoundError(f'no list of images at {Path(self.ann_file).absolute()}')
+        heading, *cells = read_rows(Path(self.ann_file)) or [['image', 'mask']]
+        if not {'image', 'mask'} <= {*heading}:
+            raise UsageError(f'{self.ann_file} has the columns {heading}, expected image and mask')
+        rows = [dict(zip(heading, row, strict=False)) for row in cells]
+        images, masks = (self.data_prefix.get(key) for key in ('img_path', 'seg_map_path'))
+        items = []
+        for row in rows:
+            item = dict(img_path=os.path.join(images, row['image']), seg_fields=[])
+            if row.get('mask') and masks is not None:
+                item['seg_map_path'] = os.path.join(masks, row['mask'])
+            items.append({**item, 'label_map': None, 'reduce_zero_label': False})
+        return items
+
+    def get_data_info(self, idx: int) -> dict:
+        """An item, with `read_label`, which reads its mask file."""
+        return {**super().get_data_info(idx), 'read_label': self.rule.read}
+
+    @property
+    def value_names(self) -> dict[int, str]:
+        """Code in a mask -> class, or 'ignored'."""
+        names = self.metainfo['classes']
+        return {code: names[i] if i < len(names) else IGNORED for code, i in self.rule.index.items()}
+
+    def look(self, image: Path, label: Path | None, names: Mapping[int, str]) -> tuple[str, dict[str, int], bool]:
+        """What `mmseg_volo.datasets.check.files.examine` does, for images and masks of any kind."""
+        shape, turned, gone = _image(image)
+        size = f'{shape[0]}x{shape[1]}'
+        if label is None:
+            return size, {}, False
+        codes = self.rule.codes_of(label)
+        check_size(label, codes.shape[::-1], shape, turned)
+        index = self.rule.place(codes)
+        if (index == UNKNOWN).any():
+            raise BadFile('values', f'{label} holds {self.rule.some(codes[index == UNKNOWN])}')
+        if gone is not None:
+            index[gone] = self.rule.index[GONE]
+        return size, named(count(index), {self.rule.index[code]: name for code, name in names.items()}), turned
+
+
+def image_size(path: Path) -> tuple[tuple[int, int], bool]:
+    """(Width, height) of an image that is decoded to the end, and whether loading turns it.
+
+    Raises:
+        BadFile: it is missing or unreadable.
+    """
+    size, turned, _ = _image(path)
+    return size, turned
+
+
+def _image(path: Path) -> tuple[tuple[int, int], bool, np.ndarray | None]:
+    """Size, whether it is turned, and bool (H, W): where no channel has data, None if there is no such place."""
+    if not path.is_file() or is_plain(path):
+        return *shown_size(decoded_image(path)), None
+    pixels, gone = read_bands(path)
+    return pixels.shape[1::-1], False, None if gone is None else gone.all(2)

@@ -1,0 +1,136 @@
+"""Cityscapes' training labels: 19 classes, 255 for what is ignored, made with cityscapesscripts' own code and table."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mmseg_volo.errors import UsageError
+from mmseg_volo.utils.files import scratch, sweep
+from mmseg_volo.utils.locks import Lock, in_words, told
+from mmseg_volo.utils.parallel import map_parallel
+
+PNG_END = b'\x00\x00\x00\x00IEND\xaeB`\x82'  # a PNG that was cut off lacks it
+LOCK = '.making_labels.lock'
+FEW = 16  # below this many files, processes take longer to start than to work
+
+
+def complete_png(path: Path) -> bool:
+    """Whether there is a PNG that was written to its end."""
+    try:
+        with path.open('rb') as file:
+            file.seek(-len(PNG_END), os.SEEK_END)
+            return file.read() == PNG_END
+    except OSError:  # missing, or shorter than that
+        return False
+
+
+def train_id_table() -> np.ndarray:
+    """Train id by label id: int16 (256,), -1 where Cityscapes has no such id."""
+    from cityscapesscripts.helpers.labels import labels
+
+    table = np.full(256, -1, np.int16)
+    for label in labels:
+        if label.id >= 0:  # the number plate has id -1: it is in no label image
+            table[label.id] = label.trainId
+    return table
+
+
+def from_label_ids(source: str, target: str) -> None:
+    """Writes the train ids of a `*_labelIds.png`.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or holds other values than label ids.
+    """
+    with Image.open(source, formats=['PNG']) as picture:
+        ids = np.array(picture)
+    if ids.ndim != 2 or ids.dtype != np.uint8:
+        raise ValueError(f'expected label ids in one 8-bit channel, got mode {picture.mode}')
+    mapped = train_id_table()[ids]
+    if (mapped < 0).any():
+        raise ValueError(f'it holds {np.unique(ids[mapped < 0]).tolist()}, expected label ids of 0 to 33')
+    Image.fromarray(mapped.astype(np.uint8)).save(target)
+
+
+def make_train_ids(jobs: Sequence[tuple[Path, Path]], workers: int) -> list[str]:
+    """Makes the training labels of polygon files (`*_polygons.json`) or label images (`*_labelIds.png`).
+
+    Each file appears under its name when it is complete. Polygons are drawn in processes: Python's drawing holds its
+    lock. They are started anew, as forking beside OpenMP's threads can hang, and load cityscapesscripts only.
+
+    Args:
+        jobs: (source, label to write).
+        workers: how many at a time.
+
+    Returns:
+        What failed, a sentence per file; all the others are written.
+
+    Raises:
+        UsageError: the folder cannot be written to, or another process makes labels there.
+    """
+    writable([label for _, label in jobs])
+    folders = sorted({label.parent for _, label in jobs})
+    with Lock(Path(os.path.commonpath(folders)) / LOCK) as lock:
+        if not lock.take():
+            raise UsageError(f'training labels are being made, by {in_words(told(lock.path))}: wait until that ends')
+        lock.tell()
+        for folder in folders:
+            sweep(folder)
+        return _make(jobs, workers)
+
+
+def _make(jobs: Sequence[tuple[Path, Path]], workers: int) -> list[str]:
+    from cityscapesscripts.preparation.json2labelImg import json2labelImg
+
+    polygons = {str(scratch(label)): (source, label) for source, label in jobs if source.suffix == '.json'}
+    images = {str(scratch(label)): (source, label) for source, label in jobs if source.suffix != '.json'}
+    failed: list[str] = []
+    for todo, work, extra in ((polygons, json2labelImg, ('trainIds',)), (images, from_label_ids, ())):
+        if not todo:
+            continue
+        processes = todo is polygons and workers > 1 and len(todo) >= FEW
+        spawn = multiprocessing.get_context('spawn')
+        pool = ProcessPoolExecutor(workers, spawn) if processes else ThreadPoolExecutor(workers)
+        arguments = [(str(source), temporary, *extra) for temporary, (source, _) in todo.items()]
+        try:
+            for (source, temporary, *_), error in map_parallel(pool, work, arguments, 'training labels'):
+                try:
+                    if error is not None:
+                        raise error
+                    os.replace(temporary, todo[temporary][1])
+                except (Exception, SystemExit) as reason:
+                    failed.append(f'{source} cannot be converted ({_reason(reason)})')
+        finally:
+            for temporary in todo:
+                Path(temporary).unlink(missing_ok=True)
+    return failed
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, SystemExit):  # how cityscapesscripts' functions end; they have printed why
+        return 'cityscapesscripts gave up, see what it printed'
+    return f'{type(error).__name__}: {" ".join(str(error).split())}'
+
+
+def writable(paths: Sequence[Path]) -> None:
+    """Tries to write beside the files, once per folder.
+
+    Raises:
+        UsageError: the folder is read-only or full.
+    """
+    for folder in sorted({path.parent for path in paths}):
+        probe = scratch(folder / 'probe')
+        try:
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UsageError(
+                f'{folder} cannot be written to ({error.strerror}), and {len(paths)} training labels are to be made: '
+                f'run this where the data set may be written, or copy it'
+            ) from error

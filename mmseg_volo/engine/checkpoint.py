@@ -1,0 +1,188 @@
+"""Checkpoints that a crash, a full disk or a flipped bit cannot take away."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from mmseg_volo.engine.loop import VALIDATED
+from mmseg_volo.engine.run_id import run_of
+from mmseg_volo.errors import UsageError
+from mmseg_volo.io.checkpoint import damage
+from mmseg_volo.utils.files import Replacement, sweep, sync, write_whole
+
+POINTER = 'last_checkpoint'
+DROPPED = 'dropped_ckpt_ids'  # message_hub: what goes once this checkpoint is there
+NUMBERED = re.compile(r'(?:iter|epoch)_(\d+)\.pth')
+
+
+def write_checkpoint(content: Mapping[str, Any], path: Path) -> None:
+    """Streams a checkpoint into a hidden file beside `path`, has the disk confirm it, and gives it its name.
+
+    Raises:
+        UsageError: it cannot be written; what was there is untouched.
+    """
+    try:
+        with Replacement(path) as temporary, temporary.open('wb') as file:
+            torch.save(content, file)
+        sync(path.parent)
+    except (OSError, RuntimeError) as error:  # torch's writer raises the latter after the former
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        reason = getattr(cause, 'strerror', None) or str(cause).strip().splitlines()[0]
+        remedy = 'make room there' if path.parent.is_dir() else f'see why {path.parent.absolute()} is gone'
+        raise UsageError(
+            f'the checkpoint {path.absolute()} cannot be written ({reason}): {remedy}, then go on from the last '
+            f'good one with --resume'
+        ) from error
+
+
+def newest(work_dir: Path) -> tuple[Path | None, list[str]]:
+    """The checkpoint to resume from: the whole one of the most iterations, of the training that wrote the last one.
+
+    Args:
+        work_dir: folder of `iter_N.pth` (or `epoch_N.pth`); `last_checkpoint` may name one elsewhere.
+
+    Returns:
+        Its path, or None where there is no checkpoint, and what is wrong with those that were passed over.
+
+    Raises:
+        UsageError: there are some, and none of them is whole.
+    """
+    wrong, found = [], _by_age(work_dir)
+    last = last_written(work_dir)
+    run = last and run_of(last)
+    for path in found:
+        reason = damage(path)
+        if reason is None and run and path != last and run_of(path) != run:
+            reason = 'another training has written it'
+        if reason is None:
+            return path, wrong
+        wrong.append(f'{path.name} is passed over: {reason}')
+    if found:
+        raise UsageError(
+            f'--resume: no checkpoint in {work_dir.absolute()} is whole ({"; ".join(wrong)}): remove them to start anew'
+        )
+    return None, []
+
+
+def resumed_from(cfg: Config) -> str | None:
+    """The checkpoint that `--resume` goes on with: `load_from`, else the newest whole one of the work dir.
+
+    Raises:
+        UsageError: see `newest`.
+    """
+    return cfg.get('load_from') or ((found := newest(Path(cfg.work_dir))[0]) and str(found))
+
+
+def _by_age(work_dir: Path) -> list[Path]:
+    """Newest first."""
+    found = {path: int(m[1]) for path in work_dir.glob('*.pth') if (m := NUMBERED.fullmatch(path.name))}
+    if (last := last_written(work_dir)) is not None:
+        found.setdefault(last, int(NUMBERED.fullmatch(last.name)[1]))
+    return sorted(found, key=lambda path: found[path], reverse=True)
+
+
+def last_written(work_dir: Path) -> Path | None:
+    """What `last_checkpoint` names, if that is there."""
+    try:
+        named = work_dir / (work_dir / POINTER).read_text().strip()
+        return named if NUMBERED.fullmatch(named.name) and named.is_file() else None
+    except (OSError, ValueError):  # there is none, or garbage in it
+        return None
+
+
+@HOOKS.register_module()
+class SafeCheckpointHook(CheckpointHook):
+    """mmengine's CheckpointHook; the old goes only when the new is on disk, and paths do not tie it to a folder.
+
+    The arguments are those of `CheckpointHook`, for folders of the file system.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        """Finds the best checkpoint again, also after the work dir was moved, and sweeps up after a killed process."""
+        info = runner.message_hub.runtime_info
+        folder = Path(self.out_dir or runner.work_dir)
+        for key in info:
+            if key.startswith('best_ckpt') and info[key]:  # it goes when there is a better one
+                name = Path(str(info[key])).name
+                info[key] = str(folder / name) if name.startswith('best_') and name.endswith('.pth') else None
+        super().before_train(runner)
+        if is_main_process():
+            sweep(Path(self.out_dir), '*.pth')
+            sweep(Path(runner.work_dir), POINTER)
+            self._remove(info.get(DROPPED, []))
+
+    def save(self, runner: Runner, iteration: int) -> str:
+        """Saves the state after `iteration` iterations if that is not done.
+
+        Returns:
+            The path of the checkpoint.
+        """
+        if self.last_ckpt is None or Path(self.last_ckpt).name != self.filename_tmpl.format(iteration):
+            self._save_checkpoint_with_step(runner, iteration, dict(epoch=runner.epoch, iter=iteration))
+        return str(self.last_ckpt)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None) -> None:
+        """Saves the best, and notes that this validation is done."""
+        runner.message_hub.update_info(VALIDATED, runner.iter)
+        super().after_val_epoch(runner, metrics)
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, float]) -> None:
+        before = self._best()
+        if hasattr(self, 'best_ckpt_path'):
+            self.best_ckpt_path = None  # mmengine would remove it first
+        else:
+            self.best_ckpt_path_dict = dict.fromkeys(before)
+        super()._save_best_checkpoint(runner, metrics)
+        after = self._best()
+        for key, old in before.items():
+            if after.get(key) is None and hasattr(self, 'best_ckpt_path'):
+                self.best_ckpt_path = old
+            elif after.get(key) is None:
+                self.best_ckpt_path_dict[key] = old
+            elif old and old != after[key] and is_main_process():
+                Path(old).unlink(missing_ok=True)
+
+    def _best(self) -> dict[str, str | None]:
+        if not self.save_best:
+            return {}
+        return dict(self.best_ckpt_path_dict) if hasattr(self, 'best_ckpt_path_dict') else {'': self.best_ckpt_path}
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
+        dropped: list[int] = []
+        if self.max_keep_ckpts > 0:
+            kept = [s for s in self.keep_ckpt_ids if s != step] + [step]
+            dropped, kept = kept[: -self.max_keep_ckpts], kept[-self.max_keep_ckpts :]
+            self.keep_ckpt_ids = deque(kept, self.max_keep_ckpts)
+            runner.message_hub.update_info('keep_ckpt_ids', kept)
+            runner.message_hub.update_info(DROPPED, dropped)
+        name = self.filename_tmpl.format(step)
+        self.last_ckpt = str(Path(self.out_dir) / name)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        runner.save_checkpoint(
+            self.out_dir,
+            name,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+        )
+        if is_main_process():
+            pointer = Path(runner.work_dir) / POINTER
+            write_whole(pointer, os.path.relpath(self.last_ckpt, runner.work_dir).encode())
+            self._remove(dropped)
+
+    def _remove(self, steps: Sequence[int]) -> None:
+        for step in steps:
+            (Path(self.out_dir) / self.filename_tmpl.format(step)).unlink(missing_ok=True)

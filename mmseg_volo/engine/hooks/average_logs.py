@@ -1,0 +1,26 @@
+"""Losses and accuracies as means over all processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.dist import all_reduce_dict
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import Tensor
+
+
+@HOOKS.register_module()
+class MeanOverProcessesHook(Hook):
+    """Losses and accuracies are logged as the mean over all processes; mmengine logs those of the first."""
+
+    priority = 'HIGHEST'  # before the hook that writes them down
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        if runner.world_size > 1 and outputs:
+            values = {k: v.detach().float() for k, v in outputs.items() if isinstance(v, Tensor)}
+            all_reduce_dict(values, op='mean')
+            outputs.update(values)

@@ -1,0 +1,157 @@
+"""What a runner takes from a checkpoint: all of it for a test or a resume, what fits where a training begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from mmengine.runner import BaseLoop, Runner
+from torch import Tensor, nn
+
+from mmseg_volo.engine.checkpoint import DROPPED
+from mmseg_volo.engine.checkpoint_content import ACCUMULATED, GRADIENTS, restore_buffers
+from mmseg_volo.engine.loop import DRAWS
+from mmseg_volo.errors import UsageError
+from mmseg_volo.io.checkpoint import reason
+from mmseg_volo.io.model_spec import meta_of
+from mmseg_volo.io.weights import read_source, strict_load, unwrap
+from mmseg_volo.models.normalisation import expected_by, given_to, mismatch, steps_of
+from mmseg_volo.models.partial_weights import backbone_words, class_names, what_fits
+
+STEPS, FILES = ('keep_ckpt_ids', DROPPED), ('last_ckpt', 'best_ckpt')  # of message_hub: lists of iterations, and names
+STATE_FAULTS = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+
+
+def contents_of(source: str) -> dict[str, Any]:
+    """A checkpoint as mmengine's runner takes it: with `state_dict` and `meta`.
+
+    Raises:
+        FileNotFoundError, UsageError: see `read_source` and `unwrap`.
+    """
+    checkpoint = read_source(source)
+    checkpoint['state_dict'] = unwrap(checkpoint, source)  # where mmengine's EMAHook looks for its copy
+    checkpoint['meta'] = meta_of(checkpoint)
+    checkpoint['meta'].pop('config', None)  # `resume` would execute it
+    return checkpoint
+
+
+def check_progress(checkpoint: Mapping[str, Any], source: str) -> None:
+    """Sees that a training can go on from a checkpoint.
+
+    Raises:
+        UsageError: it holds no state of a training.
+    """
+    meta, hub = meta_of(checkpoint), checkpoint.get('message_hub')
+    parts = (
+        [hub.get(key) for key in ('log_scalars', 'runtime_info', 'resumed_keys')] if isinstance(hub, Mapping) else []
+    )
+    counts = [meta.get('epoch'), meta.get('iter')]
+    counts += [meta[key] for key in ('seed', DRAWS) if meta.get(key) is not None]
+    if not (parts and all(isinstance(part, Mapping) for part in parts) and all(map(_is_count, counts))):
+        raise UsageError(
+            f'{source} holds no training that could go on: take an iter_N.pth, or begin one from these '
+            f'weights, with load_from and without --resume'
+        )
+    for key, value in parts[1].items():
+        steps = isinstance(value, list) and all(map(_is_count, value))
+        if (key in STEPS and not steps) or (key in FILES and not isinstance(value, str | None)):
+            raise UsageError(f'{source}: {key} of its training is damaged: resume an earlier checkpoint')
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and 0 <= value < 2**63
+
+
+@contextmanager
+def states_of(source: str) -> Iterator[None]:
+    """Inside, states of optimisers, schedules and logs are taken up; what does not fit is said in one sentence.
+
+    Raises:
+        UsageError: one does not.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except STATE_FAULTS as error:
+        raise UsageError(
+            f'{source} holds the state of another training, or a damaged one ({reason(error)}): resume it with its own '
+            f'config, or begin from its weights, with load_from and without --resume'
+        ) from error
+
+
+def load_into(runner: Runner, model: nn.Module, source: str) -> dict[str, Any]:
+    """Loads a checkpoint for a test, a resume or with FSDP, which all of it must fit, or to begin a training with what
+    fits, see `what_fits`.
+
+    Args:
+        runner: which will test or train.
+        model: its model.
+        source: see `read_source`.
+
+    Returns:
+        The checkpoint, as `contents_of` and the runner's hooks leave it.
+
+    Raises:
+        FileNotFoundError, UsageError: see `mmseg_volo.io.weights`; a training is resumed with another `--accumulate`.
+    """
+    checkpoint, said = contents_of(source), f'loaded {source}'
+    accumulated = checkpoint['meta'].get(ACCUMULATED, 1)
+    if runner._resume and accumulated != runner.batch.accumulated:
+        raise UsageError(
+            f'{source} comes from a training with --accumulate {accumulated}, where an iteration is another part of '
+            f'the schedule: resume it with the same, not with {runner.batch.accumulated}'
+        )
+    if runner._resume:
+        restore_buffers(checkpoint)
+    elif isinstance(runner._train_loop, BaseLoop) and not runner._sharded:  # split tensors are replaced as a whole
+        checkpoint['state_dict'], said = _fitted(runner, model, checkpoint, source)
+    runner.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+    strict_load(model, checkpoint['state_dict'], source)
+    _compare_pixels(runner, model, checkpoint, source)
+    for name, parameter in model.named_parameters():
+        if runner._resume and name in checkpoint.get(GRADIENTS, ()):
+            parameter.grad = checkpoint[GRADIENTS][name].to(parameter.device)
+    runner.logger.info(said)
+    return checkpoint
+
+
+def begin_whole(runner: Runner, model: nn.Module, source: str) -> str:
+    """Gives a model that is to be trained what fits it of another one's checkpoint.
+
+    Args:
+        runner: of the training.
+        model: its model.
+        source: see `read_source`.
+
+    Returns:
+        A sentence on what was loaded.
+
+    Raises:
+        FileNotFoundError, UsageError: it cannot be read, or the backbone does not fit.
+    """
+    checkpoint = contents_of(source)
+    weights, said = _fitted(runner, model, checkpoint, source)
+    strict_load(model, weights, source)
+    _compare_pixels(runner, model, checkpoint, source)
+    return said
+
+
+def _fitted(
+    runner: Runner, model: nn.Module, checkpoint: Mapping[str, Any], source: str
+) -> tuple[Mapping[str, Tensor], str]:
+    """What a training begins with, and a sentence on it; of what is no segmentor everything must fit."""
+    weights = checkpoint['state_dict']
+    if not hasattr(model, 'backbone'):
+        return weights, f'loaded {source}'
+    loop = runner._train_loop
+    meta = getattr(loop.dataloader.dataset, 'metainfo', None) if isinstance(loop, BaseLoop) else None
+    words = backbone_words(runner.cfg.get('model'))
+    return what_fits(model, weights, checkpoint, source, class_names(meta), words)
+
+
+def _compare_pixels(runner: Runner, model: nn.Module, checkpoint: Mapping[str, Any], source: str) -> None:
+    """Warns where a model sees other pixels than in the training of its weights."""
+    if sentence := mismatch(source, expected_by(source, checkpoint), given_to(model, steps_of(runner.cfg))):
+        runner.logger.warning(sentence)

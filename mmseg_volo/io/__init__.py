@@ -1,0 +1,1 @@
+"""Between bytes and arrays or weights: images, masks, text files, checkpoints, downloads."""

@@ -1,0 +1,238 @@
+"""Checkpoint files as plain data: nothing in them is executed, and damage is found wherever the file has a checksum.
+
+torch keeps a CRC-32 of every record of its files and asks none of them; we do. safetensors has none: the files that we
+write hold a SHA-256 of their weights and of what they say of themselves. Files of torch before 1.6 and .safetensors of
+others have no checksum: there, damage is found where it breaks the structure, and not where it changes a number.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import pickle
+import re
+import threading
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmseg_volo.errors import UsageError, printable
+from mmseg_volo.io.unpickling import STAND_INS, as_data
+from mmseg_volo.utils.files import Replacement, sweep
+from mmseg_volo.utils.locks import Lock
+from mmseg_volo.utils.progress import Bar
+
+RECORD = 'mmseg_volo'  # meta[RECORD] is what inference needs, as data: no config text is ever executed
+CHECKSUM = f'{RECORD}.sha256'  # in the metadata of .safetensors, beside RECORD
+AS_FOLDER = 0x10  # attribute of a zip's record: torch's reader then leaves the memory of the weights as it was, unsaid
+DEEPEST, LARGEST = 100, 10_000_000  # levels of containers in one another, and values in all of them
+TUPLE = '()'  # marks a list of JSON that was a tuple: some transforms take nothing else
+
+_READING = threading.Lock()  # what torch lets through is the whole process's
+
+
+def _renew() -> None:
+    global _READING
+    _READING = threading.Lock()
+
+
+if hasattr(os, 'register_at_fork'):  # a thread that held it is not in the child
+    os.register_at_fork(after_in_child=_renew)
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with the bytes of a checkpoint that torch wrote.
+
+    Returns:
+        The reason in a few words; None if it is whole.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            record = archive.testzip()
+            folder = next((info.filename for info in archive.infolist() if info.external_attr & AS_FOLDER), None)
+    except Exception as error:  # whatever zipfile makes of flipped bits
+        return f'truncated or damaged, {error}'
+    if folder:
+        return f'its record {folder} calls itself a folder'
+    return f'the checksum of its record {record} is wrong' if record else None
+
+
+def read_checkpoint(path: str | Path, trust_pickle: bool = False) -> dict[str, Any]:
+    """A .safetensors or torch file as plain data, on the CPU; of .safetensors `state_dict` and what we wrote of `meta`.
+
+    torch files are read with `weights_only=True` and nothing is retried. Beyond torch's own list `STAND_INS` are let
+    through: plain records, and what keeps the data of NumPy's and mmengine's objects and executes nothing of them.
+
+    Args:
+        path: of the file.
+        trust_pickle: unpickle a torch file without that limit, which runs any code that it holds.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UsageError: it is no checkpoint, is damaged, or holds more than data.
+    """
+    path = Path(os.path.expanduser(path))
+    if not path.is_file():
+        raise FileNotFoundError(f'no checkpoint at {path.absolute()}: give the path of a .pth or .safetensors file')
+    if path.suffix == '.safetensors':
+        return _read_safetensors(path)
+    with open(path, 'rb') as file:
+        zipped = file.read(4) == b'PK\x03\x04'  # files of torch before 1.6 are not
+    if zipped and (found := damage(path)):
+        raise UsageError(f'{path} is not a readable checkpoint ({found}): fetch or save it again')
+    try:
+        content = _read_pickle(path, trust_pickle)
+    except pickle.UnpicklingError as error:
+        raise UsageError(
+            f'{path} holds more than weights, or is no checkpoint, and was not loaded ({reason(error)}): get it '
+            f'from its publisher as .safetensors, or as a plain state_dict, or see `mmseg-volo weights convert --help`'
+        ) from None
+    except Exception as error:  # whatever torch makes of flipped bits
+        raise UsageError(f'{path} is not a readable checkpoint ({reason(error)}): fetch or save it again') from None
+    if not isinstance(content, dict):
+        raise UsageError(f'{path} holds a {type(content).__name__}, expected a dict of weights')
+    return content
+
+
+def _read_pickle(path: Path, trust_pickle: bool) -> Any:
+    if trust_pickle:
+        content = torch.load(path, map_location='cpu', weights_only=False)
+        return dict(content) if isinstance(content, Mapping) else content
+    with _READING, torch.serialization.safe_globals(STAND_INS):
+        content = torch.load(path, map_location='cpu', weights_only=True)
+    _check_depth(content)
+    return as_data(content)
+
+
+def _check_depth(content: Any) -> None:
+    """Sees that content can be walked through; what refers to itself cannot.
+
+    Raises:
+        ValueError: it is nested too deeply, or too large.
+    """
+    kinds, level, left = (dict, list, tuple), [content], LARGEST
+    for _ in range(DEEPEST):
+        opened = (dict.values(value) if isinstance(value, dict) else value for value in level)
+        left -= sum(map(len, level))  # a list that stands a million times in another one counts as often
+        if left < 0:
+            break
+        level = [inner for values in opened for inner in values if isinstance(inner, kinds)]
+        if not level:
+            return
+    raise ValueError(
+        f'its content is nested more than {DEEPEST} levels deep or without end, or has over {LARGEST} values'
+    )
+
+
+def reason(error: Exception) -> str:
+    """What an error says, in one line without control characters."""
+    if found := re.search(r'GLOBAL (\S+)', str(error)):
+        return f'it asks for {one_line(found[1])}'
+    lines = str(error).rpartition('UnpicklingError: ')[2].strip().splitlines()
+    return one_line(re.sub(r'\x1b\[[\d;]*m', '', lines[0])) if lines else type(error).__name__
+
+
+def one_line(text: str, most: int = 200) -> str:
+    """A text of a file for a message: `most` characters at most, with escapes for what would command a terminal."""
+    shown = text if len(text) <= most else f'{text[:most]}...'
+    return printable(shown).replace('\n', r'\n').replace('\t', r'\t')
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, 'pt') as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+        ours = metadata.keys() & {RECORD, CHECKSUM}
+        if ours and metadata.get(CHECKSUM) != checksum(weights, metadata):
+            raise ValueError('its checksum is wrong')
+        meta = decode(metadata[RECORD]) if ours else {}
+        _check_depth([meta])
+    except Exception as error:  # whatever safetensors and JSON make of flipped bits
+        raise UsageError(
+            f'{path} is not a readable .safetensors file ({reason(error)}): fetch or convert it again'
+        ) from None
+    return {'state_dict': weights, 'meta': meta}
+
+
+def save_safetensors(
+    weights: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str], meta: Mapping[str, Any] | None = None
+) -> None:
+    """Writes weights as plain data, with a checksum. The file appears under its name when it is complete.
+
+    Args:
+        weights: as they are, also views of one another.
+        path: in a folder that exists; what is there is replaced.
+        metadata: for the file's header.
+        meta: for the file's header too, of a checkpoint: what `read_checkpoint` returns as `meta`.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    plain = {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in weights.items()}
+    header = {'format': 'pt', RECORD: encode(meta or {}), **metadata}
+    try:
+        with Lock(path.with_name(f'.{path.name}.lock')) as lock:  # that of the file goes, as save_file makes it anew
+            lock.take(wait=True)
+            sweep(path.parent, glob.escape(path.name))
+            with Replacement(path) as partial:
+                save_file(plain, partial, {**header, CHECKSUM: checksum(plain, header)})
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, 'strerror', None) or error
+        raise UsageError(
+            f'{path.absolute()} cannot be written ({reason}): make room, or choose another place'
+        ) from None
+
+
+def checksum(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 of names, types, shapes and values, and of the metadata without the checksum itself."""
+    digest = hashlib.sha256()
+    parts = [sorted((k, v) for k, v in metadata.items() if k != CHECKSUM)]
+    parts.append(sorted((name, str(v.dtype), list(v.shape)) for name, v in weights.items()))
+    digest.update(json.dumps(parts).encode())
+    for name in Bar(sorted(weights), 'checksum of the weights', unit='tensor', leave=False):
+        digest.update(weights[name].cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def encode(value: Any) -> str:
+    """Plain data as JSON that tells tuples from lists.
+
+    Raises:
+        UsageError: it cannot be told in JSON.
+    """
+    try:
+        text = json.dumps(_marked(value))
+    except TypeError as error:
+        raise UsageError(
+            f'the description of the model is no plain data ({error}): convert the backbone alone'
+        ) from None
+    if decode(text) != value:  # e.g. keys that are numbers
+        raise UsageError('the description of the model does not survive JSON: convert the backbone alone')
+    return text
+
+
+def _marked(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _marked(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        marked = [_marked(v) for v in value]
+        return {TUPLE: marked} if isinstance(value, tuple) else marked
+    return value
+
+
+def decode(text: str) -> Any:
+    """What `encode` made."""
+    return json.loads(text, object_hook=lambda found: tuple(found[TUPLE]) if found.keys() == {TUPLE} else found)

@@ -1,0 +1,173 @@
+"""Images that are no 8-bit RGB: more channels, 16 bits, floating point."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from mmseg_volo.errors import BadFile, UsageError
+from mmseg_volo.io.convert import path_of
+from mmseg_volo.io.image import orientation_of, read_image, turned
+from mmseg_volo.io.raster_pixels import missing, native
+from mmseg_volo.io.raster_reader import driver_of, is_georeferenced, open_any, rasterio_module
+
+TIFF = ('.tif', '.tiff')
+PLAIN = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr')  # modes that loading makes RGB; alpha is dropped
+BITS_PER_SAMPLE, SAMPLES, SAMPLE_FORMAT = 258, 277, 339  # tags of TIFF
+
+
+def is_plain(path: Path) -> bool:
+    """Whether a file is a picture of 8 bits that is RGB or becomes it without a loss; looks at its header only."""
+    if path.suffix.lower() == '.npy':
+        return False
+    with path.open('rb') as file:
+        head = file.read(100)
+    try:
+        with Image.open(path) as picture:
+            tags = getattr(picture, 'tag_v2', {}) if picture.format == 'TIFF' else {}
+            mode = picture.mode
+            if tags.get(SAMPLES, 1) > len(picture.getbands()) or mode == 'RGBX':
+                return False  # Pillow leaves channels out
+    except (UnidentifiedImageError, Image.DecompressionBombError):
+        return path.suffix.lower() not in TIFF  # Pillow knows few kinds of several bands, and opens no large ones
+    except Exception:  # whatever a broken file makes Pillow raise
+        return True  # the look at the pixels says what is wrong
+    bits, kinds = max(tags.get(BITS_PER_SAMPLE, (8,))), set(tags.get(SAMPLE_FORMAT, (1,)))
+    if head.startswith(b'\x89PNG'):
+        bits = head[24]
+    elif driver_of(head) == 'JP2OpenJPEG' and (place := head.find(b'ihdr')) >= 0:
+        bits = (head[place + 14] & 127) + 1
+    return mode in PLAIN and bits <= 8 and kinds == {1}
+
+
+def read_bands(source: str | Path | bytes) -> tuple[np.ndarray, np.ndarray | None]:
+    """An image of any kind as it is, and where it has no data.
+
+    TIFF and JPEG 2000 files are read by rasterio where it is installed; without, those of one channel only: OpenCV
+    leaves channels out without a word, and Pillow bits.
+
+    Args:
+        source: a path, or the content of a file.
+
+    Returns:
+        Pixels (H, W, C), channels in the order of the file, RGB where it has colours; and bool (H, W, C), where they
+        stand for nothing (nodata values, masks, no numbers), None if they do nowhere.
+
+    Raises:
+        BadFile: it is missing or unreadable.
+        UsageError: it takes rasterio to read it.
+    """
+    name = 'the image given as bytes' if isinstance(source, bytes) else str(source)
+    if not isinstance(source, bytes) and not Path(source).is_file():
+        raise BadFile('missing', f'{source} is missing')
+    try:
+        pixels, gone = _read(source, name)
+    except UsageError:
+        raise
+    except Exception as error:  # whatever a broken file makes the libraries raise
+        raise BadFile('unreadable', f'{name} is not a readable image ({" ".join(str(error).split())})') from error
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or pixels.dtype.kind not in 'uif' or not pixels.size:
+        raise BadFile('unreadable', f'{name} is {pixels.dtype} of the shape {pixels.shape}, expected (H, W, channels)')
+    if gone is None and pixels.dtype.kind == 'f' and not (known := np.isfinite(pixels)).all():
+        gone = ~known
+    return pixels, gone
+
+
+def sums_of(pixels: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """float64 (3, C): of each channel how many pixels are known, their sum and the sum of their squares.
+
+    Args:
+        pixels: (H, W, C).
+        known: bool (H, W, C).
+    """
+    wide = np.where(known, pixels, 0).astype(np.float64).reshape(-1, pixels.shape[2])
+    return np.stack([known.reshape(wide.shape).sum(0), wide.sum(0), (wide**2).sum(0)])
+
+
+def _read(source: str | Path | bytes, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+    content = source if isinstance(source, bytes) else Path(source).read_bytes()
+    if content.startswith(b'\x93NUMPY'):
+        return np.load(io.BytesIO(content), allow_pickle=False), None
+    if driver_of(content[:12]) is None:
+        return _opencv(content), None
+    with open_any(source) as raster:
+        if raster is not None:
+            pixels = native(raster)
+            gone = missing(raster, None, pixels)
+            both = pixels.transpose(1, 2, 0), None if gone is None else gone.transpose(1, 2, 0)
+            how = 1 if is_georeferenced(raster) else orientation_of(content)
+            return both if how == 1 else tuple(part if part is None else turned(part, how) for part in both)
+    return _grey_tiff(content, name), None
+
+
+def _grey_tiff(content: bytes, name: str) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            if picture.mode[0] in 'IF':
+                return np.array(picture)
+    except UnidentifiedImageError:
+        if rasterio_module() is not None:
+            raise
+    raise UsageError(f'{name} has several channels: pip install rasterio, which reads such files')
+
+
+def _opencv(content: bytes) -> np.ndarray:
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise ValueError('no picture')
+    if pixels.ndim == 3 and pixels.shape[2] in (3, 4):
+        pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
+    return pixels
+
+
+def array_of(image: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """As `read_bands`, of whatever an application calls an image: a tensor (C, H, W) has its channels first."""
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return read_bands(bytes(image))
+    if isinstance(image, (str, os.PathLike)):
+        return read_bands(path_of(image))
+    if isinstance(image, Tensor):
+        pixels = image.detach().cpu()
+        pixels = (pixels.float() if pixels.dtype == torch.bfloat16 else pixels).numpy()
+        pixels = pixels.transpose(1, 2, 0) if pixels.ndim == 3 else pixels
+    elif isinstance(image, np.ma.MaskedArray):
+        pixels = np.atleast_3d(image.data)
+        return pixels, np.atleast_3d(np.ma.getmaskarray(image))
+    elif isinstance(image, (np.ndarray, Image.Image)):
+        pixels = np.asarray(image)
+    else:
+        raise UsageError(
+            f'expected an image as a path, bytes of a file, a PIL image, an array or a tensor, got '
+            f'{type(image).__name__}'
+        )
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    return pixels, ~np.isfinite(pixels) if pixels.dtype.kind == 'f' else None
+
+
+def as_picture(path: str | Path) -> np.ndarray:
+    """An image of any kind to look at, uint8 RGB (H, W, 3): of what is no 8-bit RGB the first three channels, or the
+    first one as grey, from their smallest to their largest value.
+
+    Raises:
+        FileNotFoundError, UsageError: it is missing or unreadable.
+    """
+    if is_plain(Path(path)):
+        return read_image(path)
+    pixels, gone = read_bands(path)
+    pixels = pixels.astype(np.float32) if gone is None else np.where(gone, np.nan, pixels.astype(np.float32))
+    pixels = pixels[..., :3] if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, 2)
+    known = np.isfinite(pixels)
+    low = np.min(pixels, (0, 1), initial=np.inf, where=known)
+    high = np.max(pixels, (0, 1), initial=-np.inf, where=known)
+    shown = np.where(known, (pixels - low) * (255 / np.maximum(high - low, 1e-9)), 0)
+    return np.rint(np.nan_to_num(shown)).astype(np.uint8)

@@ -1,0 +1,246 @@
+"""What the pixels of a raster mean: palettes, few bits, no data; and a raster in place of an image, read by windows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmseg_volo.errors import UsageError
+from mmseg_volo.io.raster_reader import is_georeferenced
+from mmseg_volo.io.value_range import LOGGER, NODATA_RGB, Tell, Values, check_range, to_bytes
+from mmseg_volo.utils.progress import Bar
+
+OWN_VALUES = 'the network takes the values of files as they are: leave the value range out'
+PIECE = 64 << 20  # bytes that are looked at at once
+Window = tuple[tuple[int, int], tuple[int, int]]  # (top, bottom), (left, right)
+
+
+def colours_of(raster: Any) -> np.ndarray | None:
+    """The colour table of a raster of one band, uint8 RGB (n, 3); None of another."""
+    kinds = {kind.name for kind in raster.colorinterp} - {'alpha'}
+    if kinds != {'palette'} or raster.dtypes[0] not in ('uint8', 'uint16'):
+        return None
+    table = raster.colormap(1)
+    colours = np.zeros((1 << (8 if raster.dtypes[0] == 'uint8' else 16), 3), np.uint8)
+    colours[[*table]] = [entry[:3] for entry in table.values()]
+    return colours
+
+
+def native(raster: Any, bands: Sequence[int] | None = None, window: Window | None = None) -> np.ndarray:
+    """The pixels (C, n, m) of bands as they are, or of all: those of a palette in its colours, white is the largest.
+
+    Bands of a palette are red, green and blue.
+    """
+    colours = colours_of(raster)
+    if colours is not None:
+        pixels = colours[raster.read(1, window=window)].transpose(2, 0, 1)
+        return pixels if bands is None else pixels[[band - 1 for band in bands]]
+    pixels = raster.read(None if bands is None else list(bands), window=window)
+    if raster.tags(ns='IMAGE_STRUCTURE').get('MINISWHITE') == 'YES' and pixels.dtype.kind == 'u':
+        pixels = ((1 << _bits(raster)) - 1 - pixels).astype(pixels.dtype)
+    return pixels
+
+
+def widened(raster: Any, pixels: np.ndarray) -> np.ndarray:
+    """Values of 2, 4 or 12 bits, as the file says, over the whole range of the type that holds them."""
+    bits = _bits(raster)
+    if pixels.dtype.kind != 'u' or bits >= 8 * pixels.dtype.itemsize or colours_of(raster) is not None:
+        return pixels
+    return (pixels.astype(np.uint64) * np.iinfo(pixels.dtype).max // ((1 << bits) - 1)).astype(pixels.dtype)
+
+
+def _bits(raster: Any) -> int:
+    own = raster.tags(1, ns='IMAGE_STRUCTURE').get('NBITS')
+    return int(own) if own else 8 * np.dtype(raster.dtypes[0]).itemsize
+
+
+def missing(
+    raster: Any, bands: Sequence[int] | None, pixels: np.ndarray, window: Window | None = None
+) -> np.ndarray | None:
+    """Where an image has no data: its nodata value, its mask, alpha of 0 where alpha is no band of it, or no number.
+
+    Args:
+        bands, window: see `native`.
+        pixels: what that gives.
+
+    Returns:
+        bool, of the shape of `pixels`; None if all is there. Of bytes a pixel is missing when all its bands are, as
+        dark ones may hold the nodata value 0 in one.
+    """
+    where = None
+    if is_masked(raster, bands):
+        if pixels.dtype == np.uint8:
+            where = np.broadcast_to(raster.dataset_mask(window=window) == 0, pixels.shape)
+        else:
+            where = raster.read_masks([*raster.indexes] if bands is None else list(bands), window=window) == 0
+    if pixels.dtype.kind == 'f':
+        unknown = ~np.isfinite(pixels)
+        where = unknown if where is None else where | unknown
+    return where if where is not None and where.any() else None
+
+
+def is_masked(raster: Any, bands: Sequence[int] | None = None) -> bool:
+    """Whether a raster says where it has no data, by other means than values that are no numbers. Alpha says so in a
+    georeferenced one, unless it is a band that the network takes; in pictures it is dropped."""
+    flags = {flag.name for flags in raster.mask_flag_enums for flag in flags}
+    if 'alpha' in flags:
+        kinds = [kind.name for kind in raster.colorinterp]
+        taken = [*raster.indexes] if bands is None else bands
+        return is_georeferenced(raster) and not ('alpha' in kinds and kinds.index('alpha') + 1 in taken)
+    return bool(flags - {'all_valid'})
+
+
+class RasterPixels:
+    """Stands for the tensor (C, H, W) of a raster, of which slices are read when they are asked for.
+
+    Args:
+        raster: open.
+        loading: the first step of the model's test pipeline. Of `LoadBands` the slices are float32, normalised, in the
+            order of the bands; else there are three channels, uint8 BGR, by the rules of `value_ranges`.
+        bands, value_range: see `inference.Options`.
+        device: of the slices.
+        name: for messages.
+        tell: see `check_range`.
+
+    Raises:
+        UsageError: it is not said which bands to take, there are none such, or they are of another type.
+    """
+
+    def __init__(
+        self,
+        raster: Any,
+        loading: Mapping[str, Any] | None = None,
+        bands: Sequence[int] | None = None,
+        value_range: Sequence[float] | None = None,
+        device: torch.device | str = 'cpu',
+        name: str | Path = '',
+        tell: Tell = LOGGER.warning,
+    ):
+        self.raster, self.value_range, self.normal = raster, value_range, None
+        self.name, self.tell = str(name or raster.name), tell
+        self.device = torch.device(device)
+        self.is_cuda, self._checked = self.device.type == 'cuda', False
+        channels, dtype = 3, raster.dtypes[0]
+        palette = colours_of(raster) is not None
+        if loading is not None and loading['type'] == 'LoadBands':
+            if value_range is not None:
+                raise UsageError(OWN_VALUES)
+            self.normal = [np.array(loading[key], np.float32)[:, None, None] for key in ('mean', 'std')]
+            channels, wanted = len(self.normal[0]), loading.get('dtype')
+            if wanted not in (None, 'uint8' if palette else dtype):
+                raise UsageError(f'{self.name} is of {dtype}, expected {wanted}, as in training')
+            if bands is None and raster.count == channels:
+                bands = range(1, channels + 1)
+        self.bands = _bands(raster, channels, bands, self.name)
+        self.shape = torch.Size((channels, raster.height, raster.width))
+
+    @property
+    def masked(self) -> bool:
+        """Whether results are to say where there is no data, as those of georeferenced files do."""
+        if not is_georeferenced(self.raster):
+            return False
+        return is_masked(self.raster, self.bands) or np.dtype(self.raster.dtypes[0]).kind == 'f'
+
+    def valid(self, window: Window | None = None) -> np.ndarray:
+        """bool (n, m): where the raster has data, in one of the bands at least."""
+        if np.dtype(self.raster.dtypes[0]).kind == 'f':
+            gone = missing(self.raster, self.bands, native(self.raster, self.bands, window), window)
+            if gone is not None:
+                return ~gone.all(0)
+        if is_masked(self.raster, self.bands):
+            return self.raster.dataset_mask(window=window) > 0
+        (top, bottom), (left, right) = window or ((0, self.shape[1]), (0, self.shape[2]))
+        return np.ones((bottom - top, right - left), bool)
+
+    def __getitem__(self, place: tuple[slice, slice, slice]) -> Tensor:
+        _, rows, columns = place
+        top, bottom, _ = rows.indices(self.shape[1])
+        left, right, _ = columns.indices(self.shape[2])
+        pixels = self.read(((top, bottom), (left, right)))
+        if self.normal is None:
+            pixels = np.ascontiguousarray(pixels[::-1])  # BGR
+        return torch.from_numpy(pixels).to(self.device)
+
+    def read(self, window: Window | None = None) -> np.ndarray:
+        """(C, n, m) of a window, or of the whole: uint8 RGB, or float32, normalised; neutral where there is no data."""
+        pixels = native(self.raster, self.bands, window)
+        gone = missing(self.raster, self.bands, pixels, window)
+        if self.normal is not None:
+            mean, std = self.normal
+            pixels = np.nan_to_num((pixels.astype(np.float32) - mean) / std)
+            return pixels if gone is None else np.where(gone, np.float32(0), pixels)
+        pixels = to_bytes(pixels if self.value_range else widened(self.raster, pixels), self.value_range)
+        colours = np.array(NODATA_RGB, np.uint8)[:, None, None]
+        if gone is not None:
+            return np.where(gone, colours, pixels)  # grey becomes three channels
+        return pixels if len(pixels) == 3 else np.repeat(pixels, 3, 0)
+
+    def rgb(self) -> np.ndarray:
+        """The whole as uint8 RGB (H, W, 3), after `check`."""
+        self.check()
+        return np.ascontiguousarray(self.read().transpose(1, 2, 0))
+
+    def picture(self, window: Window) -> np.ndarray:
+        """(3, n, m), uint8 RGB, to look at; of other bands the first ones, two standard deviations about their mean."""
+        pixels = self.read(window)
+        if self.normal is not None:
+            pixels = pixels[: 3 if len(pixels) >= 3 else 1]
+            pixels = np.rint((pixels / 4 + 0.5).clip(0, 1) * 255).astype(np.uint8)
+        return pixels if len(pixels) == 3 else np.repeat(pixels, 3, 0)
+
+    def check(self) -> None:
+        """Looks at all values, before anything is predicted, where there is a rule for them that they may break.
+
+        Raises:
+            UsageError: see `check_range`.
+        """
+        dtype = np.dtype(self.raster.dtypes[0])
+        known, self._checked = self._checked, True
+        if (
+            known
+            or self.normal is not None
+            or self.value_range is not None
+            or dtype == np.uint8
+            or colours_of(self.raster) is not None
+        ):
+            return
+        values = Values(dtype)
+        if dtype.kind not in 'uif':
+            check_range(values, self.name)
+        (_, height, width), block = self.shape, self.raster.block_shapes[0][0]
+        step = max(PIECE // (width * dtype.itemsize * len(self.bands) * block), 1) * block
+        with Bar(None, f'looking at the values of {Path(self.name).name}', height, 'row', leave=False) as bar:
+            for top in range(0, height, step):
+                window = ((top, min(top + step, height)), (0, width))
+                pixels = native(self.raster, self.bands, window)
+                gone = missing(self.raster, self.bands, pixels, window)
+                values.add(widened(self.raster, pixels if gone is None else pixels[~gone]))
+                bar.update(window[0][1] - top)
+        if values.low <= values.high:
+            check_range(values, self.name, self.tell)
+
+
+def _bands(raster: Any, channels: int, bands: Sequence[int] | None, name: str) -> list[int]:
+    kinds = [kind.name for kind in raster.colorinterp]
+    if colours_of(raster) is not None:
+        kinds = ['red', 'green', 'blue']
+    seen = [i + 1 for i, kind in enumerate(kinds) if kind != 'alpha']
+    if bands is not None:
+        if max(bands) > len(kinds) or len(bands) not in (1, channels):
+            raise UsageError(
+                f'{name}: --bands {",".join(map(str, bands))}: expected {channels} of its {len(kinds)} bands, or one'
+            )
+        return list(bands)
+    if channels == 3 and {'red', 'green', 'blue'} <= set(kinds):
+        return [kinds.index(kind) + 1 for kind in ('red', 'green', 'blue')]
+    if len(seen) in (1, channels):
+        return seen
+    raise UsageError(
+        f'{name} has {raster.count} bands ({", ".join(kinds)}) and the network takes {channels}: say which by '
+        f'--bands, e.g. --bands {",".join(map(str, range(1, channels + 1)))} (in Python bands=)'
+    )

@@ -1,0 +1,273 @@
+"""Weights as data: read from a file, the network or timm's hub without executing anything, loaded strictly."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmseg_volo.errors import UsageError
+from mmseg_volo.io.checkpoint import one_line, read_checkpoint
+from mmseg_volo.io.download import HUB_HOST, fetch
+
+WRAPPERS = ('state_dict_ema', 'state_dict', 'model')  # what official files wrap their weights in; EMA is the published
+RECORD = 'mmseg_volo'  # meta[RECORD] is what inference needs, as data: no config text is ever executed
+WHOLE = 'backbone.'  # begins the keys of a whole model's backbone
+SHOWN = 3  # keys named in a message
+NUMBERS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # of weights that are no whole numbers
+COUNTS = (torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+COUNTS += (torch.int8, torch.int16, torch.int32, torch.int64)
+REPEATED = 1 << 24  # bytes that a tensor may say to have, of which its file holds fewer
+# their size is that of the images trained on
+POSITION_TABLES = ('pos_embed', 'relative_position_bias_table', 'random_matrix')
+SIZE_HINT = 'set pretrain_img_size to the size of the images that these weights were trained on'
+
+
+def unwrap(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+    """The weights of a checkpoint: raw, or under `state_dict_ema` (preferred), `state_dict` or `model`, with or without
+    a `module.` prefix.
+
+    Raises:
+        UsageError: no tensors are found there, or some that no model can take.
+    """
+    for key in WRAPPERS:
+        if isinstance(checkpoint.get(key), Mapping):
+            checkpoint = checkpoint[key]
+            break
+    weights = {
+        k.removeprefix('module.'): v for k, v in checkpoint.items() if isinstance(k, str) and isinstance(v, Tensor)
+    }
+    if not weights:
+        raise UsageError(f'{source}: no weights found, top-level keys are {sorted(map(str, checkpoint))[:8]}')
+    for key, value in weights.items():
+        if what := _odd(value):
+            raise UsageError(
+                f'{source}: {one_line(key)} is {what}, and a model takes dense tensors of real numbers: have it saved '
+                f'as float32'
+            )
+    return weights
+
+
+def _odd(value: Tensor) -> str | None:
+    """What is odd about a tensor that no model can take as it is."""
+    if value.is_meta:
+        return 'on the meta device, without values'
+    if value.is_nested or value.is_quantized or value.layout != torch.strided:
+        kind = 'nested' if value.is_nested else 'quantised' if value.is_quantized else 'sparse'
+        return f'a {kind} tensor'
+    if value.dtype not in (*NUMBERS, *COUNTS):
+        return f'of {str(value.dtype).removeprefix("torch.")}'
+    if value.nbytes > max(value.untyped_storage().nbytes(), REPEATED):
+        return f'{value.nbytes / 1e6:.0f} MB of few values, repeated'
+    return None
+
+
+def whole_prefix(weights: Mapping[str, Tensor]) -> str:
+    """What begins the keys of a backbone among weights: `WHOLE` in those of a whole model, else nothing."""
+    return WHOLE if any(key.startswith(WHOLE) for key in weights) else ''
+
+
+def read_source(source: str | Path) -> dict[str, Any]:
+    """A checkpoint from a local file, from the network (`download.py`: caches, offline switch, mirror) or from timm's
+    hub, see `read_checkpoint`.
+
+    Args:
+        source: path of a .pth, .pth.tar or .safetensors file, https://HOST/PATH of one, or
+            e.g. `timm://volo_d1_224.sail_in1k`.
+
+    Raises:
+        FileNotFoundError, UsageError: see `read_checkpoint` and `locate`.
+    """
+    path = locate(source)
+    try:
+        return read_checkpoint(path)
+    except UsageError as error:
+        if '://' not in str(source):
+            raise
+        raise UsageError(f'{error}; once {path.resolve()} is removed, {source} is fetched anew') from None
+
+
+def read_state_dict(source: str | Path, prefix: str = '') -> dict[str, Tensor]:
+    """The weights of a source, see `read_source` and `pick`."""
+    return pick(read_source(source), source, prefix)
+
+
+def read_backbone(source: str | Path, prefix: str = '') -> dict[str, Tensor]:
+    """The weights of a backbone: those under `prefix`, or under `WHOLE` where the source is a whole model."""
+    checkpoint = read_source(source)
+    return pick(checkpoint, source, prefix or whole_prefix(unwrap(checkpoint, str(source))))
+
+
+def pick(checkpoint: Mapping[str, Any], source: str | Path, prefix: str = '') -> dict[str, Tensor]:
+    """The weights of a checkpoint, or some of them.
+
+    Args:
+        checkpoint: see `unwrap`.
+        source: where it came from, for the message.
+        prefix: keep only keys that start with it, and take it off, e.g. `backbone.`.
+
+    Raises:
+        UsageError: there are none.
+    """
+    weights = unwrap(checkpoint, str(source))
+    found = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    if not found:
+        raise UsageError(f'{source}: no key starts with {prefix!r}, the first ones are {sorted(weights)[:SHOWN]}')
+    return found
+
+
+def locate(source: str | Path) -> Path:
+    """The file of a source that `init_cfg` takes; fetched if it is not local.
+
+    Raises:
+        UsageError: there is no such source, or it cannot be fetched.
+    """
+    url = url_of(source)
+    return fetch(url) if url else Path(os.path.expanduser(source))
+
+
+def url_of(source: str | Path) -> str | None:
+    """The address of a source, none of a local file.
+
+    Raises:
+        UsageError: timm has no weights of that name.
+    """
+    source = str(source)
+    if source.startswith('timm://'):
+        repository, _, revision = _timm_repository(source.removeprefix('timm://')).partition('@')
+        return f'{HUB_HOST}/{repository}/resolve/{revision or "main"}/model.safetensors'
+    return source if '://' in source else None
+
+
+def _timm_repository(name: str) -> str:
+    import timm
+
+    if not timm.is_model(name.split('.')[0]):
+        near = timm.list_models(f'{name.split("_")[0]}*', pretrained=True)[:8]
+        raise UsageError(f'timm://{name}: timm {timm.__version__} has no such model; it has {near or "none alike"}')
+    try:
+        config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError:  # the model has no such tag
+        config = None
+    if config is None or not config.hf_hub_id:
+        tags = timm.list_models(f'{name.split(".")[0]}*', pretrained=True)
+        raise UsageError(f'timm://{name}: timm {timm.__version__} has no such weights; it has {tags or "none"}')
+    return config.hf_hub_id
+
+
+def starts(model: Mapping[str, Any]) -> list[str]:
+    """The sources that a model's config and its parts start from, by `init_cfg`."""
+    return [source for _, source in _starts(model, 'model')]
+
+
+def _starts(value: Any, key: str, inside: bool = False) -> Iterator[tuple[str, str]]:
+    """`inside` an `init_cfg`, where `checkpoint` names a file; the key is that of the outermost one."""
+    for name, part in value.items() if isinstance(value, Mapping) else enumerate(value):
+        if inside and name == 'checkpoint' and isinstance(part, str):
+            yield key, part
+        elif isinstance(part, (Mapping, list, tuple)):
+            yield from _starts(part, key if inside else f'{key}.{name}', inside or name == 'init_cfg')
+
+
+def fetch_starts(model: Mapping[str, Any], way_out: str = '--cfg-options {key}=None') -> None:
+    """Fetches what a model's config starts from, before anything else is done.
+
+    Args:
+        model: of a config.
+        way_out: what makes the backbone start from random weights, for the message; `{key}` stands for its `init_cfg`.
+
+    Raises:
+        FileNotFoundError, UsageError: it cannot be had.
+    """
+    for key, source in _starts(model, 'model'):
+        try:
+            have(source)
+        except (FileNotFoundError, UsageError) as error:
+            out = f'--cfg-options {key}=None starts this part from random weights'
+            if key == 'model.backbone.init_cfg':
+                out = f'{way_out.format(key=key)} trains from random weights, which takes more images and time'
+            elif '{key}' not in way_out:
+                out = f'without {key}, the config starts this part from random weights'
+            raise type(error)(f'the model starts from {source}: {error}; {out}') from None
+
+
+def have(source: str | Path) -> Path:
+    """The file of a source, fetched if need be, which is not read.
+
+    Raises:
+        FileNotFoundError, UsageError: it cannot be had.
+    """
+    path = locate(str(source).removeprefix('mmseg_volo://'))
+    if not path.is_file():
+        raise FileNotFoundError(f'no checkpoint at {path.absolute()}')
+    return path
+
+
+def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that hold infinity or no number."""
+    return [k for k, v in weights.items() if v.is_floating_point() and not v.is_meta and not v.isfinite().all()]
+
+
+def positions(key: str, table: Tensor) -> int | None:
+    """How many positions along a side a table of `POSITION_TABLES` holds; None of other weights.
+
+    Args:
+        key: its name.
+        table: (1, side, side, C) or (1, 1 + side^2, C) embeddings, ((2 side - 1)^2, heads) biases of offsets, or a
+            matrix (side^2, side^2).
+    """
+    if key.endswith('pos_embed') and table.ndim in (3, 4):
+        return table.shape[1] if table.ndim == 4 else math.isqrt(max(0, table.shape[1] - 1))
+    if key.endswith('relative_position_bias_table') and table.ndim == 2:
+        return (math.isqrt(len(table)) + 1) // 2
+    return math.isqrt(len(table)) if key.endswith('random_matrix') and table.ndim == 2 else None
+
+
+def strict_load(module: nn.Module, weights: Mapping[str, Tensor], source: str | Path) -> None:
+    """Copies `weights` into `module` when every key and every shape fits and all are finite; else touches nothing.
+
+    Raises:
+        UsageError: see `check_fit`.
+    """
+    check_fit(module, weights, source)
+    module.load_state_dict({**module.state_dict(), **weights})
+
+
+def check_fit(module: nn.Module, weights: Mapping[str, Tensor], source: str | Path, hint: str = SIZE_HINT) -> None:
+    """Sees that every key and every shape of `weights` fits a module, and all are finite.
+
+    Args:
+        module: it may be on the meta device.
+        hint: what to do about tables of positions of another size.
+
+    Raises:
+        UsageError: names the first missing, unknown and misshapen keys, or those that are not finite.
+    """
+    own = module.state_dict()
+    # checkpoints older than torch 0.4.1 have no step counter of BatchNorm; it starts at zero
+    missing = [k for k in own if k not in weights and not k.endswith('num_batches_tracked')]
+    unknown = [k for k in weights if k not in own]
+    shapes = [
+        f'{k} {tuple(weights[k].shape)} for {tuple(own[k].shape)}'
+        for k in own
+        if k in weights and weights[k].shape != own[k].shape
+    ]
+    problems = []
+    for what, keys in (('missing', missing), ('unknown', unknown), ('of another shape', shapes)):
+        if keys:
+            more = f' and {len(keys) - SHOWN} more' if len(keys) > SHOWN else ''
+            problems.append(f'{len(keys)} {what}: {", ".join(map(one_line, keys[:SHOWN]))}{more}')
+    if problems:
+        tables = any(k.split(' ')[0].endswith(POSITION_TABLES) for k in shapes)
+        more = f'; {hint}' if hint and tables else ''
+        raise UsageError(f'{source} does not fit {type(module).__name__}: {"; ".join(problems)}{more}')
+    if names := not_finite(weights):
+        raise UsageError(
+            f'{source} holds weights that are not finite: {", ".join(map(one_line, names[:SHOWN]))}; its training '
+            f'went wrong before it was saved: take an earlier checkpoint'
+        )

@@ -1,3 +1,0 @@
-from mmseg_volo.necks.pyramid import StridePyramid
-
-__all__ = ['StridePyramid']

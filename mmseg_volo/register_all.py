@@ -1,0 +1,6 @@
+"""Importing this registers all that configs name with mmengine. Our configs do so (`custom_imports`)."""
+
+from mmseg_volo import datasets, engine, evaluation
+from mmseg_volo.models import decode_heads, losses, segmentors
+
+__all__ = ['datasets', 'decode_heads', 'engine', 'evaluation', 'losses', 'segmentors']

@@ -1,0 +1,98 @@
+"""Reading ahead and writing behind, each in a thread of its own, with few things under way."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+from functools import partial
+from types import TracebackType
+from typing import Any, TypeVar
+
+from mmseg_volo.errors import as_errors
+from mmseg_volo.utils.progress import Bar
+
+T = TypeVar('T')
+COUNT = 4  # things that wait between two threads
+
+
+def prefetch(items: Iterable[T]) -> Iterator[T]:
+    """The same items, of which up to COUNT are made in another thread before they are asked for."""
+    source, end = iter(items), object()
+    pool = ThreadPoolExecutor(1)
+    waiting: deque[Future] = deque(pool.submit(next, source, end) for _ in range(COUNT))
+    try:
+        while (item := waiting.popleft().result()) is not end:
+            waiting.append(pool.submit(next, source, end))
+            yield item
+    finally:
+        pool.shutdown(cancel_futures=True)
+        if isinstance(source, Generator):
+            source.close()
+
+
+class WriteBehind:
+    """Calls functions one after the other in another thread; `with` waits for them.
+
+    What one raises comes out of a later `submit` or of `with`, and the calls after it are left out.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._waiting: deque[Future] = deque()
+
+    def submit(self, call: Callable[..., Any], *args: Any) -> None:
+        """Calls it later; waits while COUNT calls are under way."""
+        while len(self._waiting) >= COUNT:
+            self._settle()
+        self._waiting.append(self._pool.submit(call, *args))
+
+    def _settle(self) -> None:
+        try:
+            self._waiting.popleft().result()
+        except BaseException:
+            self._drop()
+            raise
+
+    def _drop(self) -> None:
+        for future in self._waiting:
+            future.cancel()
+        self._waiting.clear()
+
+    def __enter__(self) -> WriteBehind:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if kind is not None:
+                self._drop()
+            while self._waiting:
+                self._settle()
+        finally:
+            self._pool.shutdown()
+
+
+def map_parallel(pool: Executor, work: Callable, jobs: Sequence[tuple], what: str) -> Iterator[tuple[tuple, Any]]:
+    """Runs `work(*job)` for all jobs with a progress bar.
+
+    Args:
+        pool: it is shut down at the end, and after an interruption at once.
+        what: the name of the bar.
+
+    Yields:
+        (job, its result, or the exception it ended with), in the order in which they end.
+    """
+    if isinstance(pool, ThreadPoolExecutor):  # processes would have to load us
+        work = partial(_run, work)
+    futures = {pool.submit(work, *job): job for job in jobs}
+    try:
+        for future in Bar(as_completed(futures), total=len(jobs), desc=what, unit='file'):
+            error = future.exception()
+            yield futures[future], future.result() if error is None else error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _run(work: Callable, *job: Any) -> Any:
+    with as_errors():
+        return work(*job)

@@ -1,0 +1,1 @@
+"""Recipe cards, their cost, and the pages made from both."""
