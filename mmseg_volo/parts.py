@@ -1,3 +1,3 @@
 """The former name of `mmseg_volo.register_all`, which configs saved by earlier versions import."""
 
-from mmseg_volo.register_all import *  # noqa: F403
+import mmseg_volo.register_all  # noqa: F401

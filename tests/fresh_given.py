@@ -33,7 +33,7 @@ cfg = Config(dict(model=dict(type='BandedEncoderDecoder', **parts), val_dataload
 SETS = (
     AS_DATA
     + """
-from mmseg_volo.datasets.check import all_files
+from mmseg_volo.datasets.check.config import all_files
 sets = all_files(cfg, ['val_dataloader'])
 """
 )

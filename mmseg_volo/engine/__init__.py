@@ -1,4 +1,3 @@
-from mmseg_volo.datasets.sampler import DrawSampler
 from mmseg_volo.engine.checkpoint import SafeCheckpointHook
 from mmseg_volo.engine.checkpoint_content import PlainCheckpointHook
 from mmseg_volo.engine.effective_batch import AveragePerUpdateHook, SchedulePerUpdateHook
@@ -24,7 +23,6 @@ from mmseg_volo.engine.trackers import (
 __all__ = [
     'AveragePerUpdateHook',
     'CpuAmpOptimWrapper',
-    'DrawSampler',
     'FiniteHook',
     'LastingEarlyStoppingHook',
     'MeanOverProcessesHook',

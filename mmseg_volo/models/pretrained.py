@@ -90,7 +90,6 @@ PUBLISHED = {
     'T2TViT': _t2t_vit(),
     'CoAtNet': _coatnet(),
 }
-START, END = '<!-- backbones: tools/backbone_table.py writes this -->', '<!-- /backbones -->'
 
 
 # the names that sail-sg/metaformer gives to what timm calls so

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmseg_volo.models.pretrained import ARCHS, END, PUBLISHED, START, size
+from mmseg_volo.models.pretrained import ARCHS, PUBLISHED, START, size
+
+START, END = '<!-- backbones: tools/backbone_table.py writes this -->', '<!-- /backbones -->'
 
 
 def table() -> str:
