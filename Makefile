@@ -25,7 +25,7 @@ test: lint  ## ruff and pytest, whose processes have one thread each
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports --no-logo 2>&1
+	$(BIN)/lint-imports --no-logo --no-cache
 
 rehearse: $(STAMP)  ## every experiment, shrunken, through the tools
 	REHEARSE=all $(BIN)/python -m pytest -q tests/test_rehearsal.py

@@ -30,7 +30,7 @@ from train_step import random_batch
 
 import mmseg_volo  # noqa: F401
 from mmseg_volo.config import load_config
-from mmseg_volo.models.cpu import has_bf16, prepare
+from mmseg_volo.models.cpu import has_bf16, optimize_for_cpu
 
 NAMES = ('VOLO-D1', 'CAFormer-S18', 'ConvFormer-S18', 'PoolFormerV2-S12', 'CoAtNet-0', 'CoAtNet-0_rw', 'T2TViT-t_14')
 STEP = 'VOLO-D1 + UPerNet'
@@ -153,7 +153,7 @@ def backbone(name: str, size: int, dtype: str, runs: int, compiled: bool) -> lis
             sides[side] = runner(model, image, weights, dtype == 'bfloat16')
         gap = difference(sides['ours'](0), sides['peer'](0))
         if not training:
-            prepare(prepared := copy.deepcopy(models['ours']))
+            optimize_for_cpu(prepared := copy.deepcopy(models['ours']))
             sides['prepared'] = runner(prepared, image, None, dtype == 'bfloat16')
             gap = max(gap, difference(sides['prepared'](0), sides['peer'](0)))
         if compiled:

@@ -18,7 +18,7 @@ from mmseg.apis import inference_model, init_model
 from mmseg_volo import load, predict
 from mmseg_volo.config import load_config
 from mmseg_volo.datasets.synthetic.scenes import scene
-from mmseg_volo.models.cpu import prepare, use_bf16
+from mmseg_volo.models.cpu import optimize_for_cpu, use_bf16
 
 SIZE = (512, 512)
 SAME = 0.999
@@ -42,7 +42,7 @@ def main() -> None:
         models[name] = load(cfg, device='cpu', optimize=False)
         models[name].load_state_dict(models['mmseg'].state_dict())
         if name != 'plain':
-            prepare(models[name])
+            optimize_for_cpu(models[name])
     use_bf16(models['bf16'])
     image = scene(0, *SIZE)[0]
     bgr = np.ascontiguousarray(image[..., ::-1])

@@ -124,7 +124,7 @@ def main() -> None:
     }
     args = arguments(__doc__.splitlines()[0], options)
     torch.manual_seed(0)
-    models = {'mmseg': tiny('EncoderDecoder'), 'ours': tiny('BandedEncoderDecoder')}
+    models = {'mmseg': tiny('EncoderDecoder'), 'ours': tiny('StreamingEncoderDecoder')}
     predictions = [prediction(side, models, args.runs) for side in args.sides]
     most, counts = torch.cuda.device_count() or os.cpu_count() or 1, [1]
     while 2 * counts[-1] <= most:

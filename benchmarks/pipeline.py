@@ -44,7 +44,7 @@ def ours(use_cache: bool) -> list[dict]:
     return [
         dict(type='LoadRandomCrop', **RESIZE, **CROP, use_cache=use_cache),
         dict(type='ContiguousRandomFlip', prob=0.5),
-        dict(type='TablePhotoMetricDistortion'),
+        dict(type='FastPhotoMetricDistortion'),
         dict(type='PackSegInputs'),
     ]
 

@@ -33,14 +33,14 @@ from tqdm import tqdm
 
 import mmseg_volo
 from mmseg_volo.config import load_config
-from mmseg_volo.models.segmentors import BandedEncoderDecoder, masks_only
+from mmseg_volo.models.segmentors import StreamingEncoderDecoder, masks_only
 
 MB = 1 << 20
 SLIDE = dict(mode='slide', crop_size=(512, 512), stride=(341, 341))
 DEVICE = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 
 
-def segmentors(config: str, classes: int) -> tuple[nn.Module, BandedEncoderDecoder]:
+def segmentors(config: str, classes: int) -> tuple[nn.Module, StreamingEncoderDecoder]:
     """mmseg's and ours, with the network of a shipped config."""
     cfg = load_config(config)
     cfg.model.pop('auxiliary_head', None)
@@ -51,7 +51,7 @@ def segmentors(config: str, classes: int) -> tuple[nn.Module, BandedEncoderDecod
     with DefaultScope.overwrite_default_scope('mmseg'):
         theirs, ours = (
             revert_sync_batchnorm(MODELS.build({**copy.deepcopy(cfg.model), 'type': each})).to(DEVICE).eval()
-            for each in ('EncoderDecoder', 'BandedEncoderDecoder')
+            for each in ('EncoderDecoder', 'StreamingEncoderDecoder')
         )
     torch.nn.init.normal_(theirs.decode_head.conv_seg.weight, std=0.1)  # else all classes are nearly equal
     ours.load_state_dict(theirs.state_dict())

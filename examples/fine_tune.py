@@ -17,7 +17,7 @@ from folder_to_predictions import CONFIG, train
 
 import mmseg_volo
 from mmseg_volo.config import load_config
-from mmseg_volo.errors import UsageError, say
+from mmseg_volo.errors import UsageError, print_error
 
 CLASSES = ['background', 'triangle', 'square', 'disc']
 OF_OLD_CLASSES = ('out_channels', 'ignore_index', 'threshold')  # of a head
@@ -33,7 +33,7 @@ def run(checkpoint: Path, data: Path | None, classes: Sequence[str], out: Path, 
         UsageError: the checkpoint was trained on other images than 8-bit colours, which this config does not load.
     """
     old = mmseg_volo.load(checkpoint, device='cpu').cfg
-    if any(step.type == 'LoadBands' for step in old.get('test_pipeline') or []):
+    if any(step.type == 'LoadMultiBandImage' for step in old.get('test_pipeline') or []):
         raise UsageError(
             f'{checkpoint} was trained on other images than 8-bit RGB: mmseg-volo train --data FOLDER --model NAME '
             f'--weights {checkpoint} goes on from it'
@@ -80,5 +80,5 @@ if __name__ == '__main__':
     try:
         print(run(**vars(parser.parse_args())))
     except (FileNotFoundError, UsageError) as error:
-        say(error)
+        print_error(error)
         sys.exit(2)

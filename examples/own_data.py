@@ -31,7 +31,7 @@ files['metainfo'] = dict(classes=classes, palette=palette)
 train_dataloader = dict(
     batch_size=4,
     num_workers=0,
-    sampler=dict(type='DrawSampler', shuffle=True),
+    sampler=dict(type='ResumableInfiniteSampler', shuffle=True),
     dataset=dict(
         **files, data_prefix=dict(img_path='images/train', seg_map_path='masks/train'), pipeline=train_pipeline
     ),

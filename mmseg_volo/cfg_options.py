@@ -49,7 +49,7 @@ READ_BY_MMENGINE = {  # beside what a class takes
     HOOKS: {'priority'},
     PARAM_SCHEDULERS: {'convert_to_iter_based'},
 }
-PLAIN = dict(randomness={'seed', 'diff_rank_seed', 'deterministic'}, auto_scale_lr={'enable', 'base_batch_size'})
+PLAIN_KEYS = dict(randomness={'seed', 'diff_rank_seed', 'deterministic'}, auto_scale_lr={'enable', 'base_batch_size'})
 SPECIAL = {'type', '_scope_', '_delete_'}
 
 
@@ -222,8 +222,8 @@ def _at(value: Any, parts: Sequence[str]) -> Any:
 
 def _taken(parts: Sequence[str], value: Mapping[str, Any]) -> tuple[set[str], bool]:
     """Names that a part of a config takes, and whether these are all."""
-    if len(parts) == 1 and (parts[0] in PLAIN or parts[0].endswith('_dataloader')):
-        return PLAIN.get(parts[0], LOADER), True
+    if len(parts) == 1 and (parts[0] in PLAIN_KEYS or parts[0].endswith('_dataloader')):
+        return PLAIN_KEYS.get(parts[0], LOADER), True
     registry = next((INNER[name] for name in reversed(parts) if name in INNER), REGISTRIES.get(parts[0]))
     kind = value.get('type', 'OptimWrapper' if [*parts] == ['optim_wrapper'] else None)
     found = kind if isinstance(kind, type) else _class(registry, kind)

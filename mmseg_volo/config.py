@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 
 from mmseg_volo.cfg_options import merge
 from mmseg_volo.errors import UsageError
-from mmseg_volo.redaction import mask_record, masked
+from mmseg_volo.redaction import redact, redact_log_record
 from mmseg_volo.utils.text import did_you_mean
 
 PACKAGE = Path(__file__).parent
@@ -46,13 +46,13 @@ class FormattedConfig(Config):
         content = repr(self._cfg_dict)
         if content not in self._last:
             self._last.clear()
-            self._last[content] = literally(Config(masked(self.to_dict())).pretty_text)
+            self._last[content] = literally(Config(redact(self.to_dict())).pretty_text)
         return self._last[content]
 
     def dump(self, file: str | Path | None = None) -> str | None:
         if str(file or self.filename or '.py').endswith('.py'):
             return super().dump(file)
-        return Config(masked(self.to_dict()), filename=self.filename).dump(file)
+        return Config(redact(self.to_dict()), filename=self.filename).dump(file)
 
 
 def formatted(cfg: Config) -> FormattedConfig:
@@ -64,7 +64,7 @@ def formatted(cfg: Config) -> FormattedConfig:
 
 def without_secrets(cfg: Config) -> FormattedConfig:
     """The same config for those who keep it."""
-    return formatted(Config(masked(cfg.to_dict()), filename=cfg.filename))
+    return formatted(Config(redact(cfg.to_dict()), filename=cfg.filename))
 
 
 def literally(text: str) -> str:
@@ -107,13 +107,13 @@ def load_config(name: str | Path, options: Mapping[str, Any] | None = None) -> C
     """
     path = find_config(name)
     logger = MMLogger.get_current_instance()
-    logger.addFilter(mask_record)  # it says what `{{$NAME:}}` stands for
+    logger.addFilter(redact_log_record)  # it says what `{{$NAME:}}` stands for
     try:
         cfg = Config.fromfile(path)
     except Exception as error:  # whatever the file's own code raises
         raise UsageError(f'{path} does not load: {type(error).__name__}: {error}') from error
     finally:
-        logger.removeFilter(mask_record)
+        logger.removeFilter(redact_log_record)
     known = READ_KEYS | VARIABLES
     for key in cfg:
         # a base may have the right key beside the wrong one; of variables some are alike, as train_pipeline_2

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import suppress
 
-from mmseg_volo.redaction import masked_text
+from mmseg_volo.redaction import redact_text
 
 LAUNCHED = 'MMSEG_VOLO_LAUNCHED'  # set in processes of `launch.py`
 DIRECTIONS = frozenset('\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff')  # of writing
@@ -31,7 +31,7 @@ def as_errors() -> Iterator[None]:
         raise RuntimeError(f'{type(error).__name__}: {error}') from error
 
 
-def sentence(error: Exception) -> str:
+def message_of(error: Exception) -> str:
     """What an error says; torch puts the traceback before what one of a data worker says in its last line."""
     text = str(error)
     if text.startswith('Caught ') and 'DataLoader' in text.partition('\n')[0]:
@@ -39,9 +39,9 @@ def sentence(error: Exception) -> str:
     return text
 
 
-def said_by(error: Exception) -> str:
+def describe(error: Exception) -> str:
     """What an error says in one line; its kind where it says nothing, as failed assertions of libraries do."""
-    return ' '.join(sentence(error).split()) or type(error).__name__
+    return ' '.join(message_of(error).split()) or type(error).__name__
 
 
 def printable(text: str) -> str:
@@ -54,24 +54,24 @@ def printable(text: str) -> str:
     return ''.join(repr(sign)[1:-1] if odd else sign for sign, odd in zip(text, unseen, strict=True))
 
 
-def say(error: Exception) -> None:
+def print_error(error: Exception) -> None:
     """One line on stderr; a process of `launch.py` leaves it to that one, which says it once for all processes."""
     if LAUNCHED in os.environ:
         from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
-        get_error_handler().record_exception(UsageError(sentence(error)))
+        get_error_handler().record_exception(UsageError(message_of(error)))
     else:
-        print(f'error: {printable(masked_text(sentence(error)))}', file=sys.stderr)
+        print(f'error: {printable(redact_text(message_of(error)))}', file=sys.stderr)
 
 
-def fall_silent() -> None:
+def silence_output() -> None:
     """When nobody reads any more what is printed, as behind `| head`: Python would complain of it at exit."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError), open(os.devnull, 'wb') as nowhere:
             os.dup2(nowhere.fileno(), stream.fileno())
 
 
-class BadFile(UsageError):
+class BadFileError(UsageError):
     """A file that cannot be used. `kind` is 'missing', 'unreadable', 'channels', 'size' or 'values'."""
 
     def __init__(self, kind: str, message: str):

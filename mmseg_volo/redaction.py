@@ -8,15 +8,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-MASK = '***'
+REDACTED = '***'
 EMPTY = ('', 'None', 'True', 'False')
 FOLDERS = ('PWD', 'OLDPWD')  # of the shell, no passwords
 LONG = 8  # characters of a value of the environment that is looked for in text
 WORDS = r'passw(?:or)?d|passphrase|pwd|secret|(?:api|access|private|secret)[_-]?key(?:[_-]?id)?|credentials?'
 WORDS += r'|authori[sz]ation|(?<![a-z])auth|token'
-NAME = re.compile(rf'(?:{WORDS})$', re.IGNORECASE)
+SECRET_NAME = re.compile(rf'(?:{WORDS})$', re.IGNORECASE)
 # of networks, and no secrets
-PLAIN = re.compile(
+NOT_SECRETS = re.compile(
     r'(?:cls|class|pad|[ebs]os|unk|mask|sep|patch|dist|start|end|image|special)[_-]?token$', re.IGNORECASE
 )
 USER = re.compile(r'(://)[^\s/\'"]*:[^\s/\'"]*@|(https?://)[^\s/\'"]+@')
@@ -36,10 +36,10 @@ KNOWN = re.compile(  # Hugging Face, GitHub, GitLab, OpenAI and the like, Slack,
 
 def is_secret(name: str) -> bool:
     """Whether a key, an option or a variable of this name holds a password, a token or the like."""
-    return bool(NAME.search(name)) and not PLAIN.search(name)
+    return bool(SECRET_NAME.search(name)) and not NOT_SECRETS.search(name)
 
 
-def masked(value: Any, name: str = '') -> Any:
+def redact(value: Any, name: str = '') -> Any:
     """Plain data without their secrets: what stands under the name of one, and what looks like one.
 
     Args:
@@ -47,29 +47,31 @@ def masked(value: Any, name: str = '') -> Any:
         name: the key that it stands under.
     """
     if isinstance(value, Mapping):
-        return {key: masked(item, name if is_secret(name) else str(key)) for key, item in value.items()}
+        return {key: redact(item, name if is_secret(name) else str(key)) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        items = [masked(item, name) for item in value]
+        items = [redact(item, name) for item in value]
         return items if isinstance(value, list) else tuple(items)
     if isinstance(value, (str, bytes)):
         if value and is_secret(name):
-            return MASK
-        return masked_text(value) if isinstance(value, str) else value
+            return REDACTED
+        return redact_text(value) if isinstance(value, str) else value
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return MASK if number and is_secret(name) and not name.lower().endswith('token') else value  # a token has letters
+    return (
+        REDACTED if number and is_secret(name) and not name.lower().endswith('token') else value
+    )  # a token has letters
 
 
-def masked_text(text: str) -> str:
+def redact_text(text: str) -> str:
     """Text without the passwords of addresses, known kinds of tokens, `NAME=VALUE` of a secret's name, and values of
     the environment that have such a name.
     """
     for name, value in os.environ.items():
         if len(value) >= LONG and value in text and is_secret(name) and name not in FOLDERS:
-            text = text.replace(value, MASK)
+            text = text.replace(value, REDACTED)
     if '://' in text:
-        text = USER.sub(lambda match: f'{match[1] or match[2]}{MASK}@', text)
-    text = QUERY.sub(rf'\g<1>{MASK}', text)
-    return PAIR.sub(_pair, KNOWN.sub(MASK, BEARER.sub(rf'\g<1>{MASK}', text)))
+        text = USER.sub(lambda match: f'{match[1] or match[2]}{REDACTED}@', text)
+    text = QUERY.sub(rf'\g<1>{REDACTED}', text)
+    return PAIR.sub(_pair, KNOWN.sub(REDACTED, BEARER.sub(rf'\g<1>{REDACTED}', text)))
 
 
 def _pair(match: re.Match[str]) -> str:
@@ -78,23 +80,23 @@ def _pair(match: re.Match[str]) -> str:
     plain = value.strip(quote) in EMPTY or value.startswith(('(', '[', '{', 'dict('))
     if plain or not is_secret(match['key']) or (value.isdecimal() and match['key'].lower().endswith('token')):
         return match[0]
-    return f'{match["key"]}{match["mark"]}{quote}{MASK}{quote}'
+    return f'{match["key"]}{match["mark"]}{quote}{REDACTED}{quote}'
 
 
-def mask_record(record: logging.LogRecord) -> bool:
+def redact_log_record(record: logging.LogRecord) -> bool:
     """A filter for handlers and loggers, by which they tell no secrets."""
-    record.msg, record.args = masked_text(record.getMessage()), ()
+    record.msg, record.args = redact_text(record.getMessage()), ()
     return True
 
 
-def masked_words(words: Sequence[str]) -> list[str]:
+def redact_argv(words: Sequence[str]) -> list[str]:
     """The words of a command without secrets: `NAME=VALUE`, `--NAME VALUE`, and what looks like one."""
     found: list[str] = []
     for before, word in zip(['', *words], words, strict=False):
         name, equals, value = word.partition('=')
         if equals and value not in EMPTY and any(map(is_secret, name.split('.'))):
-            word = f'{name}={MASK}'
+            word = f'{name}={REDACTED}'
         elif before.startswith('--') and '=' not in before and is_secret(before) and not word.startswith('-'):
-            word = MASK
-        found.append(masked_text(word))
+            word = REDACTED
+        found.append(redact_text(word))
     return found

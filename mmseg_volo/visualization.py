@@ -11,7 +11,7 @@ IGNORED = (0, 0, 0)
 SCALES = (0.35, 4.0)  # of the text of legends: it grows with the picture, but not without end
 
 
-def colour(mask: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
+def colour_mask(mask: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
     """Class indices (H, W) -> picture (H, W, 3); indices beyond the palette, e.g. 255 for ignored, are black.
 
     Args:
@@ -28,7 +28,7 @@ def overlay(image: np.ndarray, mask: np.ndarray, palette: Sequence[Sequence[int]
         palette: one RGB colour per class.
         opacity: 0 shows the image alone, 1 the mask alone.
     """
-    return cv2.addWeighted(image, 1 - opacity, colour(mask, palette), opacity, 0)
+    return cv2.addWeighted(image, 1 - opacity, colour_mask(mask, palette), opacity, 0)
 
 
 def with_legend(picture: np.ndarray, mask: np.ndarray, classes: Sequence[str], palette: Sequence) -> np.ndarray:

@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         from mmseg_volo.cli import commands as cli
         from mmseg_volo.engine.hooks.stop import ended_by_signals
-        from mmseg_volo.errors import UsageError, fall_silent, say
+        from mmseg_volo.errors import UsageError, print_error, silence_output
 
     try:
         with ended_by_signals():
@@ -66,13 +66,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             getattr(cli, args.command)(args)
             print(end='', flush=True)
     except (UsageError, FileNotFoundError) as error:
-        say(error)
+        print_error(error)
         return 2
     except KeyboardInterrupt:  # before or after a training, which answers itself
         print('stopped by Ctrl-C', file=sys.stderr)
         return 130
     except BrokenPipeError:  # who read what we print, as `head`, is gone
-        fall_silent()
+        silence_output()
         return 141
     if is_distributed():  # NCCL warns of processes that do not take leave
         gc.collect()  # the model holds the group too, whose threads, alive at exit, now and then abort the process

@@ -130,7 +130,7 @@ SMALL: dict[str, dict[str, Any]] = {  # what a small one of a type takes, where 
         backbone=dict(type='ResNet', **_ONE_STAGE),
         decode_head=[dict(type='FCNHead', **HEAD), dict(type='OCRHead', **HEAD, ocr_channels=4)],
     ),
-    'LoadBands': dict(mean=[0], std=[1]),
+    'LoadMultiBandImage': dict(mean=[0], std=[1]),
     'Normalize': dict(mean=[0, 0, 0], std=[1, 1, 1]),
     'Pad': dict(size=(64, 64)),
     'Resize': dict(scale=(16, 16)),
@@ -138,7 +138,7 @@ SMALL: dict[str, dict[str, Any]] = {  # what a small one of a type takes, where 
     'CenterCrop': dict(crop_size=16),
     'RandomFlip': dict(prob=1.0),
 }
-SMALL['BandedEncoderDecoder'] = SMALL['EncoderDecoder']
+SMALL['StreamingEncoderDecoder'] = SMALL['EncoderDecoder']
 GIVEN = {  # what the part that asks for one of these gives it
     'norms': dict(num_features=8),
     'convolutions': dict(in_channels=8, out_channels=8, kernel_size=1),
@@ -241,7 +241,7 @@ def build(group: str, asked: dict[str, Any]) -> Any:
 
 def image(name: str) -> dict[str, Any]:
     """What a transform is given."""
-    pixels = np.full((20, 24, 1 if name == 'LoadBands' else 3), 7, np.uint8)
+    pixels = np.full((20, 24, 1 if name == 'LoadMultiBandImage' else 3), 7, np.uint8)
     pixels[5:] = 99
     shape = dict(img_shape=(20, 24), ori_shape=(20, 24), pad_shape=(20, 24), scale_factor=(1.0, 1.0), flip=False)
     return dict(img=pixels, seg_fields=[], img_path='a.png', flip_direction=None, **shape)

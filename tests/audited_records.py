@@ -34,7 +34,7 @@ LOADING = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64), k
 RECORDS = [
     dict(
         model=dict(
-            type='BandedEncoderDecoder',
+            type='StreamingEncoderDecoder',
             data_preprocessor=dict(type='SegDataPreProcessor', mean=[1, 2, 3], std=[1, 2, 3], bgr_to_rgb=True),
             backbone=dict(type='CAFormer', arch=SMALL),
             decode_head=dict(FCN, in_channels=32, loss_decode=[LOSS]),
@@ -52,7 +52,7 @@ RECORDS = [
             train_cfg=None,
             test_cfg=dict(mode='whole'),
         ),
-        test_pipeline=[dict(type='LoadBands', mean=[0, 0, 0], std=[1, 1, 1]), dict(type='PackSegInputs')],
+        test_pipeline=[dict(type='LoadMultiBandImage', mean=[0, 0, 0], std=[1, 1, 1]), dict(type='PackSegInputs')],
     ),
 ]
 FORMATS = ('pkl', 'pickle', 'yaml', 'yml', 'json', 'npy', 'trap.pkl', 'trap.npy', 'trap.py')  # files that are there

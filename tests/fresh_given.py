@@ -26,7 +26,7 @@ steps = [dict(type='LoadImageFromFile'), dict(type='LoadMask'), dict(type='PackS
 dataset = dict(type='FolderDataset', ann_file=f'{folder}/val.csv', classes=f'{folder}/classes.csv', masks='colours',
     data_root=SHAPES, pipeline=steps)
 loader = dict(batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False), dataset=dataset)
-cfg = Config(dict(model=dict(type='BandedEncoderDecoder', **parts), val_dataloader=loader, test_dataloader=loader,
+cfg = Config(dict(model=dict(type='StreamingEncoderDecoder', **parts), val_dataloader=loader, test_dataloader=loader,
     test_pipeline=steps, test_evaluator=dict(type='SegIoUMetric', iou_metrics=['mIoU']), test_cfg=dict(type='TestLoop'),
     crop_size=(64, 64), auto_scale_lr=dict(base_batch_size=4)))
 """

@@ -16,28 +16,28 @@ EXPRESSIONS = {
     "data_prefix=dict(img_path='leftImg8bit/val'))) == 2",
     'datasets.ContiguousRandomFlip': 'assert ContiguousRandomFlip(prob=1.0)',
     'datasets.LoadRandomCrop': 'assert LoadRandomCrop((64, 64), (1.0, 2.0), (32, 32))',
-    'datasets.TablePhotoMetricDistortion': PIXELS + 'assert TablePhotoMetricDistortion()(dict(img=image))',
+    'datasets.FastPhotoMetricDistortion': PIXELS + 'assert FastPhotoMetricDistortion()(dict(img=image))',
     'datasets.check.config.all_files': AS_DATA + "assert [*all_files(cfg, ['val_dataloader'])] == ['val_dataloader']",
     'datasets.check.config.check_config': AS_DATA + "check_config(cfg, 1, 'report.json')",
     'datasets.check.config.check_data': AS_DATA
     + "assert check_data(cfg, ['val_dataloader'], True)['notes'] is not None",
     'datasets.check.config.check_files': AS_DATA + "assert check_files(Config(dataset), 'val') > 0",
     'datasets.check.config.files_of': AS_DATA + "assert len(files_of(Config(dataset), 'val')[0].pairs) > 0",
-    'datasets.check.config.keep': "import pathlib\nkeep({}, pathlib.Path('kept.json'))",
-    'datasets.check.config.keep_apart': REFUSED
+    'datasets.check.config.write_report_file': "import pathlib\nkeep({}, pathlib.Path('kept.json'))",
+    'datasets.check.config.refuse_output_in_data': REFUSED
     + AS_DATA
-    + 'keep_apart(dataset, "elsewhere", "--out")\nrefused(keep_apart, dataset, f"{SHAPES}/images/out", "--out")',
-    'datasets.check.config.meanings': 'item = dict(label_map=None, reduce_zero_label=False)\n'
-    "assert 1 in meanings(item, 'ab', 255)",
-    'datasets.check.config.reading': AS_DATA
-    + "assert reading(object(), dict(label_map=None, reduce_zero_label=False), 'ab')",
-    'datasets.check.config.remember': SETS + 'import os\nos.environ["TORCH_HOME"] = "home"\nremember({}, sets)',
-    'datasets.check.config.remembered': SETS + "assert remembered(sets)['faults'] == {}",
-    'datasets.prepare.prepare.look': 'import pathlib\nfrom mmseg_volo.datasets.prepare.layouts import LAYOUTS, find\n'
-    "layout = LAYOUTS['cityscapes']\nassert look(layout, pathlib.Path(DATA), find(layout, pathlib.Path(DATA)), 1)",
+    + 'refuse_output_in_data(dataset, "elsewhere", "--out")\nrefused(refuse_output_in_data, dataset, f"{SHAPES}/images/out", "--out")',
+    'datasets.check.config.classes_by_value': 'item = dict(label_map=None, reduce_zero_label=False)\n'
+    "assert 1 in classes_by_value(item, 'ab', 255)",
+    'datasets.check.config.reader_of': AS_DATA
+    + "assert reader_of(object(), dict(label_map=None, reduce_zero_label=False), 'ab')",
+    'datasets.check.config.cache_report': SETS + 'import os\nos.environ["TORCH_HOME"] = "home"\nremember({}, sets)',
+    'datasets.check.config.cached_report': SETS + "assert cached_report(sets)['faults'] == {}",
+    'datasets.prepare.prepare.check_splits': 'import pathlib\nfrom mmseg_volo.datasets.prepare.layouts import LAYOUTS, find_splits\n'
+    "layout = LAYOUTS['cityscapes']\nassert check_splits(layout, pathlib.Path(DATA), find_splits(layout, pathlib.Path(DATA)), 1)",
     'datasets.prepare.prepare.main': "assert main(['camvid', 'nowhere']) == 2",
-    'datasets.prepare.prepare.prepare': REFUSED
-    + "try:\n    prepare('camvid', 'nowhere')\nexcept FileNotFoundError: pass",
+    'datasets.prepare.prepare.prepare_dataset': REFUSED
+    + "try:\n    prepare_dataset('camvid', 'nowhere')\nexcept FileNotFoundError: pass",
     'datasets.synthetic.scenes.generate': "assert generate('scenes', 1, 1, 32, 32).is_dir()",
     'datasets.synthetic.scenes.scene': 'assert scene(1, 40, 50)[1].shape == (40, 50)',
     'utils.text.format_ranges': "assert format_ranges([0, 1, 255]) == '0 to 1 and 255'",
@@ -45,25 +45,25 @@ EXPRESSIONS = {
     "assert [*map_parallel(ThreadPoolExecutor(1), abs, [(-1,)], 'a')] == [((-1,), 1)]",
     'utils.parallel.prefetch': 'assert [*prefetch([1, 2])] == [1, 2]',
     'utils.text.format_table': "assert format_table([('a', 1)])",
-    'datasets.check.survey.complain': 'complain(dict(faults={}))',
-    'datasets.check.survey.judge': SETS + 'from mmseg_volo.datasets.check.files import Tally\n'
-    'assert judge(sets, {role: Tally() for role in sets}, {}, [])',
-    'datasets.check.survey.summary': SETS
-    + 'from mmseg_volo.datasets.check.survey import survey\nassert summary(survey(sets, 1))',
-    'datasets.check.survey.survey': SETS + "assert survey(sets, 1)['faults'] == {}",
+    'datasets.check.survey.raise_if_faulty': 'raise_if_faulty(dict(faults={}))',
+    'datasets.check.survey.build_report': SETS + 'from mmseg_volo.datasets.check.files import DatasetStats\n'
+    'assert build_report(sets, {role: DatasetStats() for role in sets}, {}, [])',
+    'datasets.check.scan.format_report': SETS
+    + 'from mmseg_volo.datasets.check.scan import scan\nassert format_report(scan(sets, 1))',
+    'datasets.check.survey.scan': SETS + "assert scan(sets, 1)['faults'] == {}",
     'engine.AveragePerUpdateHook': 'assert AveragePerUpdateHook()',
     'engine.CpuAmpOptimWrapper': 'import torch\nparameters = [torch.zeros(1, requires_grad=True)]\n'
     'assert CpuAmpOptimWrapper(optimizer=torch.optim.SGD(parameters, 0.1))',
-    'datasets.DrawSampler': 'assert len([draw for draw, _ in zip(DrawSampler(range(4), seed=0), range(4))]) == 4',
-    'engine.FiniteHook': 'assert FiniteHook(tries=2)',
-    'engine.LastingEarlyStoppingHook': "assert LastingEarlyStoppingHook(monitor='mIoU')",
-    'engine.MeanOverProcessesHook': 'assert MeanOverProcessesHook()',
+    'datasets.ResumableInfiniteSampler': 'assert len([draw for draw, _ in zip(ResumableInfiniteSampler(range(4), seed=0), range(4))]) == 4',
+    'engine.NonFiniteGuardHook': 'assert NonFiniteGuardHook(tries=2)',
+    'engine.ResumableEarlyStoppingHook': "assert ResumableEarlyStoppingHook(monitor='mIoU')",
+    'engine.AverageLogsHook': 'assert AverageLogsHook()',
     'engine.MuonAdamW': 'import torch\nassert MuonAdamW([torch.zeros(2, 2, requires_grad=True)])',
     'engine.OverlayHook': "assert OverlayHook(out_dir='out')",
-    'engine.PatientMLflow': "assert PatientMLflow('out')",
-    'engine.PatientTensorboard': "assert PatientTensorboard('out')",
-    'engine.PatientVisBackend': "assert PatientVisBackend('out')",
-    'engine.PatientWandb': "assert PatientWandb('out')",
+    'engine.FaultTolerantMLflow': "assert FaultTolerantMLflow('out')",
+    'engine.FaultTolerantTensorboard': "assert FaultTolerantTensorboard('out')",
+    'engine.FaultTolerantVisBackend': "assert FaultTolerantVisBackend('out')",
+    'engine.FaultTolerantWandb': "assert FaultTolerantWandb('out')",
     'engine.PlainCheckpointHook': 'assert PlainCheckpointHook()',
     'engine.ProgressHook': 'assert ProgressHook()',
     'engine.ProportionalPolyLR': 'import torch\nsgd = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1)\n'
@@ -78,12 +78,12 @@ EXPRESSIONS = {
     'import torch\nrunner = SegRunner.from_cfg(cfg)\ntorch.save(runner.model.state_dict(), "a.pth")\n'
     "assert 'mIoU' in runner.test()",
     'engine.SegTrainLoop': 'assert SegTrainLoop',
-    'engine.StopHook': 'assert StopHook()',
+    'engine.GracefulStopHook': 'assert GracefulStopHook()',
     'engine.TestScoresHook': 'assert TestScoresHook()',
     'engine.init_cfg.load_from_mmseg_volo': "assert load_from_mmseg_volo(f'mmseg_volo://{CHECKPOINT}')['state_dict']",
-    'engine.init_cfg.starts_as_data': MODEL + 'starts_as_data(model)',
-    'engine.init_cfg.take_start': MODEL + 'assert take_start(model) is None',
-    'engine.init_cfg.without_starts': MODEL + 'without_starts(model)',
+    'engine.init_cfg.load_init_cfg_safely': MODEL + 'load_init_cfg_safely(model)',
+    'engine.init_cfg.pop_whole_init_cfg': MODEL + 'assert pop_whole_init_cfg(model) is None',
+    'engine.init_cfg.drop_init_cfg': MODEL + 'drop_init_cfg(model)',
     'evaluation.MaskFiles': "assert MaskFiles('out')",
     'evaluation.SegIoUMetric': "assert SegIoUMetric(iou_metrics=['mIoU'])",
     'evaluation.mask_writer.class_values': "assert class_values(dict(classes='ab')).tolist() == [0, 1]",
@@ -94,10 +94,10 @@ EXPRESSIONS = {
     + "import pathlib\nassert write_mask(pathlib.Path(), 'a.jpg', mask) == 'a.png'",
     'datasets.FolderDataset': AS_DATA
     + 'dataset.pop("type")\ndataset.pop("pipeline")\nassert len(FolderDataset(**dataset))',
-    'datasets.LoadBands': "assert LoadBands([0] * 5, [1] * 5)(dict(img_path=BANDS))['img'].shape[2] == 5",
+    'datasets.LoadMultiBandImage': "assert LoadMultiBandImage([0] * 5, [1] * 5)(dict(img_path=BANDS))['img'].shape[2] == 5",
     'datasets.LoadMask': 'assert LoadMask()({}) == {}',
     'io.multiband.array_of': "assert array_of(open(BANDS, 'rb').read())[0].shape[2] == 5",
-    'io.multiband.as_picture': 'assert as_picture(BANDS).shape[2] == 3',
+    'io.multiband.to_picture': 'assert to_picture(BANDS).shape[2] == 3',
     'io.multiband.is_plain': 'import pathlib\nassert is_plain(pathlib.Path(IMAGE))',
     'io.multiband.read_bands': 'assert read_bands(BANDS)[0].shape[2] == 5',
     'io.multiband.sums_of': 'import numpy\nones = numpy.ones((2, 2, 3))\nassert sums_of(ones, ones > 0).all()',
@@ -114,9 +114,9 @@ EXPRESSIONS = {
     "set_length(recipe('caformer_s18', start, images, (64, 64), 2, 10, 5), 20)",
     'autotrain.recipe.shipped': "assert shipped('volo_demo', None, None)['model']",
     'autotrain.recipe.started_from': 'assert started_from(dict(backbone={})) is None',
-    'autotrain.run.prepare_training': WISHES + 'assert prepare_training(wishes).is_file()',
-    'autotrain.run.say_best': WISHES + 'say_best(wishes)',
-    'autotrain.run.understand_folder': WISHES + 'assert understand_folder(wishes).splits',
+    'autotrain.run.write_training_recipe': WISHES + 'assert write_training_recipe(wishes).is_file()',
+    'autotrain.run.print_best_checkpoint': WISHES + 'print_best_checkpoint(wishes)',
+    'autotrain.run.inspect_folder': WISHES + 'assert inspect_folder(wishes).splits',
     'models.decode_heads.LeanSegformerHead': AS_DATA + 'head.pop("type")\nassert LeanSegformerHead(**head)',
     'models.decode_heads.LeanUPerHead': 'assert LeanUPerHead(in_channels=[8, 8], in_index=[0, 1], channels=8, '
     "num_classes=3, loss_decode=dict(type='WeightedCrossEntropy', class_weight=[1.0, 2.0, 3.0]))",
@@ -128,8 +128,8 @@ EXPRESSIONS = {
     'models.losses.WeightedCrossEntropy': 'assert WeightedCrossEntropy(class_weight=[1.0, 2.0])',
     'models.necks.StridePyramid': 'assert StridePyramid([8, 8, 8, 8], [8, 16, 16, 16])',
     'report.write_report': "import pathlib\npathlib.Path('work').mkdir()\n" + REFUSED + "refused(write_report, 'work')",
-    'models.segmentors.BandedEncoderDecoder': AS_DATA + 'assert BandedEncoderDecoder(**parts)',
-    'models.segmentors.RunningTTA': AS_DATA + 'from mmengine.registry import DefaultScope\n'
-    "with DefaultScope.overwrite_default_scope('mmseg'):\n    assert RunningTTA(module=cfg.model)",
+    'models.segmentors.StreamingEncoderDecoder': AS_DATA + 'assert StreamingEncoderDecoder(**parts)',
+    'models.segmentors.StreamingTTA': AS_DATA + 'from mmengine.registry import DefaultScope\n'
+    "with DefaultScope.overwrite_default_scope('mmseg'):\n    assert StreamingTTA(module=cfg.model)",
     'models.segmentors.masks_only': MODEL + 'with masks_only(model):\n    assert not model.keeps_logits',
 }

@@ -18,7 +18,7 @@ from mmseg_volo.app.view import Limits, open_upload
 from mmseg_volo.datasets.mask_codes import read_raw
 from mmseg_volo.errors import UsageError
 from mmseg_volo.io.image import read_image, read_label
-from mmseg_volo.io.multiband import as_picture, read_bands
+from mmseg_volo.io.multiband import read_bands, to_picture
 
 MEMORY = 2 << 30  # bytes beyond what the libraries themselves take
 
@@ -61,7 +61,7 @@ def main(folder: Path, cases: int, seed: int) -> None:
         path = folder / f'a{suffix}'
         for _ in range(cases):
             path.write_bytes(damaged(content, dice))
-            for read in (read_image, read_label, read_raw, read_bands, as_picture, upload):
+            for read in (read_image, read_label, read_raw, read_bands, to_picture, upload):
                 try:
                     read(path)
                     outcomes[suffix, 'read'] += 1

@@ -15,7 +15,7 @@ from mmseg.models import EncoderDecoder
 from mmseg.structures import SegDataSample
 from torch import nn
 
-from mmseg_volo.models.segmentors import BandedEncoderDecoder
+from mmseg_volo.models.segmentors import StreamingEncoderDecoder
 from mmseg_volo.models.segmentors import strips as bands_module
 
 SLIDE = dict(mode='slide', crop_size=(48, 64), stride=(32, 40))
@@ -43,12 +43,12 @@ def scope() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def narrow_bands(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures of tests are small: let them have bands all the same."""
-    monkeypatch.setitem(bands_module.BAND_BYTES, 'cpu', 40_000)
+    monkeypatch.setitem(bands_module.STRIP_BYTES, 'cpu', 40_000)
 
 
 def pair(
     test_cfg: dict | None = None, channels: int = 6, pad: dict | None = None, stride: int = 4, **head: Any
-) -> tuple[EncoderDecoder, BandedEncoderDecoder]:
+) -> tuple[EncoderDecoder, StreamingEncoderDecoder]:
     """mmseg's segmentor and ours, of the same config but for the type, and of the same weights."""
     cfg = Config(
         dict(
@@ -67,7 +67,7 @@ def pair(
         cfg.decode_head.update(
             loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True, avg_non_ignore=True), threshold=0.45
         )
-    types = 'EncoderDecoder', 'BandedEncoderDecoder'
+    types = 'EncoderDecoder', 'StreamingEncoderDecoder'
     theirs, ours = (MODELS.build({**copy.deepcopy(cfg), 'type': each}).eval() for each in types)
     seg = theirs.decode_head.conv_seg
     nn.init.normal_(seg.weight, std=1.0)  # mmseg begins with nearly equal logits
@@ -86,7 +86,7 @@ def batch(size: tuple[int, int], count: int = 1, **meta: Any) -> dict:
 
 
 def both(
-    theirs: EncoderDecoder, ours: BandedEncoderDecoder, data: dict
+    theirs: EncoderDecoder, ours: StreamingEncoderDecoder, data: dict
 ) -> Iterator[tuple[SegDataSample, SegDataSample]]:
     with torch.no_grad():
         yield from zip(theirs.test_step(copy.deepcopy(data)), ours.test_step(copy.deepcopy(data)), strict=True)

@@ -131,7 +131,7 @@ def test_checkpoints_that_name_mmsegs_segmentor_load(tmp_path: Path) -> None:
     weights = mmseg_volo.load(cfg, device='cpu').state_dict()
     image = scenes.scene(0, 75, 130)[0]
     masks = []
-    for name in ('EncoderDecoder', 'BandedEncoderDecoder'):
+    for name in ('EncoderDecoder', 'StreamingEncoderDecoder'):
         record = Config(dict(model={**cfg.model, 'type': name}, test_pipeline=cfg.test_pipeline)).to_dict()
         meta = dict(dataset_meta=dict(classes=scenes.CLASSES, palette=[[0, 0, 0]] * len(scenes.CLASSES)))
         torch.save(dict(meta={**meta, RECORD: record}, state_dict=weights), tmp_path / f'{name}.pth')

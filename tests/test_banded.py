@@ -16,7 +16,7 @@ from torch import nn
 from mmseg_volo.config import load_config
 from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo.errors import UsageError
-from mmseg_volo.models.segmentors import BandedEncoderDecoder, masks_only
+from mmseg_volo.models.segmentors import StreamingEncoderDecoder, masks_only
 
 
 @MODELS.register_module()
@@ -149,7 +149,7 @@ def test_masks_without_logits() -> None:
         assert ours.keeps_logits == said
 
 
-def peak_bytes(model: BandedEncoderDecoder, height: int) -> int:
+def peak_bytes(model: StreamingEncoderDecoder, height: int) -> int:
     """The most memory that tensors of a prediction take at once."""
     data = batch((height, 96))
     with torch.profiler.profile(profile_memory=True) as profile, masks_only(model):
@@ -182,7 +182,7 @@ def test_masks_of_many_views_need_no_logits(channels: int, tmp_path: Path) -> No
     cfg.test_dataloader.dataset.update(data_root=str(root), pipeline=cfg.tta_pipeline)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     _, ours = pair(SLIDE, channels)
-    tta = MODELS.build(dict(type='RunningTTA', module=ours))
+    tta = MODELS.build(dict(type='StreamingTTA', module=ours))
     data = pseudo_collate([dataset[0], dataset[1]])
     with torch.no_grad():
         expected = tta.test_step(copy.deepcopy(data))

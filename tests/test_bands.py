@@ -10,7 +10,7 @@ from mmseg_volo.errors import UsageError
 from mmseg_volo.models.segmentors import strips as bands
 from mmseg_volo.models.segmentors.resize_rows import RowResize
 from mmseg_volo.models.segmentors.test_cfg import PredictionOptions
-from mmseg_volo.models.segmentors.windows import LazyImage, WindowMean
+from mmseg_volo.models.segmentors.windows import LazyImage, SlidingWindowMean
 
 SLIDE = dict(mode='slide', crop_size=(48, 64), stride=(32, 40))
 
@@ -33,7 +33,7 @@ def test_rows_by_themselves_equal_the_whole(rows: int, out_rows: int, align_corn
 
 def test_windows_are_forgotten() -> None:
     image = LazyImage(torch.randn(3, 400, 64), (400, 64), lambda crop: crop)
-    mean = WindowMean(lambda crops: crops[:, :, ::4, ::4], image, (32, 32), (16, 24))
+    mean = SlidingWindowMean(lambda crops: crops[:, :, ::4, ::4], image, (32, 32), (16, 24))
     for top in range(0, 400, 8):
         mean.rows(top, top + 8)
         assert len(mean._live) <= 3 * 3

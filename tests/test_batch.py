@@ -13,7 +13,7 @@ from torch import nn
 
 from mmseg_volo.config import CONFIGS, load_config
 from mmseg_volo.datasets.synthetic import scenes
-from mmseg_volo.engine.effective_batch import Batch, accumulate, check_norms
+from mmseg_volo.engine.effective_batch import EffectiveBatch, accumulate, check_norms
 from mmseg_volo.errors import UsageError
 from mmseg_volo_cli import main
 
@@ -119,18 +119,18 @@ def test_the_rate_follows_the_effective_batch(
 @pytest.mark.parametrize(
     ('batch', 'size', 'way_out'),
     [
-        (Batch(4, 2, 1, 8), 8, ''),
-        (Batch(1, 2, 1, None), 2, ''),
-        (Batch(1, 2, 1, 8, scaled=True), 2, ''),
-        (Batch(1, 2, 1, 8), 2, '--accumulate 4 keeps the recipe, or scale'),
-        (Batch(1, 2, 3, 8), 6, '--accumulate 4 keeps'),
-        (Batch(1, 3, 1, 8), 3, '--accumulate 4 with --cfg-options train_dataloader.batch_size=2 keeps'),
-        (Batch(8, 2, 1, 8), 16, '--cfg-options train_dataloader.batch_size=1 keeps'),
-        (Batch(4, 2, 2, 8), 16, 'leaving --accumulate out keeps'),
-        (Batch(3, 2, 1, 8), 6, '8 does not divide into 3 processes: start another number, or scale'),
+        (EffectiveBatch(4, 2, 1, 8), 8, ''),
+        (EffectiveBatch(1, 2, 1, None), 2, ''),
+        (EffectiveBatch(1, 2, 1, 8, scaled=True), 2, ''),
+        (EffectiveBatch(1, 2, 1, 8), 2, '--accumulate 4 keeps the recipe, or scale'),
+        (EffectiveBatch(1, 2, 3, 8), 6, '--accumulate 4 keeps'),
+        (EffectiveBatch(1, 3, 1, 8), 3, '--accumulate 4 with --cfg-options train_dataloader.batch_size=2 keeps'),
+        (EffectiveBatch(8, 2, 1, 8), 16, '--cfg-options train_dataloader.batch_size=1 keeps'),
+        (EffectiveBatch(4, 2, 2, 8), 16, 'leaving --accumulate out keeps'),
+        (EffectiveBatch(3, 2, 1, 8), 6, '8 does not divide into 3 processes: start another number, or scale'),
     ],
 )
-def test_the_way_out(batch: Batch, size: int, way_out: str) -> None:
+def test_the_way_out(batch: EffectiveBatch, size: int, way_out: str) -> None:
     assert batch.size == size and str(batch).startswith(f'effective batch {size} = {batch.processes} process')
     assert batch.way_out().startswith(way_out) and bool(batch.way_out()) == bool(way_out)
 
@@ -176,10 +176,14 @@ def test_one_image_at_once_is_refused_where_batchnorm_sees_one_pixel_of_it() -> 
             return MODELS.build(cfg)
 
     with pytest.raises(UsageError, match='psp_modules.0 pools to one pixel, .* needs 2 images at once, and gets 1'):
-        check_norms(model('BN'), Batch(1, 1))
+        check_norms(model('BN'), EffectiveBatch(1, 1))
     with pytest.raises(UsageError, match='gets 1'):
-        check_norms(model('BN'), Batch(2, 1))
-    for fine in ((model('BN'), Batch(1, 2)), (model('SyncBN'), Batch(2, 1)), (model('GN', num_groups=8), Batch(1, 1))):
+        check_norms(model('BN'), EffectiveBatch(2, 1))
+    for fine in (
+        (model('BN'), EffectiveBatch(1, 2)),
+        (model('SyncBN'), EffectiveBatch(2, 1)),
+        (model('GN', num_groups=8), EffectiveBatch(1, 1)),
+    ):
         check_norms(*fine)
 
 

@@ -17,7 +17,7 @@ import mmseg_volo
 from mmseg_volo.config import load_config
 from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo.engine.checkpoint import write_checkpoint
-from mmseg_volo.engine.checkpoint_content import plain
+from mmseg_volo.engine.checkpoint_content import to_plain
 from mmseg_volo.io.checkpoint import RECORD, read_checkpoint, save_safetensors
 from mmseg_volo.models.backbones import CAFormer
 from mmseg_volo_cli import main
@@ -155,7 +155,7 @@ def test_a_training_on_a_folder_begins_with_the_head(capsys: pytest.CaptureFixtu
     model = mmseg_volo.load(cfg, device='cpu', optimize=False)
     pixels = dict(mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0])
     cfg.model.data_preprocessor.update(pixels)
-    record = plain(dict(model=cfg.model, test_pipeline=cfg.test_pipeline))
+    record = to_plain(dict(model=cfg.model, test_pipeline=cfg.test_pipeline))
     meta = {'dataset_meta': model.dataset_meta, RECORD: record}
     write_checkpoint(dict(state_dict=model.state_dict(), meta=meta), Path('own.pth'))
     second = fd.write(Path('second'), 4, fd.as_black_and_white)

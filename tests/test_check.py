@@ -214,7 +214,7 @@ def test_meanings_are_those_of_mmsegs_loading(name: str, tmp_path: Path) -> None
         reduce_zero_label=dataset.reduce_zero_label,
         seg_fields=[],
     )
-    found = check.meanings(item, classes, 255)
+    found = check.classes_by_value(item, classes, 255)
     loaded = loading(item)['gt_seg_map'].ravel()
     for value, index in enumerate(loaded):
         expected = IGNORED if index == 255 else classes[index] if index < len(classes) else None

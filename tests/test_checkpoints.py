@@ -20,9 +20,9 @@ from mmengine.registry import HOOKS
 from test_resume import differing, train, write_config
 
 from mmseg_volo.datasets.synthetic import scenes
-from mmseg_volo.engine.checkpoint import newest, write_checkpoint
+from mmseg_volo.engine.checkpoint import newest_checkpoint, write_checkpoint
 from mmseg_volo.errors import UsageError
-from mmseg_volo.io.checkpoint import damage, read_checkpoint
+from mmseg_volo.io.checkpoint import find_damage, read_checkpoint
 from mmseg_volo_cli import main
 
 KILLS = 20
@@ -86,7 +86,7 @@ def test_a_training_killed_at_random_moments_always_goes_on(data: Path, tmp_path
         time.sleep(dice.uniform(0, 0.3))  # some iterations, and a save after each
         process.kill()
         process.join()
-        path, _ = newest(work)
+        path, _ = newest_checkpoint(work)
         reached, before = read_checkpoint(path)['meta']['iter'], reached
         assert reached > before, said
     assert len([*work.glob('iter_*.pth')]) <= 2  # the last one, and the one it was to replace
@@ -126,7 +126,7 @@ def test_a_truncated_file_is_found(trained: Path, tmp_path: Path) -> None:
     content, path = trained.read_bytes(), tmp_path / 'iter_3.pth'
     for length in (0, 3, 100, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])
-        assert damage(path)
+        assert find_damage(path)
         with pytest.raises(UsageError, match='iter_3.pth'):
             read_checkpoint(path)
 
@@ -143,20 +143,20 @@ def work(trained: Path, tmp_path: Path) -> Path:
 
 
 def test_the_newest_whole_checkpoint_is_found(work: Path) -> None:
-    assert newest(work) == (work / 'iter_3.pth', [])
+    assert newest_checkpoint(work) == (work / 'iter_3.pth', [])
     for garbage in (b'', b'\x00\xff' * 3000, b'https://example.org/iter_9.pth', b'/nowhere/iter_9.pth', b'x' * 9000):
         (work / 'last_checkpoint').write_bytes(garbage)
-        assert newest(work) == (work / 'iter_3.pth', [])
+        assert newest_checkpoint(work) == (work / 'iter_3.pth', [])
     (work / 'last_checkpoint').unlink()
     with open(work / 'iter_3.pth', 'r+b') as file:
         file.truncate(5000)
-    path, wrong = newest(work)
+    path, wrong = newest_checkpoint(work)
     assert path == work / 'iter_2.pth' and len(wrong) == 1 and wrong[0].startswith('iter_3.pth is passed over: trunc')
     for other in (1, 2):
         (work / f'iter_{other}.pth').write_bytes(b'')
     with pytest.raises(UsageError, match='no checkpoint in .* is whole .*iter_3.pth.*iter_1.pth.*remove them'):
-        newest(work)
-    assert newest(work / 'nothing') == (None, [])
+        newest_checkpoint(work)
+    assert newest_checkpoint(work / 'nothing') == (None, [])
 
 
 def test_resume_says_what_it_takes_and_why(
@@ -168,7 +168,7 @@ def test_resume_says_what_it_takes_and_why(
     assert train(write_config(tmp_path, iterations=4), data, moved, '--resume') == 0
     said = capsys.readouterr().out
     assert 'iter_3.pth is passed over: ' in said and f'loaded {moved}/iter_2.pth' in said and '[3/4]' in said
-    assert damage(moved / 'iter_4.pth') is None
+    assert find_damage(moved / 'iter_4.pth') is None
     anew = tmp_path / 'anew'
     assert train(write_config(tmp_path, iterations=1), data, anew, '--resume') == 0
     assert f'{anew} has no checkpoint, so the training starts anew' in capsys.readouterr().out
@@ -201,12 +201,12 @@ def test_a_full_disk_takes_nothing_away(data: Path, tmp_path: Path, processes) -
     assert process.exitcode == 2
     assert said[-1].startswith('error: the checkpoint ') and '.pth cannot be written' in said[-1], said
     assert '--resume' in said[-1] and 'Traceback' not in ''.join(said)
-    assert [p.name for p in work.glob('*iter_*.pth')] == ['iter_2.pth'] and damage(work / 'iter_2.pth') is None
+    assert [p.name for p in work.glob('*iter_*.pth')] == ['iter_2.pth'] and find_damage(work / 'iter_2.pth') is None
     config.write_text(plain)
     process, said = start(processes, arguments)
     process.join()
     assert process.exitcode == 0, said
-    assert newest(work)[0] == work / 'iter_5.pth'
+    assert newest_checkpoint(work)[0] == work / 'iter_5.pth'
 
 
 def test_a_log_that_cannot_be_written_ends_no_training(data: Path, tmp_path: Path, processes) -> None:
@@ -232,4 +232,4 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
             write_checkpoint(dict(state_dict=dict(a=torch.zeros(100_000))), path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert [p.name for p in tmp_path.iterdir()] == ['iter_1.pth'] and damage(path) is None
+    assert [p.name for p in tmp_path.iterdir()] == ['iter_1.pth'] and find_damage(path) is None

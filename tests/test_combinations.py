@@ -12,7 +12,7 @@ from small import train, write_config
 
 from mmseg_volo.config import load_config
 from mmseg_volo.datasets.synthetic import scenes
-from mmseg_volo.engine.config_checks import notes
+from mmseg_volo.engine.config_checks import config_notes
 from mmseg_volo_cli import main
 
 
@@ -40,7 +40,7 @@ def steps(role: str, *found: str) -> str:
 
 
 BAD = {
-    'sampler is DrawSampler, which draws without end': EPOCHS,
+    'sampler is ResumableInfiniteSampler, which draws without end': EPOCHS,
     'sampler is InfiniteSampler, which': EPOCHS + "train_dataloader['sampler'] = dict(type='InfiniteSampler')\n",
     'param_scheduler.0 .PolyLR. counts epochs and SegTrainLoop': "param_scheduler = [dict(type='PolyLR', end=2)]\n",
     'checkpoint counts epochs and SegTrainLoop': 'default_hooks = dict(checkpoint=dict(by_epoch=True))\n',
@@ -182,6 +182,6 @@ def test_bands_are_not_cut_to_colours(
     ],
 )
 def test_notes(more: str, said: str | None, tmp_path: Path) -> None:
-    found = [*notes(load_config(write_config(tmp_path, more)))]
+    found = [*config_notes(load_config(write_config(tmp_path, more)))]
     assert len(found) == (said is not None)
     assert not said or re.search(said, found[0])

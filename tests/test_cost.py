@@ -48,8 +48,8 @@ def tiny(family: str, **backbone) -> nn.Module:
 
 def test_as_many_bytes_and_flops_as_on_a_real_device() -> None:
     model = tiny('ConvFormer')
-    real = cost.count(model, 2, (64, 96), autocast=False)
-    meta = cost.count(model.to('meta'), 2, (64, 96), autocast=False)
+    real = cost.count_flops(model, 2, (64, 96), autocast=False)
+    meta = cost.count_flops(model.to('meta'), 2, (64, 96), autocast=False)
     assert meta[0] == real[0] > 0
     assert meta[1] == pytest.approx(real[1], rel=1e-3)
 
@@ -57,7 +57,7 @@ def test_as_many_bytes_and_flops_as_on_a_real_device() -> None:
 def test_bytes_are_those_of_torchs_profiler() -> None:
     """Without oneDNN, which takes scratch memory inside of operators, how much depends on the processor."""
     model = tiny('ConvFormer')
-    counted = cost.count(model, 2, (64, 96), autocast=False)[1]
+    counted = cost.count_flops(model, 2, (64, 96), autocast=False)[1]
     model.zero_grad(set_to_none=True)
     watched = dict(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True)
     with torch.backends.mkldnn.flags(enabled=False), torch.profiler.profile(**watched) as profiler:
@@ -84,7 +84,7 @@ def test_a_convolution_costs_twice_as_much_backward(kind: type[nn.Module], group
 
 def test_recomputed_blocks_cost_time_and_save_memory() -> None:
     plain, recomputed = (
-        cost.count(tiny('VOLO', with_cp=with_cp).to('meta'), 2, (128, 128)) for with_cp in (False, True)
+        cost.count_flops(tiny('VOLO', with_cp=with_cp).to('meta'), 2, (128, 128)) for with_cp in (False, True)
     )
     assert 1.05 < recomputed[0] / plain[0] < 4 / 3
     assert recomputed[1] < 0.8 * plain[1]
@@ -92,7 +92,7 @@ def test_recomputed_blocks_cost_time_and_save_memory() -> None:
 
 def test_bfloat16_takes_less() -> None:
     model = tiny('CAFormer').to('meta')
-    wide, narrow = (cost.count(model, 2, (128, 128), autocast) for autocast in (False, True))
+    wide, narrow = (cost.count_flops(model, 2, (128, 128), autocast) for autocast in (False, True))
     assert 0.5 < narrow[1] / wide[1] < 0.95  # norms, resized maps and the loss stay float32
     assert narrow[0] >= wide[0]  # the fused attention computes its matrix again in the backward pass
 
@@ -107,7 +107,7 @@ def test_memory_is_near_what_mmsegmentation_measured(name: str, gigabytes: float
     cfg.model.backbone.init_cfg = cfg.model.pretrained = None
     with DefaultScope.overwrite_default_scope('mmseg'):
         model = revert_sync_batchnorm(MODELS.build(cfg.model)).to('meta').train()
-    peak = cost.count(model, cfg.train_dataloader.batch_size, cfg.crop_size, autocast=False)[1]
+    peak = cost.count_flops(model, cfg.train_dataloader.batch_size, cfg.crop_size, autocast=False)[1]
     states = cost.STATES + cost.BUCKETS - 4 * (cfg.optim_wrapper.optimizer.type == 'SGD')
     total = cost.OVERHEAD * (peak + states * sum(p.numel() for p in model.parameters()))
     assert total / 2**30 == pytest.approx(gigabytes, rel=0.12)

@@ -18,12 +18,12 @@ from PIL import Image, ImageOps
 from small import predictor
 
 import mmseg_volo
-from mmseg_volo.datasets.loading import LoadBands
+from mmseg_volo.datasets.loading import LoadMultiBandImage
 from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo.datasets.transforms import LoadRandomCrop, LoadRGBImage
 from mmseg_volo.errors import UsageError
 from mmseg_volo.inference import Options, predict_files
-from mmseg_volo.io.convert import as_rgb
+from mmseg_volo.io.convert import to_rgb
 from mmseg_volo.io.value_range import NODATA_RGB
 
 rasterio = pytest.importorskip('rasterio', reason='rasterio reads TIFF files of all kinds: pip install rasterio')
@@ -138,7 +138,7 @@ def test_every_door_shows_the_same(kind: str, model: torch.nn.Module, tmp_path: 
     if not any(name in kind for name in NOT_PILS):
         given.append(Image.open(path))
     for one in given:
-        np.testing.assert_array_equal(as_rgb(one), pixels)
+        np.testing.assert_array_equal(to_rgb(one), pixels)
         assert np.array_equal(mmseg_volo.predict(model, one).mask, expected)
     (written,) = predict_files(model, [str(path)], tmp_path / 'out', Options(['masks']))
     assert np.array_equal(mask_of(written), expected)
@@ -164,12 +164,12 @@ def test_one_range_for_all(kind: str, tmp_path: Path) -> None:
         'GeoTIFF': tiff(tmp_path / 'a.tif', dark, **UTM),
     }[kind]
     with pytest.raises(UsageError, match=r'uint16 goes from 0 to 65535, here to \d+ only, nearly black.*--value-range'):
-        as_rgb(given)
-    np.testing.assert_array_equal(as_rgb(given, value_range=(0, 3060)), GREY3)
+        to_rgb(given)
+    np.testing.assert_array_equal(to_rgb(given, value_range=(0, 3060)), GREY3)
     told: list[str] = []
     brighter = dark * 2  # 24 levels are taken, with a word
-    assert as_rgb(brighter, tell=told.append).max() == brighter.max() >> 8 and 'grey levels' in told[0]
-    as_rgb(tiff(tmp_path / 'b.tif', brighter, **UTM), tell=told.append)
+    assert to_rgb(brighter, tell=told.append).max() == brighter.max() >> 8 and 'grey levels' in told[0]
+    to_rgb(tiff(tmp_path / 'b.tif', brighter, **UTM), tell=told.append)
     assert len(told) == 2 and 'b.tif' in told[1]
 
 
@@ -191,7 +191,7 @@ def test_what_stands_for_no_data_never_matters(model: torch.nn.Module, tmp_path:
 
 
 def test_no_data_of_other_images_is_their_mean(tmp_path: Path) -> None:
-    load = LoadBands([100.0, 200.0], [10.0, 10.0])
+    load = LoadMultiBandImage([100.0, 200.0], [10.0, 10.0])
     pixels = np.full((8, 8, 2), 150, np.float32)
     pixels[0, 0], pixels[0, 1, 1] = -9999, np.nan
     wanted = np.tile(np.float32([5, -5]), (8, 8, 1))
@@ -204,14 +204,14 @@ def test_no_data_of_other_images_is_their_mean(tmp_path: Path) -> None:
 
 
 def test_statistics_of_a_training_leave_no_data_out(tmp_path: Path) -> None:
-    from mmseg_volo.autotrain.image_stats import look_at_all
+    from mmseg_volo.autotrain.image_stats import collect_stats
 
     pixels = np.random.default_rng(0).integers(1000, 2000, (16, 16, 4)).astype(np.uint16)
     whole = tiff(tmp_path / 'a.tif', pixels, **UTM)
     pixels = pixels.copy()
     pixels[:, 8:] = 65535
     holed = tiff(tmp_path / 'b.tif', pixels, nodata=65535, **UTM)
-    (every, some) = look_at_all([(whole, None), (holed, None)])
+    (every, some) = collect_stats([(whole, None), (holed, None)])
     assert every.sums[0].tolist() == [256] * 4 and some.sums[0].tolist() == [128] * 4
     np.testing.assert_allclose(some.sums[1], pixels[:, :8].astype(float).sum((0, 1)))
 
@@ -291,4 +291,4 @@ def test_rounding_beyond_one_is_no_error(model: torch.nn.Module) -> None:
     image[0, 0], image[0, 1] = 1.0000002, -1e-7
     clean = RGB.copy()
     clean[0, 0], clean[0, 1] = 255, 0
-    np.testing.assert_array_equal(as_rgb(image), clean)
+    np.testing.assert_array_equal(to_rgb(image), clean)

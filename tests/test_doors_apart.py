@@ -17,7 +17,7 @@ from test_doors import GREY, GREY3, RGB, UTM, mask_of, tiff
 import mmseg_volo
 from mmseg_volo.errors import UsageError
 from mmseg_volo.inference import Options, predict_files
-from mmseg_volo.io.convert import as_rgb
+from mmseg_volo.io.convert import to_rgb
 from mmseg_volo.io.multiband import read_bands
 from mmseg_volo.io.value_range import NODATA_RGB
 from mmseg_volo_cli import main
@@ -43,7 +43,7 @@ def model(checkpoint: Path) -> torch.nn.Module:
 def test_few_bits_are_the_whole_range(bits: int, place: dict, tmp_path: Path) -> None:
     most = (1 << bits) - 1
     few = np.rint(GREY / 255 * most).astype(np.uint8 if bits <= 8 else np.uint16)
-    found = as_rgb(tiff(tmp_path / 'a.tif', few, nbits=bits, **place))[..., 0]
+    found = to_rgb(tiff(tmp_path / 'a.tif', few, nbits=bits, **place))[..., 0]
     assert np.abs(found.astype(int) - np.rint(few / most * 255)).max() <= 1
 
 
@@ -52,10 +52,10 @@ def test_netpbm_says_its_largest_value(suffix: str, tmp_path: Path) -> None:
     head = b'P5 64 48 15\n' if suffix == '.pgm' else b'P6 64 48 15\n'
     pixels = GREY if suffix == '.pgm' else RGB
     (tmp_path / f'a{suffix}').write_bytes(head + (pixels // 17).tobytes())
-    np.testing.assert_array_equal(as_rgb(tmp_path / f'a{suffix}'), as_rgb(pixels // 17 * 17))
+    np.testing.assert_array_equal(to_rgb(tmp_path / f'a{suffix}'), to_rgb(pixels // 17 * 17))
     (tmp_path / 'a.pam').write_bytes(b'P7\nWIDTH 1\n')
     with pytest.raises(UsageError, match='a.pam is a PAM file, of a kind that is not read'):
-        as_rgb(tmp_path / 'a.pam')
+        to_rgb(tmp_path / 'a.pam')
 
 
 @pytest.mark.parametrize('where', ['inside', 'beside'])
@@ -67,7 +67,7 @@ def test_the_mask_of_a_plain_tiff(where: str, tmp_path: Path) -> None:
         file.write_mask(valid)
     assert (tmp_path / 'a.tif.msk').exists() == (where == 'beside')
     wanted = np.where(valid[..., None], RGB, np.uint8(NODATA_RGB))
-    np.testing.assert_array_equal(as_rgb(path), wanted)
+    np.testing.assert_array_equal(to_rgb(path), wanted)
 
 
 @pytest.mark.parametrize('orientation', range(1, 9))
@@ -77,10 +77,10 @@ def test_deep_tiffs_are_turned_too(orientation: int, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[274] = orientation
     Image.fromarray(GREY).save(tmp_path / 'c.png', exif=exif)
-    expected = as_rgb(tmp_path / 'c.png')
+    expected = to_rgb(tmp_path / 'c.png')
     for name in ('a.tif', 'b.tif'):
-        np.testing.assert_array_equal(as_rgb(tmp_path / name), expected)
-    np.testing.assert_array_equal(as_rgb((tmp_path / 'b.tif').read_bytes()), expected)
+        np.testing.assert_array_equal(to_rgb(tmp_path / name), expected)
+    np.testing.assert_array_equal(to_rgb((tmp_path / 'b.tif').read_bytes()), expected)
     bands = read_bands(tmp_path / 'b.tif')[0]
     np.testing.assert_array_equal(np.rint(bands[..., 0] * 255), expected[..., 0])
 
@@ -89,9 +89,9 @@ def test_alpha_of_pictures_is_dropped_whatever_their_depth(tmp_path: Path) -> No
     alpha = np.where(np.arange(64) < 30, 0, 65535).astype(np.uint16) * np.ones((48, 1), np.uint16)
     deep = np.dstack([RGB.astype(np.uint16) * 257, alpha])
     path = tiff(tmp_path / 'a.tif', deep, photometric='RGB', alpha='yes')
-    np.testing.assert_array_equal(as_rgb(path), RGB)
+    np.testing.assert_array_equal(to_rgb(path), RGB)
     place = tiff(tmp_path / 'b.tif', deep, photometric='RGB', alpha='yes', **UTM)
-    np.testing.assert_array_equal(as_rgb(place), np.where(alpha[..., None] > 0, RGB, np.uint8(NODATA_RGB)))
+    np.testing.assert_array_equal(to_rgb(place), np.where(alpha[..., None] > 0, RGB, np.uint8(NODATA_RGB)))
 
 
 def test_bands_of_any_tiff(tmp_path: Path) -> None:
@@ -99,9 +99,9 @@ def test_bands_of_any_tiff(tmp_path: Path) -> None:
     palette = {i: (i, 255 - i, 7, 255) for i in range(256)}
     for place in ({}, UTM):
         path = tiff(tmp_path / 'a.tif', four, photometric='RGB', alpha='no', **place)
-        np.testing.assert_array_equal(as_rgb(path, bands=(4, 3, 2)), four[..., [3, 2, 1]])
+        np.testing.assert_array_equal(to_rgb(path, bands=(4, 3, 2)), four[..., [3, 2, 1]])
         path = tiff(tmp_path / 'b.tif', GREY, palette, photometric='palette', **place)
-        np.testing.assert_array_equal(as_rgb(path, bands=(2,)), 255 - GREY3)
+        np.testing.assert_array_equal(to_rgb(path, bands=(2,)), 255 - GREY3)
 
 
 def test_one_bright_pixel_does_not_hide_a_dark_picture(tmp_path: Path) -> None:
@@ -109,11 +109,11 @@ def test_one_bright_pixel_does_not_hide_a_dark_picture(tmp_path: Path) -> None:
     dark[0, 0] = 65535
     for given in (dark, tiff(tmp_path / 'a.tif', dark, **UTM)):
         with pytest.raises(UsageError, match='but for less than one pixel in a thousand, nearly black'):
-            as_rgb(given)
+            to_rgb(given)
     told: list[str] = []
-    as_rgb(GREY.astype(np.float32) / 255 / 6, tell=told.append)
+    to_rgb(GREY.astype(np.float32) / 255 / 6, tell=told.append)
     assert 'floating point goes from 0 to 1' in told[0] and 'grey levels' in told[0]
-    assert not as_rgb(np.zeros((9, 9), np.uint16)).any()  # black is black
+    assert not to_rgb(np.zeros((9, 9), np.uint16)).any()  # black is black
 
 
 def test_what_is_no_number_is_no_data(model: torch.nn.Module, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_what_is_no_number_is_no_data(model: torch.nn.Module, tmp_path: Path) ->
     masked = np.ma.MaskedArray(RGB, np.repeat(hole[..., None], 3, 2))
     plain = tiff(tmp_path / 'a.tif', pixels, photometric='RGB')
     for given in (pixels, plain, masked):
-        np.testing.assert_array_equal(as_rgb(given), wanted)
+        np.testing.assert_array_equal(to_rgb(given), wanted)
     expected = mmseg_volo.predict(model, wanted).mask
     np.testing.assert_array_equal(mmseg_volo.predict(model, plain).mask, expected)
     path = tiff(tmp_path / 'b.tif', pixels, photometric='RGB', **UTM)  # no nodata value
@@ -182,14 +182,14 @@ def test_names_that_look_like_something_else(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     for name in ('~tmp.png', 'data:1.png'):
         cv2.imwrite(name, RGB[..., ::-1])
-        np.testing.assert_array_equal(as_rgb(name), RGB)
+        np.testing.assert_array_equal(to_rgb(name), RGB)
 
 
 def test_names_that_are_not_utf8(model: torch.nn.Module, tmp_path: Path) -> None:
     place, plain = (Path(os.fsdecode(os.fsencode(tmp_path) + name)) for name in (b'/caf\xe9.tif', b'/th\xe9.tif'))
     tiff(tmp_path / 'a.tif', RGB, photometric='RGB', **UTM).rename(place)
     tiff(tmp_path / 'b.tif', RGB.astype(np.uint16) * 257, photometric='RGB').rename(plain)
-    np.testing.assert_array_equal(as_rgb(plain), RGB)
+    np.testing.assert_array_equal(to_rgb(plain), RGB)
     with pytest.raises(UsageError, match='1 of 2 files left out: .*rename it, to keep its georeference'):
         predict_files(model, [str(place), str(plain)], tmp_path / 'out', Options(['masks', 'areas']))
     assert (tmp_path / 'out/areas.csv').is_file()

@@ -21,7 +21,7 @@ from huggingface_hub import constants
 
 from mmseg_volo.errors import UsageError
 from mmseg_volo.io import http as transfer
-from mmseg_volo.io.download import cached_path, fetch, find
+from mmseg_volo.io.download import cached_path, fetch, find_cached
 from mmseg_volo.io.weights import read_state_dict
 
 CONTENT = bytes(range(1, 251)) * 20
@@ -216,7 +216,7 @@ def test_the_hubs_hash_is_held_to(server: Server, monkeypatch: pytest.MonkeyPatc
 
 def test_what_the_hubs_cache_has_is_not_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('MMSEG_VOLO_OFFLINE', '1')
-    assert find(ON_HUB) is None
+    assert find_cached(ON_HUB) is None
     snapshot = tmp_path / 'hub/models--sail--dl/snapshots' / ('0' * 40)
     (snapshot / 'identityformer').mkdir(parents=True)
     (snapshot.parents[1] / 'refs').mkdir()

@@ -10,23 +10,23 @@ from mmseg_volo.inference import Options
 from mmseg_volo.inference import outputs as images
 from mmseg_volo.inference.api import Prediction
 from mmseg_volo.report.evaluation_view import _jpeg
-from mmseg_volo.utils.files import encode
-from mmseg_volo.visualization import colour, legend, overlay, with_legend
+from mmseg_volo.utils.files import encode_image
+from mmseg_volo.visualization import colour_mask, legend, overlay, with_legend
 
 PALETTE = [[255, 0, 0], [0, 200, 0]]
 
 
 def test_colours_are_rgb_and_ignored_pixels_black() -> None:
     mask = np.array([[0, 1, 255]], np.uint8)
-    assert colour(mask, PALETTE).tolist() == [[[255, 0, 0], [0, 200, 0], [0, 0, 0]]]
+    assert colour_mask(mask, PALETTE).tolist() == [[[255, 0, 0], [0, 200, 0], [0, 0, 0]]]
     image = np.full((1, 3, 3), 100, np.uint8)
     assert np.array_equal(overlay(image, mask, PALETTE, 0), image)
-    assert np.array_equal(overlay(image, mask, PALETTE, 1), colour(mask, PALETTE))
+    assert np.array_equal(overlay(image, mask, PALETTE, 1), colour_mask(mask, PALETTE))
 
 
 def test_legend_names_what_occurs() -> None:
     mask = np.zeros((60, 300), np.uint8)
-    picture = with_legend(colour(mask, PALETTE), mask, ['road', 'sky'], PALETTE)
+    picture = with_legend(colour_mask(mask, PALETTE), mask, ['road', 'sky'], PALETTE)
     assert picture.shape[1:] == (300, 3) and picture.shape[0] > 60
     strip = picture[60:].reshape(-1, 3).tolist()
     assert [255, 0, 0] in strip and [0, 200, 0] not in strip
@@ -50,16 +50,16 @@ def test_an_overlay_that_no_file_can_hold_is_not_drawn(monkeypatch: pytest.Monke
 
 def test_as_many_colours_as_a_byte_has_values() -> None:
     palette = [[i, i, i] for i in range(256)]
-    assert colour(np.array([[0, 255]], np.uint8), palette).tolist() == [[[0] * 3, [255] * 3]]
+    assert colour_mask(np.array([[0, 255]], np.uint8), palette).tolist() == [[[0] * 3, [255] * 3]]
 
 
 def test_what_a_file_cannot_hold_is_said(tmp_path: Path) -> None:
     wide = np.zeros((2, 66000, 3), np.uint8)
     with pytest.raises(ValueError, match='a .jpg file cannot hold 66000x2 pixels of uint8'):
-        encode('.jpg', wide)  # OpenCV 5 returns False, 4 raises
+        encode_image('.jpg', wide)  # OpenCV 5 returns False, 4 raises
     with pytest.raises(ValueError, match='a .png file cannot hold 0x0 pixels'):
-        encode('.png', wide[:0, :0])
-    assert encode('.png', wide).startswith(b'\x89PNG')
+        encode_image('.png', wide[:0, :0])
+    assert encode_image('.png', wide).startswith(b'\x89PNG')
     hooks._write(tmp_path / 'deep/a.jpg', wide)  # a test goes on
     hooks._write(tmp_path / 'deep/b.jpg', wide[:, :9])
     assert [path.name for path in tmp_path.rglob('*.*')] == ['b.jpg']

@@ -19,7 +19,7 @@ from mmseg.evaluation import IoUMetric
 
 import mmseg_volo
 from mmseg_volo.config import load_config
-from mmseg_volo.datasets.prepare.prepare import prepare
+from mmseg_volo.datasets.prepare.prepare import prepare_dataset
 from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo.evaluation import MaskFiles
 from mmseg_volo.evaluation.mask_writer import format_only, without_labels
@@ -91,7 +91,7 @@ def test_scores_are_those_of_cityscapesscripts(source: str, noise: float, tmp_pa
             if 'labelTrainIds' not in path.name:  # made anew: at 77 pixels the sample's are not those of its ids
                 (root / path.relative_to(SHARED / 'cityscapes_sample')).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, root / path.relative_to(SHARED / 'cityscapes_sample'))
-        prepare('cityscapes', root)
+        prepare_dataset('cityscapes', root)
         dataset, metric = evaluated('volo_d1_cityscapes', root)
     else:
         dataset, metric = evaluated('volo_demo', scenes.generate(root, 0, 3, 64, 128))

@@ -14,9 +14,9 @@ from mmengine.registry import DATASETS
 from PIL import Image
 
 from mmseg_volo.config import load_config
-from mmseg_volo.datasets.loading import LoadBands
-from mmseg_volo.errors import BadFile, UsageError
-from mmseg_volo.io.multiband import as_picture, is_plain, read_bands
+from mmseg_volo.datasets.loading import LoadMultiBandImage
+from mmseg_volo.errors import BadFileError, UsageError
+from mmseg_volo.io.multiband import is_plain, read_bands, to_picture
 from mmseg_volo_cli import main
 
 PIXELS = np.random.default_rng(0).integers(0, 60000, (12, 20, 6)).astype(np.uint16)
@@ -68,12 +68,12 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     (tmp_path / 'a.tif').write_bytes(b'II*\x00nothing')
     np.save(tmp_path / 'words.npy', np.array([['a', 'b']]))
     for name in ('a.npy', 'a.tif', 'words.npy', 'none.npy'):
-        with pytest.raises(BadFile, match=name):
+        with pytest.raises(BadFileError, match=name):
             read_bands(tmp_path / name)
 
 
 def test_normalised_by_channel_and_held_to_its_kind() -> None:
-    load = LoadBands([1.0, 2.0], [2.0, 4.0], 'uint16')
+    load = LoadMultiBandImage([1.0, 2.0], [2.0, 4.0], 'uint16')
     image = np.full((2, 2, 2), 5, np.uint16)
     np.testing.assert_array_equal(load(dict(img=image))['img'][0, 0], [2.0, 0.75])
     with pytest.raises(UsageError, match='2 channels of uint8, expected 2 of uint16, as in training'):
@@ -94,7 +94,7 @@ def test_every_command_takes_them(image: fd.Write, suffix: str, capsys: pytest.C
     assert main(['test', config, best, '--format-only', '--out', 'sent']) == 0
     (shown,), (mask,) = Path('shown').rglob('*.jpg'), Path('sent').glob('*.png')
     assert Image.open(mask).size == (fd.SIDE, fd.SIDE) and Image.open(shown).width == 3 * fd.SIDE
-    assert as_picture(data / 'images' / f'00{suffix}').shape == (fd.SIDE, fd.SIDE, 3)
+    assert to_picture(data / 'images' / f'00{suffix}').shape == (fd.SIDE, fd.SIDE, 3)
     if suffix == '.png':
         assert main(['predict', best, str(data / 'images'), '--out', 'predicted']) == 0
         assert len([*Path('predicted/masks').iterdir()]) == 4

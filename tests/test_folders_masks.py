@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 from mmseg_volo.autotrain.class_names import read_names
-from mmseg_volo.autotrain.image_stats import Facts, look_at_all
-from mmseg_volo.autotrain.label_map import Labels, understand
+from mmseg_volo.autotrain.image_stats import ImageStats, collect_stats
+from mmseg_volo.autotrain.label_map import Labels, infer_label_map
 from mmseg_volo.autotrain.recipe import class_weights
 from mmseg_volo.config import load_config
-from mmseg_volo.datasets.mask_codes import MaskRule, count
-from mmseg_volo.errors import BadFile, UsageError
+from mmseg_volo.datasets.mask_codes import MaskRule, count_codes
+from mmseg_volo.errors import BadFileError, UsageError
 
 ROWS = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
 RGB_CODES = [c.tolist() for c in fd.COLOURS]
@@ -72,7 +72,7 @@ def test_more_than_255_classes_have_16_bits(tmp_path: Path) -> None:
 def test_what_is_no_class_is_named_with_the_file(tmp_path: Path, rule: MaskRule, said: str) -> None:
     path = tmp_path / 'mask.png'
     fd.as_colours(path, ROWS)
-    with pytest.raises(BadFile, match=f'mask.png.*{said}'):
+    with pytest.raises(BadFileError, match=f'mask.png.*{said}'):
         rule.read(path)
 
 
@@ -80,18 +80,18 @@ def test_counts_are_exact() -> None:
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 1 << 24, 50).astype(np.int32)[rng.integers(0, 50, (40, 30))]
     values, n = np.unique(codes, return_counts=True)
-    assert count(codes) == dict(zip(values.tolist(), n.tolist(), strict=True))
+    assert count_codes(codes) == dict(zip(values.tolist(), n.tolist(), strict=True))
 
 
-def facts(counts: Mapping[int, int], coloured: bool = False, palette: tuple[int, ...] | None = None) -> Facts:
-    return Facts((8, 8), False, 3, 'uint8', np.zeros((16, 16, 3), np.float32), None, counts, coloured, palette)
+def facts(counts: Mapping[int, int], coloured: bool = False, palette: tuple[int, ...] | None = None) -> ImageStats:
+    return ImageStats((8, 8), False, 3, 'uint8', np.zeros((16, 16, 3), np.float32), None, counts, coloured, palette)
 
 
 def meant(
     counts: Mapping[int, int], *names: str, ignore: Sequence[str] = (), coloured: bool = False, binary: bool = False
 ) -> Labels:
     named, source, _ = read_names(names, Path('nowhere'))
-    return understand([facts(counts, coloured)], named, source, ignore, binary)
+    return infer_label_map([facts(counts, coloured)], named, source, ignore, binary)
 
 
 @pytest.mark.parametrize(
@@ -145,10 +145,10 @@ def test_blurred_black_and_white(coloured: bool) -> None:
 
 def test_palettes() -> None:
     alike = [facts({0: 3, 1: 2}, palette=(0, 0xFF0000)), facts({0: 3}, palette=(0,))]
-    found = understand(alike, [], '', [], False)
+    found = infer_label_map(alike, [], '', [], False)
     assert (found.rule.kind, found.rule.codes, found.palette) == ('values', [0, 1], ((0, 0, 0), (255, 0, 0)))
     own = [facts({0: 3, 1: 2}, palette=(0, 0xFF0000)), facts({0: 3, 1: 1}, palette=(0xFF0000, 0))]
-    found = understand(own, [], '', [], False)
+    found = infer_label_map(own, [], '', [], False)
     assert (found.rule.kind, found.rule.codes) == ('colours', [[0, 0, 0], [255, 0, 0]])
 
 
@@ -191,6 +191,6 @@ def test_bad_files_are_listed(tmp_path: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)).save(root / 'masks/02.png')
     pairs = [(root / 'images' / f'{i:02}.png', root / 'masks' / f'{i:02}.png') for i in range(4)]
     with pytest.raises(UsageError) as error:
-        look_at_all([*pairs, (root / 'images/03.png', root / 'masks/none.png')])
+        collect_stats([*pairs, (root / 'images/03.png', root / 'masks/none.png')])
     for said in ('00.png .10 bytes.', '01.png is 64x32, its image 64x64', 'none.png is missing'):
         assert re.search(said, str(error.value)), said

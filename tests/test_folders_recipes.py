@@ -14,7 +14,7 @@ from small import write_config
 
 from mmseg_volo.autotrain import batch_size as memory
 from mmseg_volo.autotrain import recipe as plan
-from mmseg_volo.autotrain.adapt import fit
+from mmseg_volo.autotrain.adapt import fit_recipe
 from mmseg_volo.autotrain.config_writer import config_text, literal
 from mmseg_volo.autotrain.label_map import Labels
 from mmseg_volo.config import load_config, shipped_configs
@@ -35,11 +35,11 @@ from mmseg_volo.zoo.cost import build_on_meta
 def test_every_family_has_a_recipe(name: str, classes: int, channels: int, tmp_path: Path) -> None:
     pixels = 384 if name.startswith('coatnet') else 224
     normal = () if channels == 3 else ((1.0,) * channels, (2.0,) * channels)
-    images = plan.Images(2000, 1000, True, *normal)
-    weights = plan.Start('x.pth', pixels, '')
+    images = plan.ImageProperties(2000, 1000, True, *normal)
+    weights = plan.InitialWeights('x.pth', pixels, '')
     cfg = plan.recipe(name, weights, images, plan.crop_of(images, None), 8, plan.length_of(300, 8, None, False), 300)
     labels = Labels(MaskRule('values', [*range(classes)]), tuple(f'c{i}' for i in range(classes)), None)
-    text = config_text(fit(cfg, labels, images, None, 8, ('train', 'val'), '/data', 0), 'A test.')
+    text = config_text(fit_recipe(cfg, labels, images, None, 8, ('train', 'val'), '/data', 0), 'A test.')
     (tmp_path / 'config.py').write_text(text)
     assert max(map(len, text.splitlines())) <= 120
     model = build_on_meta(load_config(tmp_path / 'config.py')).eval()
@@ -52,8 +52,10 @@ def test_every_family_has_a_recipe(name: str, classes: int, channels: int, tmp_p
 @pytest.mark.parametrize('name', [n for n in shipped_configs() if n.endswith('_ade20k')])
 def test_a_backbone_trains_as_its_shipped_config(name: str) -> None:
     """At the recipes' batch: learning rates with their ends, weight and layer decay, drop path, norms and neck."""
-    theirs, images = load_config(name).to_dict(), plan.Images(512, 512, True)
-    cfg = plan.recipe(name.removesuffix('_ade20k'), plan.Start('x.pth', 224, ''), images, (512, 512), 16, 40_000, 300)
+    theirs, images = load_config(name).to_dict(), plan.ImageProperties(512, 512, True)
+    cfg = plan.recipe(
+        name.removesuffix('_ade20k'), plan.InitialWeights('x.pth', 224, ''), images, (512, 512), 16, 40_000, 300
+    )
     for key in ('lr', 'weight_decay'):
         assert cfg['optim_wrapper']['optimizer'][key] == theirs['optim_wrapper']['optimizer'][key]
     assert cfg['optim_wrapper'].get('paramwise_cfg') == theirs['optim_wrapper'].get('paramwise_cfg')
@@ -67,7 +69,9 @@ def test_a_backbone_trains_as_its_shipped_config(name: str) -> None:
 
 def test_from_scratch_no_layer_is_held_back() -> None:
     for name in ('caformer_s18', 'volo_d5'):
-        cfg = plan.recipe(name, plan.Start(None, 224, ''), plan.Images(512, 512, True), (512, 512), 4, 100, 30)
+        cfg = plan.recipe(
+            name, plan.InitialWeights(None, 224, ''), plan.ImageProperties(512, 512, True), (512, 512), 4, 100, 30
+        )
         assert cfg['optim_wrapper']['optimizer'] == dict(type='AdamW', lr=2.5e-4, weight_decay=0.05)
         assert 'paramwise_cfg' not in cfg['optim_wrapper'] and cfg['param_scheduler'][1]['eta_min'] == 0
         assert cfg['model']['backbone']['drop_path_rate'] == 0.1
@@ -76,12 +80,12 @@ def test_from_scratch_no_layer_is_held_back() -> None:
 @pytest.mark.parametrize('model', ['volo_d1', 'caformer_s18_ade20k_segformer', 'volo_camvid'])
 def test_own_data_is_averaged_over_labelled_pixels(model: str) -> None:
     """Where the shipped configs for Cityscapes and ADE20K count all, as few are unlabelled there."""
-    images = plan.Images(512, 512, True)
+    images = plan.ImageProperties(512, 512, True)
     base = plan.shipped(model, None, None) if plan.is_shipped(model) else None
-    base = base or plan.recipe(model, plan.Start('x.pth', 224, ''), images, (512, 512), 4, 100, 30)
+    base = base or plan.recipe(model, plan.InitialWeights('x.pth', 224, ''), images, (512, 512), 4, 100, 30)
     labels = Labels(MaskRule('values', [0, 1, 2]), ('a', 'b', 'c'), None)
     for weights in (None, [0.5, 1.0, 1.5]):
-        fitted = fit(base, labels, images, weights, 4, ('train', 'val'), '/data', 0)['model']
+        fitted = fit_recipe(base, labels, images, weights, 4, ('train', 'val'), '/data', 0)['model']
         losses = [fitted[k]['loss_decode'] for k in ('decode_head', 'auxiliary_head') if k in fitted]
         assert all(loss['type'] == 'WeightedCrossEntropy' or loss['avg_non_ignore'] for loss in losses)
 

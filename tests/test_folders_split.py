@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_volo.autotrain.image_stats import THUMB, Facts
+from mmseg_volo.autotrain.image_stats import THUMB, ImageStats
 from mmseg_volo.autotrain.split import choose, groups_of
 from mmseg_volo.errors import UsageError
 
 
-def facts(image: np.ndarray) -> Facts:
+def facts(image: np.ndarray) -> ImageStats:
     thumb = np.asarray(Image.fromarray(image).resize((THUMB, THUMB), 4), np.float32)
-    return Facts((64, 64), False, 3, 'uint8', thumb, None, {})
+    return ImageStats((64, 64), False, 3, 'uint8', thumb, None, {})
 
 
 def scene(number: int) -> np.ndarray:
@@ -71,7 +71,7 @@ def test_groups_are_those_of_all_pairs(kind: str, seed: int) -> None:
     else:
         spread = dict(noise=1.0, clusters=2.75, dark=0.24)[kind]  # 2.75: about as far as near duplicates may be
         thumbs = some[rng.integers(0, 12, 240)] / (40 if kind == 'dark' else 1) + noise * spread
-    found = groups_of([Facts((64, 64), False, 3, 'uint8', t.astype(np.float32), None, {}) for t in thumbs])
+    found = groups_of([ImageStats((64, 64), False, 3, 'uint8', t.astype(np.float32), None, {}) for t in thumbs])
     expected = by_all_pairs(thumbs.astype(np.float32))
     assert 1 < len({*expected.tolist()}) < 240
     np.testing.assert_array_equal(found, expected)
@@ -82,7 +82,7 @@ def test_many_frames_of_one_camera_take_seconds() -> None:
     some = rng.uniform(0, 255, (THUMB, THUMB, 3)).astype(np.float32)
     frames = [some + rng.normal(0, 0.3, some.shape).astype(np.float32) for _ in range(6000)]
     start = time.perf_counter()
-    groups = groups_of([Facts((64, 64), False, 3, 'uint8', frame, None, {}) for frame in frames])
+    groups = groups_of([ImageStats((64, 64), False, 3, 'uint8', frame, None, {}) for frame in frames])
     assert time.perf_counter() - start < 8  # comparing all pairs took 25
     assert not groups.any()
 

@@ -66,7 +66,7 @@ def test_the_config_alone_trains_the_same(monkeypatch: pytest.MonkeyPatch) -> No
     assert all(torch.equal(one[key], other[key]) for key in one)
     cfg = load_config(recipe / 'work.py')
     assert cfg.randomness.seed == 5 and cfg.num_classes == 2
-    stops = [hook for hook in cfg.custom_hooks if hook.type == 'LastingEarlyStoppingHook']
+    stops = [hook for hook in cfg.custom_hooks if hook.type == 'ResumableEarlyStoppingHook']
     assert [hook.monitor for hook in stops] == ['mIoU']
 
 

@@ -24,7 +24,7 @@ from torch import nn
 
 from mmseg_volo.errors import UsageError
 from mmseg_volo.io.checkpoint import RECORD, read_checkpoint, save_safetensors
-from mmseg_volo.io.weights import strict_load, unwrap
+from mmseg_volo.io.weights import strict_load, unwrap_state_dict
 
 CASES = int(os.environ.get('FUZZ_CASES', 500))
 PATIENCE = 20  # seconds per case
@@ -124,12 +124,12 @@ def outcome(path: Path, whole: dict[str, Any], checked: bool) -> str:
         with patience():
             content = read_checkpoint(path)
             model = network()
-            strict_load(model, unwrap(content, str(path)), path)
+            strict_load(model, unwrap_state_dict(content, str(path)), path)
     except UsageError as error:
         assert str(path) in str(error) and len(str(error).splitlines()) == 1, error
         return 'refused'
     expected = network()
-    expected.load_state_dict(unwrap(whole, 'whole'))
+    expected.load_state_dict(unwrap_state_dict(whole, 'whole'))
     if checked:
         assert not differing(vars_of(content), vars_of(whole))
         assert not differing(model.state_dict(), expected.state_dict())

@@ -21,7 +21,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from mmseg_volo.errors import UsageError
-from mmseg_volo.io.convert import as_rgb
+from mmseg_volo.io.convert import to_rgb
 from mmseg_volo.io.image import read_image, read_label
 
 CASES = int(os.environ.get('FUZZ_CASES', 500)) // 2
@@ -34,7 +34,7 @@ FILES = {'rgb.png': 'RGB', 'label.png': 'L', 'palette.png': 'P', 'a.bmp': 'RGB',
 def checked(image: Any, shape: tuple[int, int]) -> None:
     """It is uint8 RGB of that size, or one of our errors."""
     try:
-        found = as_rgb(image)
+        found = to_rgb(image)
     except UsageError as error:
         assert len(str(error).splitlines()) == 1
     else:

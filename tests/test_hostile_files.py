@@ -21,7 +21,7 @@ from mmseg_volo.app.view import Limits, open_upload
 from mmseg_volo.datasets.mask_codes import read_raw
 from mmseg_volo.errors import UsageError
 from mmseg_volo.io import image as pictures
-from mmseg_volo.io.convert import as_rgb
+from mmseg_volo.io.convert import to_rgb
 from mmseg_volo.io.image import read_image, read_label
 from mmseg_volo.io.image_size import sizes_of
 from mmseg_volo.io.multiband import read_bands
@@ -67,7 +67,7 @@ def rasters(folder: Path, port: int) -> dict[str, Path]:
     return files
 
 
-@pytest.mark.parametrize('read', [read_image, read_bands, lambda path: as_rgb(path.read_bytes())])
+@pytest.mark.parametrize('read', [read_image, read_bands, lambda path: to_rgb(path.read_bytes())])
 def test_rasters_lead_nowhere(read: Callable, port: int, tmp_path: Path) -> None:
     for name, path in rasters(tmp_path / 'data', port).items():
         if name.startswith('mask') and read not in (read_image, read_bands):
@@ -174,14 +174,14 @@ def test_what_a_panic_of_a_decoder_ends_is_its_file_only(
     from mmseg_volo.inference import files as run
 
     photos = write_photos(tmp_path / 'photos')
-    whole = as_rgb
+    whole = to_rgb
 
     def panics(path: Path, *given: object) -> np.ndarray:
         if path.name == 'b.png':
             raise Panic('pointer is null')
         return whole(path, *given)
 
-    monkeypatch.setattr(run, 'as_rgb', panics)
+    monkeypatch.setattr(run, 'to_rgb', panics)
     assert main(command(checkpoint, photos, '--out', tmp_path / 'out')) == 2
     assert '1 of 3 files left out' in (error := capsys.readouterr().err) and 'pointer is null' in error
     opened = examine.open_picture

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from mmseg_volo.errors import UsageError
-from mmseg_volo.io.convert import as_rgb
+from mmseg_volo.io.convert import to_rgb
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
 GREY = RGB[..., 0]
@@ -52,7 +52,7 @@ GIVEN = {
 @pytest.mark.parametrize('kind', GIVEN)
 def test_rule(kind: str) -> None:
     given, wanted = GIVEN[kind]
-    found = as_rgb(given)
+    found = to_rgb(given)
     assert found.dtype == np.uint8 and found.flags.c_contiguous
     np.testing.assert_array_equal(found, wanted)
 
@@ -64,10 +64,10 @@ def test_a_file_its_bytes_and_pil_agree(kind: str, tmp_path: Path) -> None:
         cv2.imwrite(str(path), WIDE[..., ::-1])
     else:
         Image.fromarray(RGBA if kind == 'RGBA' else RGB).convert(kind).save(path)
-    by_path = as_rgb(path)
-    assert np.array_equal(as_rgb(str(path)), by_path) and np.array_equal(as_rgb(path.read_bytes()), by_path)
+    by_path = to_rgb(path)
+    assert np.array_equal(to_rgb(str(path)), by_path) and np.array_equal(to_rgb(path.read_bytes()), by_path)
     if kind != '16 bits':  # of three channels PIL has no 16 bits
-        assert np.array_equal(as_rgb(Image.open(path)), by_path)
+        assert np.array_equal(to_rgb(Image.open(path)), by_path)
     if kind in ('RGB', 'RGBA', '16 bits'):
         assert np.array_equal(by_path, RGB)
 
@@ -77,9 +77,9 @@ def test_exif_turns_files_and_pil_images_alike(turned: int, tmp_path: Path) -> N
     exif = Image.Exif()
     exif[0x0112] = turned
     Image.fromarray(np.kron(RGB, np.ones((8, 8, 1), np.uint8))).save(tmp_path / 'a.jpg', exif=exif, quality=95)
-    by_path = as_rgb(tmp_path / 'a.jpg')
+    by_path = to_rgb(tmp_path / 'a.jpg')
     assert by_path.shape[:2] == ((40, 56) if turned < 5 else (56, 40))
-    by_pil = as_rgb(Image.open(tmp_path / 'a.jpg'))
+    by_pil = to_rgb(Image.open(tmp_path / 'a.jpg'))
     assert np.abs(by_path.astype(int) - by_pil).max() <= 3  # two decoders of JPEG
 
 
@@ -100,11 +100,11 @@ WRONG = {
 @pytest.mark.parametrize('message', WRONG)
 def test_anything_else_is_one_sentence(message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        as_rgb(WRONG[message])
+        to_rgb(WRONG[message])
 
 
 def test_a_cut_pil_image_is_an_error() -> None:
     file = io.BytesIO()
     Image.fromarray(np.kron(RGB, np.ones((20, 20, 1), np.uint8))).save(file, 'JPEG')
     with pytest.raises(UsageError, match='cannot be read'):
-        as_rgb(Image.open(io.BytesIO(file.getvalue()[:-200])))
+        to_rgb(Image.open(io.BytesIO(file.getvalue()[:-200])))

@@ -19,10 +19,10 @@ from small import train, write_config
 from test_check import cut, files, values, write_value
 
 from mmseg_volo.config import load_config
-from mmseg_volo.datasets.sampler import Draw, SeededDataset
+from mmseg_volo.datasets.sampler import SampleIndex, SeededDataset
 from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo.datasets.wrappers import SKIPPED, NamedDataset
-from mmseg_volo.errors import UsageError, sentence
+from mmseg_volo.errors import UsageError, message_of
 from mmseg_volo_cli import main
 
 MMSEG = """
@@ -109,8 +109,8 @@ def test_torchs_page_of_a_data_worker_becomes_its_last_line() -> None:
 
     with pytest.raises(UsageError) as caught:
         next(iter(torch.utils.data.DataLoader(Bad(), num_workers=1)))
-    assert 'Traceback' in str(caught.value) and sentence(caught.value) == 'a.png: is bad'
-    assert sentence(UsageError('Caught in the act')) == 'Caught in the act'
+    assert 'Traceback' in str(caught.value) and message_of(caught.value) == 'a.png: is bad'
+    assert message_of(UsageError('Caught in the act')) == 'Caught in the act'
 
 
 def test_skipping_says_each_item_once_and_ends_beyond_the_share(data: Path, capsys: pytest.CaptureFixture) -> None:
@@ -136,7 +136,7 @@ def test_what_stands_in_for_a_bad_item_depends_on_its_draw_alone(data: Path) -> 
     config = load_config('volo_demo', {'data_root': str(data)}).train_dataloader.dataset
     with DefaultScope.overwrite_default_scope('mmseg'):
         one, other = (SeededDataset(DATASETS.build(config), 7, skip=True) for _ in range(2))
-    places = [Draw(2, place) for place in range(8)]
+    places = [SampleIndex(2, place) for place in range(8)]
     first = [one[draw] for draw in places]
     for draw, item in reversed([*zip(places, first, strict=True)]):
         np.random.seed(draw.place)
@@ -144,7 +144,7 @@ def test_what_stands_in_for_a_bad_item_depends_on_its_draw_alone(data: Path) -> 
         assert torch.equal(item['inputs'], again['inputs']) and item[SKIPPED] == again[SKIPPED]
         assert files(data)[2][0].name in item[SKIPPED]
     assert len({item['data_samples'].img_path for item in first}) > 1
-    assert one[Draw(0, 3)][SKIPPED] == ''
+    assert one[SampleIndex(0, 3)][SKIPPED] == ''
 
 
 def test_two_processes_count_together_and_end_together(data: Path) -> None:

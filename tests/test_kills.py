@@ -22,7 +22,7 @@ from test_distributed import ENV
 from test_launch import processes_below
 
 from mmseg_volo.datasets.synthetic import scenes
-from mmseg_volo.utils.files import Replacement
+from mmseg_volo.utils.files import AtomicFile
 from mmseg_volo_cli import main
 
 pytestmark = pytest.mark.skipif(not Path('/proc/self/task').is_dir(), reason='finds processes under /proc')
@@ -102,7 +102,7 @@ def test_predictions_killed_while_they_write_leave_nothing_in_the_end(suffix: st
     job.start()
     until(lambda: [*out.glob(f'{SCRATCH}{suffix}')], job)
     (out / 'masks/.mine.pth').touch()
-    living = Replacement(out / 'masks/other.png')  # of a process that is at it
+    living = AtomicFile(out / 'masks/other.png')  # of a process that is at it
     job.kill(), job.join()
     assert {*out.glob(SCRATCH)} > {living.scratch}
     assert main(arguments) == 0

@@ -20,9 +20,9 @@ from mmseg_volo.cli.quickstart import demo
 from mmseg_volo.datasets import cache
 from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo.engine import work_dir
-from mmseg_volo.engine.work_dir import emptied, in_use_by_test, in_use_by_training, own_session
+from mmseg_volo.engine.work_dir import emptied_work_dir, in_use_by_test, in_use_by_training, own_session
 from mmseg_volo.errors import UsageError
-from mmseg_volo.utils.locks import Lock, in_words, others_in, take_one_of, told
+from mmseg_volo.utils.locks import Lock, acquire_shared, describe_holder, other_holders, read_holder
 from mmseg_volo_cli import main
 
 # a process that holds a lock, with a data worker that outlives it
@@ -57,7 +57,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def impatient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if 'kill' not in request.node.name:
-        monkeypatch.setattr(work_dir, 'PATIENCE', 0)
+        monkeypatch.setattr(work_dir, 'LOCK_WAIT', 0)
 
 
 def files_of(folder: Path) -> dict[str, tuple[int, int]]:
@@ -78,7 +78,9 @@ def test_a_killed_process_is_in_nobodys_way(tmp_path: Path) -> None:
             assert holder.stdout.readline() == b'held\n'
             lock = Lock(path)
             assert not lock.take() and path.is_file()
-            assert told(path)['pid'] == holder.pid and f'process {holder.pid} on ' in in_words(told(path))
+            assert read_holder(path)['pid'] == holder.pid and f'process {holder.pid} on ' in describe_holder(
+                read_holder(path)
+            )
             os.kill(holder.pid, signal.SIGKILL)  # its worker lives on
             holder.wait()
             with in_use_by_training(path.parent):
@@ -100,12 +102,12 @@ def test_a_lock_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_places_of_a_kind(tmp_path: Path) -> None:
-    one, two = take_one_of(tmp_path, 'test', number=1), take_one_of(tmp_path, 'test', number=2)
-    assert [said['number'] for said in others_in(tmp_path, 'test')] == [1, 2]
-    assert [said['number'] for said in others_in(tmp_path, 'test', one)] == [2]
+    one, two = acquire_shared(tmp_path, 'test', number=1), acquire_shared(tmp_path, 'test', number=2)
+    assert [said['number'] for said in other_holders(tmp_path, 'test')] == [1, 2]
+    assert [said['number'] for said in other_holders(tmp_path, 'test', one)] == [2]
     one.release()
     (tmp_path / '.test-5.lock').write_text('{"number": 5}')  # of a killed process
-    assert [said['number'] for said in others_in(tmp_path, 'test')] == [2]
+    assert [said['number'] for said in other_holders(tmp_path, 'test')] == [2]
     assert [path.name for path in tmp_path.iterdir()] == ['.test-1.lock']
     two.release()
 
@@ -229,10 +231,10 @@ def test_a_folder_in_use_is_not_emptied(tmp_path: Path, monkeypatch: pytest.Monk
         demo(out, tmp_path)
     lock.release()
     assert before.items() <= files_of(out).items()
-    with emptied(out, 'volo_demo.py'):
+    with emptied_work_dir(out, 'volo_demo.py'):
         assert [path.name for path in out.iterdir()] == ['.train.lock']
         (out / '20250131_235958').mkdir()  # a demo that is stopped at once
-    with emptied(out, 'volo_demo.py'):
+    with emptied_work_dir(out, 'volo_demo.py'):
         pass
     assert not [*out.iterdir()]
 

@@ -20,7 +20,7 @@ from timm.data import create_transform, resolve_data_config
 
 import mmseg_volo
 from mmseg_volo.autotrain.adapt import as_weights_expect
-from mmseg_volo.autotrain.recipe import Images
+from mmseg_volo.autotrain.recipe import ImageProperties
 from mmseg_volo.config import load_config, shipped_configs
 from mmseg_volo.engine.runner import SegRunner
 from mmseg_volo.errors import UsageError
@@ -31,8 +31,8 @@ from mmseg_volo.models.backbones import CoAtNet
 from mmseg_volo.models.normalisation import (
     PIXELS,
     Normalisation,
-    expected_by,
-    given_to,
+    applied_normalisation,
+    expected_normalisation,
     mismatch,
     mismatches,
     trained_size,
@@ -172,7 +172,11 @@ def test_a_training_says_that_weights_see_other_pixels(small: Config, capsys: py
         (dict(mean=None, std=None, bgr_to_rgb=True), [], 'gives it RGB values from 0 to 255'),
         (dict(), [dict(type='Normalize', mean=HALF[0], std=HALF[1])], None),
         (dict(), [dict(type='Normalize', mean=HALF[0], std=[1.0] * 3, to_rgb=False)], 'BGR of mean .* std 1, 1, 1'),
-        (dict(), [dict(type='LoadBands', mean=[500.0] * 3, std=[90.0] * 3)], None),  # ImageNet's may start on them
+        (
+            dict(),
+            [dict(type='LoadMultiBandImage', mean=[500.0] * 3, std=[90.0] * 3)],
+            None,
+        ),  # ImageNet's may start on them
         (dict(mean=[0.0] * 3, std=[1.0] * 3, bgr_to_rgb=True), [], 'gives it RGB values from 0 to 255'),
     ],
 )
@@ -193,11 +197,11 @@ def test_checkpoints_say_how_their_images_were_normalised(small: Config, tmp_pat
     weights = {f'backbone.{key}': value for key, value in model.backbone.state_dict().items()}
     meta = {RECORD: Config(dict(model=small.model)).to_dict()}
     torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
-    assert expected_by(path) == Normalisation(*IMAGENET)
+    assert expected_normalisation(path) == Normalisation(*IMAGENET)
     assert main(['weights', 'convert', str(path), str(tmp_path / 'b.safetensors'), '--prefix', 'backbone.']) == 0
-    assert expected_by(tmp_path / 'b.safetensors') == Normalisation(*IMAGENET)
+    assert expected_normalisation(tmp_path / 'b.safetensors') == Normalisation(*IMAGENET)
     torch.save(dict(state_dict=weights, meta={PIXELS: 'nonsense', RECORD: 3}), tmp_path / 'other.pth')
-    assert expected_by(tmp_path / 'other.pth') is None
+    assert expected_normalisation(tmp_path / 'other.pth') is None
 
     small.model.data_preprocessor.update(mean=HALF[0], std=HALF[1])
     small.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(path), prefix='backbone.')
@@ -227,7 +231,7 @@ def test_converted_weights_keep_what_is_known(tmp_path: Path) -> None:
     arch = fields('0_rw', **SMALL)
     torch.save(CoAtNet(arch).state_dict(), tmp_path / KNOWN)
     assert main(['weights', 'convert', str(tmp_path / KNOWN), str(tmp_path / 'mine.safetensors')]) == 0
-    assert expected_by(tmp_path / 'mine.safetensors') == Normalisation(*HALF)
+    assert expected_normalisation(tmp_path / 'mine.safetensors') == Normalisation(*HALF)
     known, pixels = trained_size('mine.safetensors', read_source(tmp_path / 'mine.safetensors'))
     assert (known.checkpoint, pixels) == ('timm://coatnet_0_rw_224.sw_in1k', 224)
     with safe_open(tmp_path / 'mine.safetensors', 'pt') as file:
@@ -236,7 +240,7 @@ def test_converted_weights_keep_what_is_known(tmp_path: Path) -> None:
 
 def test_channels_that_are_no_colours_have_the_spread_that_weights_were_trained_on() -> None:
     """ImageNet's own channels, taken for channels of an unknown kind, become what the weights saw, on the average."""
-    images = Images(64, 64, False, *IMAGENET)
+    images = ImageProperties(64, 64, False, *IMAGENET)
     for mean, std in (IMAGENET, HALF):
         model = dict(data_preprocessor=dict(mean=mean, std=std), backbone=dict(init_cfg=dict(checkpoint='x')))
         found = as_weights_expect(images, model)
@@ -264,4 +268,4 @@ def test_given_to_reads_mmengines_preprocessor_too() -> None:
     before = dict(type='mmengine.ImgDataPreprocessor', mean=HALF[0], std=HALF[1], bgr_to_rgb=True)
     model = torch.nn.Module()
     model.data_preprocessor = MODELS.build(before)
-    assert given_to(model, []) == Normalisation(*HALF)
+    assert applied_normalisation(model, []) == Normalisation(*HALF)

@@ -25,8 +25,8 @@ import mmseg_volo
 from mmseg_volo.cli.commands import build
 from mmseg_volo.config import load_config, shipped_configs
 from mmseg_volo.datasets.synthetic import scenes
-from mmseg_volo.engine.checkpoint import newest
-from mmseg_volo.engine.hooks.non_finite import FiniteHook
+from mmseg_volo.engine.checkpoint import newest_checkpoint
+from mmseg_volo.engine.hooks.non_finite import NonFiniteGuardHook
 from mmseg_volo.errors import UsageError
 from mmseg_volo_cli import main
 
@@ -59,7 +59,7 @@ class Poison(Hook):
 
 
 def poisoned(folder: Path, what: str, at: list[int], tries: int = 1, more: str = '') -> Path:
-    hooks = f'custom_hooks = [dict(type="FiniteHook", tries={tries}), *_base_.custom_hooks[1:], '
+    hooks = f'custom_hooks = [dict(type="NonFiniteGuardHook", tries={tries}), *_base_.custom_hooks[1:], '
     return write_config(folder, f'{hooks}dict(type="Poison", what={what!r}, at={at})]\n{more}')
 
 
@@ -92,7 +92,7 @@ def test_training_goes_on_with_nan_and_overwrites_the_last_good_checkpoint(
     how = 'the loss is nan' if what == 'loss' else 'the norm of the gradients is nan'
     assert re.match(rf'error: {how} at iteration 3 \(\S+/leftImg8bit/train/\S+, \S+png\): ', error)
     assert sorted(p.name for p in work.glob('*.pth')) == ['diverged_iter_3.pth', 'iter_2.pth']
-    assert newest(work)[0] == work / 'iter_2.pth'
+    assert newest_checkpoint(work)[0] == work / 'iter_2.pth'
     kept, good = weights(work / 'diverged_iter_3.pth'), weights(work / 'iter_2.pth')
     assert all(torch.equal(kept[k], good[k]) for k in kept if 'running' not in k and 'num_batches' not in k)
     if clip:  # what happened before is what happens without the poison
@@ -140,7 +140,7 @@ def test_with_a_loss_scale_only_losses_count() -> None:
     for enabled in (True, False):
         wrapper = OptimWrapper(torch.optim.SGD(layer.parameters(), lr=1.0))
         wrapper.loss_scaler = torch.amp.GradScaler('cpu', enabled=enabled)
-        hook = FiniteHook()
+        hook = NonFiniteGuardHook()
         hook.before_train(SimpleNamespace(optim_wrapper=wrapper))
         before = layer.weight.detach().clone()
         layer.weight.grad = torch.full((1, 1), float('inf'))
@@ -149,7 +149,7 @@ def test_with_a_loss_scale_only_losses_count() -> None:
         assert bool(hook._reason) != enabled
         layer.weight.data = before
     with pytest.raises(ValueError, match='tries must be 1 or more'):
-        FiniteHook(tries=0)
+        NonFiniteGuardHook(tries=0)
 
 
 def losses() -> list[tuple[str, str, dict]]:

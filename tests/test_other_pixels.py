@@ -18,10 +18,10 @@ import mmseg_volo
 from mmseg_volo.engine.runner import SegRunner
 from mmseg_volo.io.checkpoint import RECORD
 from mmseg_volo.io.weights import read_source
-from mmseg_volo.models.normalisation import Normalisation, expected_by, mismatches
+from mmseg_volo.models.normalisation import Normalisation, expected_normalisation, mismatches
 from mmseg_volo_cli import main
 
-BANDS = [dict(type='LoadBands', mean=[500.0] * 3, std=[90.0] * 3)]
+BANDS = [dict(type='LoadMultiBandImage', mean=[500.0] * 3, std=[90.0] * 3)]
 COLOURS = [dict(type='LoadImageFromFile')]
 
 
@@ -63,17 +63,19 @@ def test_published_weights_start_on_other_channels(small: Config, tmp_path: Path
         if name == 'mine.safetensors':
             assert main(['weights', 'convert', str(tmp_path / KNOWN), str(tmp_path / name)]) == 0
         if name == 'bands.pth':
-            other = [dict(type='LoadBands', mean=[1.0] * 3, std=[2.0] * 3)]
+            other = [dict(type='LoadMultiBandImage', mean=[1.0] * 3, std=[2.0] * 3)]
             ours(small, other, tmp_path / name)
         assert not [*mismatches(built(small), BANDS)]
-    assert expected_by(tmp_path / 'mine.safetensors') == Normalisation(*HALF)
+    assert expected_normalisation(tmp_path / 'mine.safetensors') == Normalisation(*HALF)
 
 
 def test_a_files_record_comes_before_its_name(small: Config, tmp_path: Path) -> None:
     path = ours(small, COLOURS, tmp_path / 'coatnet_0_rw_224.sw_in1k.pth', mean=[1.0] * 3, std=[2.0] * 3)
     said = Normalisation((1.0,) * 3, (2.0,) * 3)
-    assert expected_by(path) == expected_by(path, read_source(path)) == said
-    assert expected_by(tmp_path / KNOWN) == expected_by(tmp_path / KNOWN, {}) == Normalisation(*HALF)
+    assert expected_normalisation(path) == expected_normalisation(path, read_source(path)) == said
+    assert (
+        expected_normalisation(tmp_path / KNOWN) == expected_normalisation(tmp_path / KNOWN, {}) == Normalisation(*HALF)
+    )
 
 
 @pytest.mark.parametrize(

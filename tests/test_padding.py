@@ -14,7 +14,7 @@ from mmseg.models.decode_heads import FCNHead
 from mmseg.structures import SegDataSample
 from segmentors import PADS, SLIDE, agree, batch, both, narrow_bands, pair, same_results, scope  # noqa: F401
 
-from mmseg_volo.models.segmentors import BandedEncoderDecoder, RunningTTA
+from mmseg_volo.models.segmentors import StreamingEncoderDecoder, StreamingTTA
 
 
 @MODELS.register_module()
@@ -62,14 +62,14 @@ class PreProcessorOfItsOwn(SegDataPreProcessor):
     """One that may look at the image as a whole."""
 
 
-def ways(ours: BandedEncoderDecoder, data: dict) -> dict[str, SegDataSample]:
+def ways(ours: StreamingEncoderDecoder, data: dict) -> dict[str, SegDataSample]:
     """The same image, each way that predictions are made."""
     found = {'step': ours.test_step(copy.deepcopy(data))[0]}
     padded = ours.data_preprocessor(copy.deepcopy(data), False)
     found |= {f'normalised, {time}': ours.predict(**padded)[0] for time in ('first', 'second')}
     logits = torch.cat([logits for _, _, parts in ours.bands(copy.deepcopy(data)) for _, logits in parts], 1)
     found['bands'] = SegDataSample(seg_logits=PixelData(data=logits))
-    (views,) = RunningTTA(ours).test_step({key: [value] for key, value in copy.deepcopy(data).items()})
+    (views,) = StreamingTTA(ours).test_step({key: [value] for key, value in copy.deepcopy(data).items()})
     found['views'] = views
     ours.data_preprocessor.__class__ = PreProcessorOfItsOwn
     found['another preprocessor'] = ours.test_step(copy.deepcopy(data))[0]

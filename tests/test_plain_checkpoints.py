@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from small import predictor, train, write_config
 
 from mmseg_volo.datasets.synthetic import scenes
-from mmseg_volo.engine.checkpoint_content import plain
+from mmseg_volo.engine.checkpoint_content import to_plain
 from mmseg_volo.errors import UsageError
 from mmseg_volo.io.checkpoint import CHECKSUM, RECORD, checksum, read_checkpoint, save_safetensors
 from mmseg_volo.io.unpickling import STAND_INS
@@ -224,5 +224,7 @@ def test_damaged_states_are_not_resumed(what: str, data: Path, capsys: pytest.Ca
 
 
 def test_what_configs_hold_becomes_plain() -> None:
-    found = plain({'type': torch.nn.ReLU, 'size': np.int64(3), 'names': np.array(['a']), 'path': Path('b'), 'z': {1}})
+    found = to_plain(
+        {'type': torch.nn.ReLU, 'size': np.int64(3), 'names': np.array(['a']), 'path': Path('b'), 'z': {1}}
+    )
     assert found == {'type': 'ReLU', 'size': 3, 'names': ['a'], 'path': 'b', 'z': [1]}

@@ -20,7 +20,7 @@ from mmseg_volo.inference import OUTPUTS, Options, predict_files
 from mmseg_volo.inference import files as run
 from mmseg_volo.inference.sources import find_inputs
 from mmseg_volo.utils.parallel import COUNT, WriteBehind, prefetch
-from mmseg_volo.visualization import colour
+from mmseg_volo.visualization import colour_mask
 from mmseg_volo_cli import main
 
 PIXELS = [name for name in OUTPUTS if name != 'polygons']  # what needs no optional package
@@ -51,7 +51,7 @@ def test_every_kind_says_what_the_model_says(model: torch.nn.Module, photos: Pat
         found = mmseg_volo.predict(model, photos / name, ['confidence', 'probability', 'entropy'])
         pixels = {kind: cv2.imread(str(out / f'{kind}/{stem}.png'), cv2.IMREAD_UNCHANGED) for kind in PIXELS}
         assert np.array_equal(pixels['masks'], found.mask) and len(np.unique(found.mask)) > 1
-        assert np.array_equal(pixels['colours'][..., ::-1], colour(found.mask, found.palette))
+        assert np.array_equal(pixels['colours'][..., ::-1], colour_mask(found.mask, found.palette))
         assert np.abs(pixels['confidence'] / 255 - found.confidence).max() <= 0.5 / 255 + 1e-6
         chances = np.load(out / f'probabilities/{stem}.npy')
         assert chances.shape == (10, *found.mask.shape) and np.abs(chances - found.probability).max() < 1e-3

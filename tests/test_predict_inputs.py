@@ -14,8 +14,8 @@ from PIL import Image
 from mmseg_volo.autotrain.discover import find_layout
 from mmseg_volo.errors import UsageError
 from mmseg_volo.inference.sources import find_inputs
-from mmseg_volo.io.convert import as_rgb
-from mmseg_volo.io.file_types import PICTURES, TO_CONVERT, VIDEOS, Tally, folders
+from mmseg_volo.io.convert import to_rgb
+from mmseg_volo.io.file_types import PICTURES, TO_CONVERT, VIDEOS, FileCounts, walk_folders
 
 
 def laid(root: Path, *names: str) -> Path:
@@ -25,7 +25,7 @@ def laid(root: Path, *names: str) -> Path:
     return root
 
 
-def names(*inputs: object, out: Path, left: Tally | None = None, arrays: bool = False) -> list[str]:
+def names(*inputs: object, out: Path, left: FileCounts | None = None, arrays: bool = False) -> list[str]:
     return [item.name.as_posix() for item in find_inputs([*map(str, inputs)], out, left, arrays)]
 
 
@@ -42,7 +42,7 @@ def test_every_kind_of_the_table_is_read(tmp_path: Path) -> None:
                 Image.fromarray(pixels).save(stream, wanted)
                 content = stream.getvalue()
             file.write_bytes(content)
-            difference = np.abs(as_rgb(file).astype(int) - pixels).mean()
+            difference = np.abs(to_rgb(file).astype(int) - pixels).mean()
             assert difference < 8, suffix
     assert not {*TO_CONVERT} & {*VIDEOS, *(suffix for suffixes in PICTURES.values() for suffix in suffixes)}
 
@@ -52,7 +52,7 @@ def test_kinds_in_folders_and_patterns(tmp_path: Path) -> None:
     laid(top, 'deep/f.heic', '.DS_Store', '._a.jpg', '.a.1234abcd.png', 'Thumbs.db', 'n.npy')
     expected = ['a.jpg', 'b.GIF', 'c.avif', 'e.jfif', 'g.JP2', 'h.PnM']
     for given in (top, top / '*', top / '**'):
-        left = Tally()
+        left = FileCounts()
         assert names(given, out=tmp_path / 'out', left=left) == expected
         assert str(left).startswith(f'left alone: 2 .heic ({top}/') and 'convert them to JPEG or PNG), 1 .pcx (' in str(
             left
@@ -70,11 +70,11 @@ def test_linked_folders(tmp_path: Path) -> None:
         (top / link).symlink_to(target)
     (real / 'back').symlink_to(real)
     (top / 'gone.jpg').symlink_to(tmp_path / 'none.jpg')
-    left = Tally()
+    left = FileCounts()
     assert names(top, out=tmp_path / 'out', left=left) == ['a.jpg', 'z/b.jpg', 'again/r.png', 'again/deep/s.png']
     assert '2 link to a folder above' in str(left) and '1 broken link' in str(left)
     assert len(names(top / '**/*.png', out=tmp_path / 'out')) == 2  # however many paths lead to them
-    assert [path.name for path, _, _ in folders(top, Tally())] == ['d', 'z', 'again', 'deep']
+    assert [path.name for path, _, _ in walk_folders(top, FileCounts())] == ['d', 'z', 'again', 'deep']
 
 
 def test_results_are_no_inputs(tmp_path: Path) -> None:
@@ -84,9 +84,9 @@ def test_results_are_no_inputs(tmp_path: Path) -> None:
     link.symlink_to(top)
     for given in (top, link, top / '**', top / 'other/..'):
         for out in (top, link, top / 'other/..'):
-            left = Tally()
+            left = FileCounts()
             assert names(given, out=out, left=left) == ['1.jpg', 'other/2.jpg'] and not left
-    left = Tally()
+    left = FileCounts()
     assert names(top, out=tmp_path / 'elsewhere', left=left) == ['1.jpg', 'other/2.jpg']  # of an earlier call
     assert '2 folder of results' in str(left)
     assert names(top / 'masks', out=tmp_path / 'elsewhere') == ['1.png']
@@ -127,7 +127,7 @@ def test_layouts_take_the_same_kinds(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
     top = laid(tmp_path, 'a.jpg', 'closed/b.jpg')
     (top / 'closed').chmod(0)
-    left = Tally()
+    left = FileCounts()
     assert names(top, out=tmp_path / 'out', left=left) == ['a.jpg']
     (top / 'closed').chmod(0o700)
     assert '1 unreadable folder' in str(left)

@@ -23,7 +23,7 @@ from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo.errors import UsageError
 from mmseg_volo.inference import Options, predict_files
 from mmseg_volo.inference import name_collisions as same_names
-from mmseg_volo.inference.manifest import LOCKS, Record
+from mmseg_volo.inference.manifest import LOCKS, Manifest
 from mmseg_volo.inference.sources import Item, find_inputs
 from mmseg_volo.utils.files import write_whole
 
@@ -64,7 +64,7 @@ def in_areas(out: Path) -> Counter[str]:
 def fill(out: Path, folders: list[Path], seconds: float = 0, overwrite: bool = False) -> None:
     """What `predict_files` does of each file, without a network: its result is its first byte."""
     items = find_inputs([*map(str, folders)], out)
-    record = Record(out, dict(model='this'), items, overwrite)
+    record = Manifest(out, dict(model='this'), items, overwrite)
     todo = items
     while todo:
         for item in record.claim(todo, ['masks']):
@@ -135,24 +135,24 @@ def test_killed_at_any_time(tmp_path: Path) -> None:
 def test_a_line_that_was_cut_meanwhile(tmp_path: Path) -> None:
     top, out = files(tmp_path / 'a', 3), tmp_path / 'out'
     items = find_inputs([str(top)], out)
-    record = Record(out, {}, items)
+    record = Manifest(out, {}, items)
     for item in items:
         with (out / 'predictions.jsonl').open('ab') as file:
             file.write(b'{"file": "1.png", "inp')  # of another process, killed while it wrote
         record.add(item, dict(outputs={'areas': []}, pixels=[1]))
     record.close()
-    assert Record(out, {}, items).entries.keys() == {'0.png', '1.png', '2.png'}
+    assert Manifest(out, {}, items).entries.keys() == {'0.png', '1.png', '2.png'}
 
 
 def test_other_settings_while_one_is_at_it(tmp_path: Path) -> None:
     top, out = files(tmp_path / 'a', 3), tmp_path / 'out'
     items = find_inputs([str(top)], out)
-    record = Record(out, dict(model='this'), items)
+    record = Manifest(out, dict(model='this'), items)
     with pytest.raises(UsageError, match=r'out is being filled by process \d+ on .* with other settings: wait'):
-        Record(out, dict(model='that'), items, overwrite=True)
+        Manifest(out, dict(model='that'), items, overwrite=True)
     with pytest.raises(UsageError, match='out holds results of another model'):
-        Record(out, dict(model='that'), items)
-    same = Record(out, dict(model='this'), items, overwrite=True)
+        Manifest(out, dict(model='that'), items)
+    same = Manifest(out, dict(model='this'), items, overwrite=True)
     claims = [record.claim(items, ['masks']), same.claim(items, ['masks'])]
     assert next(claims[0]) == items[0] and next(claims[1]) == items[1] and next(claims[0]) == items[2]
     assert not [*claims[1]]
@@ -164,7 +164,7 @@ def test_other_settings_while_one_is_at_it(tmp_path: Path) -> None:
 def test_same_names_at_the_same_time(tmp_path: Path) -> None:
     a, b, out = files(tmp_path / 'a', 2), files(tmp_path / 'b', 2), tmp_path / 'out'
     items = [find_inputs([str(folder)], out) for folder in (a, b)]
-    one, two = (Record(out, {}, given, overwrite=True) for given in items)
+    one, two = (Manifest(out, {}, given, overwrite=True) for given in items)
     claim = one.claim(items[0], ['areas'])
     first = next(claim)
     assert not [*two.claim(items[1][:1], ['areas'])]  # while it is at it
@@ -205,11 +205,11 @@ def test_file_systems_that_take_names_for_one(tmp_path: Path, monkeypatch: pytes
     top, out = tmp_path / 'a', tmp_path / 'out'
     names = ['x.png', 'X.png', '\u00e9.png', 'e\u0301.png']
     items = [Item(top / name, Path(name)) for name in names]
-    Record(out, {}, items).close()  # here they are four
+    Manifest(out, {}, items).close()  # here they are four
     monkeypatch.setattr(same_names, 'folds_case', lambda *given: True)
     for pair in (items[:2], items[2:]):
         with pytest.raises(UsageError, match='would be written to the same file, as .* takes their names for one'):
-            Record(out, {}, pair)
+            Manifest(out, {}, pair)
 
 
 def test_kinds_are_joined(model: torch.nn.Module, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -86,7 +86,7 @@ def test_bands_and_values(kind: str, model: torch.nn.Module, tmp_path: Path) -> 
 
 def test_bands_of_models_for_other_images(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 3000, (4, 30, 40)).astype(np.uint16)
-    loading = dict(type='LoadBands', mean=[1, 2, 3, 4], std=[5, 6, 7, 8], dtype='uint16')
+    loading = dict(type='LoadMultiBandImage', mean=[1, 2, 3, 4], std=[5, 6, 7, 8], dtype='uint16')
     with rasterio.open(write(tmp_path / 'a.tif', pixels)) as raster:
         found = raster_pixels.RasterPixels(raster, loading)
         assert found.shape == (4, 30, 40)
@@ -96,7 +96,7 @@ def test_bands_of_models_for_other_images(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match='a.tif is of uint16, expected float32, as in training'):
             raster_pixels.RasterPixels(raster, {**loading, 'dtype': 'float32'})
         with pytest.raises(ValueError, match='a.tif has 4 bands .* the network takes 2'):
-            raster_pixels.RasterPixels(raster, dict(type='LoadBands', mean=[1, 2], std=[1, 2]))
+            raster_pixels.RasterPixels(raster, dict(type='LoadMultiBandImage', mean=[1, 2], std=[1, 2]))
 
 
 WRONG = {

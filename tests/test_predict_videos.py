@@ -17,7 +17,7 @@ import mmseg_volo
 from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo.inference import Options, predict_files
 from mmseg_volo.utils.parallel import COUNT
-from mmseg_volo.visualization import colour
+from mmseg_volo.visualization import colour_mask
 from mmseg_volo_cli import main
 
 av = pytest.importorskip('av', reason='PyAV reads and writes videos: pip install av')
@@ -82,7 +82,7 @@ def test_results_have_the_videos_times_and_size(
             elif name.startswith('confidence'):
                 assert np.array_equal(frame, np.rint(expected.confidence * 255))
             elif name.startswith('colours'):  # compressed
-                assert np.abs(frame.astype(int) - colour(expected.mask, expected.palette)).mean() < 25
+                assert np.abs(frame.astype(int) - colour_mask(expected.mask, expected.palette)).mean() < 25
     rows = [*csv.DictReader((tmp_path / 'out/areas/v.csv').open())]
     assert len(rows) == 7 * 10 and [row['frame'] for row in rows[::10]] == [*'1234567']
     total = [int(row['pixels']) for row in csv.DictReader((tmp_path / 'out/areas.csv').open())]

@@ -67,7 +67,7 @@ def test_prepared_segmentors_predict_the_same_and_keep_their_weights(config):
     random_statistics(model)
     model.cfg.test_pipeline = [step for step in model.cfg.test_pipeline if step['type'] != 'Resize']  # to a megapixel
     prepared = copy.deepcopy(model)
-    processor.prepare(prepared)
+    processor.optimize_for_cpu(prepared)
     called = []
     for module in prepared.decode_head.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -82,7 +82,7 @@ def test_prepared_segmentors_predict_the_same_and_keep_their_weights(config):
 def test_prepared_segmentors_train_as_before(plain):
     """In float64: in float32 another order of sums can turn an activation of nearly 0 on, and its gradient with it."""
     prepared = copy.deepcopy(plain)
-    processor.prepare(prepared)
+    processor.optimize_for_cpu(prepared)
     image = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     found = []
     for model in (copy.deepcopy(plain), prepared):
@@ -100,9 +100,9 @@ def test_heads_that_view_maps_row_by_row_are_left_as_they_are(tmp_path, monkeypa
     assert not getattr(model, 'optimized', False) and not any(isinstance(m, WinogradConv2d) for m in model.modules())
     model.decode_head = nn.ModuleList([fcn := nn.Module()])
     fcn.__class__ = type('FCNHead', (nn.Module,), {})
-    assert processor.suits(model)
+    assert processor.can_optimize(model)
     model.decode_head.append(nn.Conv2d(1, 1, 1))
-    assert not processor.suits(model)
+    assert not processor.can_optimize(model)
 
 
 def test_load_prepares_on_a_cpu_unless_it_is_told_not_to():
@@ -112,7 +112,7 @@ def test_load_prepares_on_a_cpu_unless_it_is_told_not_to():
     )
 
 
-@pytest.mark.parametrize('kind', ['BandedEncoderDecoder', 'EncoderDecoder'])
+@pytest.mark.parametrize('kind', ['StreamingEncoderDecoder', 'EncoderDecoder'])
 @pytest.mark.parametrize('fast', [True, False])
 def test_bfloat16_where_it_is_asked_for(monkeypatch, kind, fast):
     """On any processor, at every call; else float32, whatever the processor has."""

@@ -12,7 +12,7 @@ import pytest
 from mmseg_volo.engine.hooks import progress as hooks
 from mmseg_volo.engine.hooks.progress import ProgressHook
 from mmseg_volo.utils import progress
-from mmseg_volo.utils.progress import Bar
+from mmseg_volo.utils.progress import ProgressBar
 
 
 class Terminal(io.StringIO):
@@ -32,13 +32,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return clock
 
 
-def steps(bar: Bar, clock: SimpleNamespace, seconds: float) -> None:
+def steps(bar: ProgressBar, clock: SimpleNamespace, seconds: float) -> None:
     for _ in bar:
         clock.now += seconds
 
 
 def test_lines_where_there_is_no_terminal(clock: SimpleNamespace, capsys: pytest.CaptureFixture) -> None:
-    steps(Bar(range(40), 'looking', unit='image'), clock, 0.5)
+    steps(ProgressBar(range(40), 'looking', unit='image'), clock, 0.5)
     said = capsys.readouterr().err
     assert '\r' not in said and [line.split(',')[0] for line in said.splitlines()] == [
         'looking: 4/40',  # after two seconds
@@ -46,20 +46,20 @@ def test_lines_where_there_is_no_terminal(clock: SimpleNamespace, capsys: pytest
         'looking: 40/40',
     ]
     assert said.splitlines()[1] == 'looking: 24/40,  2.00 image/s, 00:08 left'
-    steps(Bar(range(3), 'looking'), clock, 0.5)
+    steps(ProgressBar(range(3), 'looking'), clock, 0.5)
     assert not capsys.readouterr().err  # it took less than two
-    steps(Bar(range(3), 'looking', delay=0), clock, 0.5)
+    steps(ProgressBar(range(3), 'looking', delay=0), clock, 0.5)
     assert 'looking: 3/3' in capsys.readouterr().err
-    with Bar(desc='x.pth', unit='B', unit_scale=True, unit_divisor=1024) as bar:
+    with ProgressBar(desc='x.pth', unit='B', unit_scale=True, unit_divisor=1024) as bar:
         clock.now += 4
         bar.update(8 * 2**20)
     assert capsys.readouterr().err == 'x.pth: 8.00M, 2.10M B/s\n'
-    steps(Bar(range(9), 'hidden', disable=True), clock, 5)
+    steps(ProgressBar(range(9), 'hidden', disable=True), clock, 5)
     assert not capsys.readouterr().err
 
 
 def test_an_interrupted_loop_counts_what_was_done(clock: SimpleNamespace, capsys: pytest.CaptureFixture) -> None:
-    for i in (bar := Bar(range(9), 'looking', unit='image')):
+    for i in (bar := ProgressBar(range(9), 'looking', unit='image')):
         clock.now += 1
         if i == 4:
             break
@@ -69,7 +69,7 @@ def test_an_interrupted_loop_counts_what_was_done(clock: SimpleNamespace, capsys
 
 def test_a_bar_on_a_terminal(clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('sys.stderr', terminal := Terminal())
-    steps(Bar(range(10), 'looking', unit='image', leave=False), clock, 1.0)
+    steps(ProgressBar(range(10), 'looking', unit='image', leave=False), clock, 1.0)
     said = terminal.getvalue()
     assert re.search(r'\rlooking: +50%.* 5/10 \[00:05<00:05,  1.00image/s\]', said) and '\n' not in said
     assert not said.split('\r')[-2].strip()  # cleared

@@ -24,9 +24,16 @@ from safetensors.torch import save_file
 import mmseg_volo
 from mmseg_volo.config import load_config, shipped_configs
 from mmseg_volo.datasets.synthetic import scenes
-from mmseg_volo.engine.checkpoint_content import plain
+from mmseg_volo.engine.checkpoint_content import to_plain
 from mmseg_volo.errors import UsageError
-from mmseg_volo.io.checkpoint import CHECKSUM, RECORD, decode, encode, read_checkpoint, save_safetensors
+from mmseg_volo.io.checkpoint import (
+    CHECKSUM,
+    RECORD,
+    decode_metadata,
+    encode_metadata,
+    read_checkpoint,
+    save_safetensors,
+)
 from mmseg_volo.io.model_spec import config_of
 from mmseg_volo.models.normalisation import PIXELS
 from mmseg_volo_cli import main
@@ -34,7 +41,7 @@ from mmseg_volo_cli import main
 
 def record_of(name: str) -> dict[str, Any]:
     cfg = load_config(name)
-    return plain({key: cfg[key] for key in ('model', 'test_pipeline')})
+    return to_plain({key: cfg[key] for key in ('model', 'test_pipeline')})
 
 
 def popen(trace: Path) -> dict[str, Any]:
@@ -90,7 +97,7 @@ def test_a_checkpoint_may_not_ask_for_any_part(evil: str, suffix: str, tmp_path:
 def test_what_our_configs_ask_for_is_taken(name: str) -> None:
     record = record_of(name)
     assert config_of({'meta': {RECORD: record}}, name).test_pipeline == record['test_pipeline']
-    assert decode(encode(record)) == record
+    assert decode_metadata(encode_metadata(record)) == record
 
 
 def test_a_checksum_in_safetensors_is_held_to(tmp_path: Path) -> None:

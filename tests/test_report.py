@@ -23,7 +23,7 @@ from mmseg_volo.report import recorder, write_report
 from mmseg_volo.report.evaluation_view import errors
 from mmseg_volo.report.recorder import RecordHook
 from mmseg_volo.report.sessions import Session, joined
-from mmseg_volo.report.tally import FORMAT, KEPT, SIDE, Tally
+from mmseg_volo.report.tally import FORMAT, MAX_SHOWN_IMAGES, SIDE, EvaluationTally
 from mmseg_volo_cli import main
 
 EVIL = '<script>alert(1)</script>"\'><img src=x onerror=alert(2)> $x^{2}$ {{7*7}} & </style></svg>'
@@ -57,7 +57,7 @@ def masks(seed: int, classes: int, wrong: float, size: tuple[int, int] = (60, 90
 
 def by_hand(work: Path, classes: int = 3) -> Path:
     """A work dir of which every name is hostile."""
-    session, found = work / '20260101_000000', Tally(classes, 255)
+    session, found = work / '20260101_000000', EvaluationTally(classes, 255)
     (session / 'vis_data').mkdir(parents=True)
     for k in range(10):
         path = work / f'<u>"{k}&.png'
@@ -164,7 +164,7 @@ def test_confusion_counts_what_is_scored(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_parts_together_are_the_whole(tmp_path: Path) -> None:
-    whole, parts = Tally(3, 255), [Tally(3, 255), Tally(3, 255)]
+    whole, parts = EvaluationTally(3, 255), [EvaluationTally(3, 255), EvaluationTally(3, 255)]
     for k in range(11):
         path = str(tmp_path / f'{k}.png')
         size = (60, SIDE + 1) if k == 4 else (30, 40)
@@ -178,8 +178,8 @@ def test_parts_together_are_the_whole(tmp_path: Path) -> None:
     scores = dict(record['images'])
     assert scores.pop('blank') is None
     order = sorted(scores, key=scores.get)
-    assert [shown['image'] for shown in record['worst']] == order[:KEPT]
-    assert [shown['image'] for shown in record['best']] == order[: -KEPT - 1 : -1]
+    assert [shown['image'] for shown in record['worst']] == order[:MAX_SHOWN_IMAGES]
+    assert [shown['image'] for shown in record['best']] == order[: -MAX_SHOWN_IMAGES - 1 : -1]
     assert all(shown['picture'] is None for shown in record['best'])  # there are no such files
     assert max(max(shown.size) for shown in (*whole.best, *whole.worst)) <= SIDE
     assert json.loads(json.dumps(record))['confusion'] == whole.confusion.tolist()
@@ -227,7 +227,7 @@ def test_what_fails_in_a_report_ends_nothing(
     def broken(*args: Any) -> None:
         raise RuntimeError('all is\nlost')
 
-    monkeypatch.setattr(Tally, 'add', broken)
+    monkeypatch.setattr(EvaluationTally, 'add', broken)
     monkeypatch.setattr(recorder, 'write_report', broken)
     assert main(['train', 'volo_demo', *train_options(data, tmp_path), *ONE]) == 0
     said = capsys.readouterr().out

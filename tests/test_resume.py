@@ -18,7 +18,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from mmseg_volo.config import CONFIGS
-from mmseg_volo.datasets.sampler import DrawSampler, SeededDataset
+from mmseg_volo.datasets.sampler import ResumableInfiniteSampler, SeededDataset
 from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo_cli import main
 
@@ -110,7 +110,7 @@ def test_two_halves_are_the_whole(seed: int | None, workers: int, data: Path, tm
 
 def test_early_stopping_outlasts_a_resume(data: Path, tmp_path: Path) -> None:
     """The score at iteration 1 is never beaten by that much: whole or in halves, three more end the training."""
-    hook = 'dict(type="LastingEarlyStoppingHook", monitor="mIoU", min_delta=100, patience=3)'
+    hook = 'dict(type="ResumableEarlyStoppingHook", monitor="mIoU", min_delta=100, patience=3)'
     for name, parts in (('whole', [9]), ('halves', [2, 9])):
         for i, iterations in enumerate(parts):
             config = write_config(tmp_path, iterations=iterations, validation=1)
@@ -195,17 +195,17 @@ def test_a_signal_to_all_processes_is_one_line(number: int, data: Path, tmp_path
 
 
 def test_draws_are_dealt_to_processes_and_can_begin_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    def take(sampler: DrawSampler, count: int) -> list[tuple[int, int]]:
+    def take(sampler: ResumableInfiniteSampler, count: int) -> list[tuple[int, int]]:
         return [(int(draw), draw.place) for draw, _ in zip(sampler, range(count), strict=False)]
 
-    whole = take(DrawSampler(range(5), seed=1), 15)
+    whole = take(ResumableInfiniteSampler(range(5), seed=1), 15)
     assert [place for _, place in whole] == [*range(15)]
     passes = [[index for index, _ in whole[i : i + 5]] for i in (0, 5, 10)]
     assert all(sorted(p) == [*range(5)] for p in passes) and len({tuple(p) for p in passes}) > 1
-    assert take(DrawSampler(range(5), seed=1, start=7), 8) == whole[7:]
+    assert take(ResumableInfiniteSampler(range(5), seed=1, start=7), 8) == whole[7:]
     for rank in (0, 1):
         monkeypatch.setattr('mmseg_volo.datasets.sampler.get_dist_info', lambda rank=rank: (rank, 2))
-        assert take(DrawSampler(range(5), seed=1, start=4), 5) == whole[4 + rank : 14 : 2]
+        assert take(ResumableInfiniteSampler(range(5), seed=1, start=4), 5) == whole[4 + rank : 14 : 2]
 
 
 def test_a_draw_decides_all_that_is_random() -> None:
@@ -219,7 +219,7 @@ def test_a_draw_decides_all_that_is_random() -> None:
             return 3
 
     dataset = SeededDataset(Noise(), seed=5)
-    draws = [draw for draw, _ in zip(DrawSampler(dataset, seed=5), range(9), strict=False)]
+    draws = [draw for draw, _ in zip(ResumableInfiniteSampler(dataset, seed=5), range(9), strict=False)]
     first = [dataset[draw] for draw in draws]
     assert [dataset[draw] for draw in reversed(draws)] == first[::-1]
     assert len({sample[1:] for sample in first}) == 9

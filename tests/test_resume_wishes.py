@@ -12,7 +12,7 @@ import torch
 from small import train, write_config
 
 from mmseg_volo.datasets.synthetic import scenes
-from mmseg_volo.engine.checkpoint import newest
+from mmseg_volo.engine.checkpoint import newest_checkpoint
 from mmseg_volo_cli import main
 
 # schedules that end with the training, and an optimiser whose settings are plain
@@ -86,7 +86,7 @@ def test_settings_of_the_optimiser_are_the_config_s(
     assert 'weight_decay of the config is 0.2, in the checkpoint it was 0.01' in said
     assert 'randomness.seed=9 has no effect: the training goes on with 3' in said
     assert rates(said)[0] > 1e-3
-    state = torch.load(newest(tmp_path / 'work')[0], weights_only=True)['optimizer']
+    state = torch.load(newest_checkpoint(tmp_path / 'work')[0], weights_only=True)['optimizer']
     assert {group['weight_decay'] for group in state['param_groups']} == {0.2, 0.0}
     assert state['param_groups'][0]['initial_lr'] == 0.01
 
@@ -104,7 +104,7 @@ def test_what_cannot_go_on_is_refused(
 ) -> None:
     assert go_on(done, data, tmp_path / 'work', 'train_cfg.max_iters=6', *options) == 2
     assert re.search(said, capsys.readouterr().err)
-    assert newest(tmp_path / 'work')[0].name == 'iter_4.pth'
+    assert newest_checkpoint(tmp_path / 'work')[0].name == 'iter_4.pth'
 
 
 @pytest.mark.parametrize(
@@ -141,10 +141,10 @@ def test_a_work_dir_is_of_one_training(
     assert go_on(done, data, work, f'load_from={done[1] / "iter_4.pth"}', 'train_cfg.max_iters=5') == 2
     assert 'iter_4.pth belongs to another training than ' in capsys.readouterr().err
     shutil.copy(done[1] / 'iter_4.pth', work)
-    path, wrong = newest(work)
+    path, wrong = newest_checkpoint(work)
     assert path == work / 'iter_2.pth' and wrong == ['iter_4.pth is passed over: another training has written it']
     (work / 'last_checkpoint').unlink()
-    assert newest(work)[0] == work / 'iter_4.pth'
+    assert newest_checkpoint(work)[0] == work / 'iter_4.pth'
 
 
 def test_overwrite_begins_anew(

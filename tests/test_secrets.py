@@ -16,7 +16,7 @@ from mmengine.visualization import LocalVisBackend
 
 from mmseg_volo.config import load_config
 from mmseg_volo.datasets.synthetic import scenes
-from mmseg_volo.redaction import masked, masked_text, masked_words
+from mmseg_volo.redaction import redact, redact_argv, redact_text
 from mmseg_volo_cli import main
 
 CANARY = 'c4n4ry-in-no-file'
@@ -63,7 +63,7 @@ def leaks(folder: Path) -> list[str]:
 
 MORE = """
 visualizer = dict(type='SegLocalVisualizer', vis_backends=[
-    dict(type='PatientVisBackend'), dict(type='AskingBackend', init_kwargs=dict(api_key=''))])
+    dict(type='FaultTolerantVisBackend'), dict(type='AskingBackend', init_kwargs=dict(api_key=''))])
 extra = dict(password='', url='', note='{{$SOME_API_KEY:none}}', cls_token='mean')
 """
 
@@ -145,19 +145,19 @@ HARMLESS = [
 
 @pytest.mark.parametrize('text', SECRET)
 def test_words_that_hold_secrets(text: str) -> None:
-    assert masked_words(['train', text]) == ['train', SECRET[text]]
-    assert masked_words(masked_words([text])) == [SECRET[text]]
+    assert redact_argv(['train', text]) == ['train', SECRET[text]]
+    assert redact_argv(redact_argv([text])) == [SECRET[text]]
 
 
 @pytest.mark.parametrize('text', HARMLESS)
 def test_words_that_hold_none(text: str) -> None:
-    assert masked_words([text]) == [text] and masked_text(text) == text
+    assert redact_argv([text]) == [text] and redact_text(text) == text
 
 
 def test_data_of_any_depth() -> None:
     given = dict(a=[dict(apiKey='x'), ('b', dict(auth=('me', 'word'), pin=3))], secret=dict(a=dict(b='c')))
     expected = dict(a=[dict(apiKey='***'), ('b', dict(auth=('***', '***'), pin=3))], secret=dict(a=dict(b='***')))
-    assert masked(dict(given, password=123)) == dict(expected, password='***')
+    assert redact(dict(given, password=123)) == dict(expected, password='***')
     harmless = dict(token=None, password='', num_token=4, api_key=False, type='A', size=(1, 2.5))
-    assert masked(harmless) == harmless
-    assert masked_words(['--hub-token', 'abc', '--resume']) == ['--hub-token', '***', '--resume']
+    assert redact(harmless) == harmless
+    assert redact_argv(['--hub-token', 'abc', '--resume']) == ['--hub-token', '***', '--resume']

@@ -221,7 +221,7 @@ def test_a_checkpoint_of_another_model_is_refused(data: Path, tmp_path: Path, ca
     torch.save({'state_dict': {'encoder.weight': torch.zeros(1)}}, tmp_path / 'other.pth')
     options = ['--work-dir', str(tmp_path), '--cfg-options', f'data_root={data}', *SHORT]
     assert main(['test', 'volo_demo', str(tmp_path / 'other.pth'), *options]) == 2
-    assert 'does not fit BandedEncoderDecoder' in capsys.readouterr().err
+    assert 'does not fit StreamingEncoderDecoder' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('command', ['test', 'predict', 'train'])

@@ -15,7 +15,13 @@ from test_tools import train_options
 
 from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo.engine import trackers
-from mmseg_volo.engine.trackers import TRIES, PatientTensorboard, PatientTracker, PatientWandb, set_trackers
+from mmseg_volo.engine.trackers import (
+    MAX_FAILURES,
+    FaultTolerantTensorboard,
+    FaultTolerantTracker,
+    FaultTolerantWandb,
+    set_trackers,
+)
 from mmseg_volo.errors import UsageError
 from mmseg_volo_cli import main
 
@@ -25,7 +31,7 @@ def save_dir(tmp_path: Path) -> Path:
     return tmp_path / 'work/20260101_000000/vis_data'
 
 
-def log(tracker: PatientTracker) -> None:
+def log(tracker: FaultTolerantTracker) -> None:
     """As a training does."""
     tracker.add_config(Config(dict(model=dict(backbone=dict(type='VOLO', arch='d1')), train_cfg=dict(max_iters=20))))
     tracker.add_scalars(dict(loss=0.5, iter=10), step=10, file_path='x.json')
@@ -41,7 +47,7 @@ def test_tensorboard(save_dir: Path) -> None:
     pytest.importorskip('tensorboard', reason='tensorboard is not installed')
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    log(PatientTensorboard(str(save_dir)))
+    log(FaultTolerantTensorboard(str(save_dir)))
     found = EventAccumulator(str(save_dir)).Reload()
     assert [(event.step, event.value) for event in found.Scalars('loss')] == [(10, 0.5), (20, 0.25)]
     assert [(event.step, event.value) for event in found.Scalars('mIoU')] == [(10, 80.0)]
@@ -69,7 +75,7 @@ def test_wandb_offline(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setenv('WANDB_MODE', 'offline')
     monkeypatch.setenv('WANDB_SILENT', 'true')
-    log(PatientWandb(str(save_dir)))
+    log(FaultTolerantWandb(str(save_dir)))
     (path,) = save_dir.parents[1].glob('wandb/offline-run-*/*.wandb')
     rows, groups, last, deadline = [], [], None, time.monotonic() + 30
     while last != 'exit' and time.monotonic() < deadline:  # a process of wandb's writes it
@@ -100,7 +106,7 @@ def test_training_and_test_in_mlflow(
     assert main(['train', 'volo_demo', '--log', 'mlflow', *train_options(data, work)]) == 0
     checkpoint = str(work / 'iter_4.pth')
     assert main(['test', 'volo_demo', checkpoint, '--log', 'mlflow', *train_options(data, work)]) == 0
-    assert 'PatientMLflow' not in capsys.readouterr().out  # nothing failed
+    assert 'FaultTolerantMLflow' not in capsys.readouterr().out  # nothing failed
     client = mlflow.MlflowClient(f'sqlite:///{work / "mlflow.db"}')
     (experiment,) = client.search_experiments(filter_string="name = 'mmseg_volo'")
     test, train = client.search_runs([experiment.experiment_id])
@@ -115,7 +121,7 @@ def test_training_and_test_in_mlflow(
     assert not (tmp_path / 'mlruns').exists()
 
 
-class Broken(PatientTracker):
+class Broken(FaultTolerantTracker):
     """Fails where it is told to."""
 
     opens = True
@@ -150,7 +156,7 @@ def test_what_fails_is_said_and_left(save_dir: Path, monkeypatch: pytest.MonkeyP
 
     gap, end = 'Broken has a gap: disk full', 'Broken has a gap: no end'
     assert run([1, 11, 12]) == (4, [gap, end])
-    assert run([1, 2, 3, 4, 5, 11]) == (1 + TRIES, [gap, 'Broken gets nothing more: disk full'])
+    assert run([1, 2, 3, 4, 5, 11]) == (1 + MAX_FAILURES, [gap, 'Broken gets nothing more: disk full'])
     assert run([11, 12], opens=False) == (1, ['Broken gets nothing more: no network'])
 
 
@@ -175,7 +181,10 @@ def test_a_config_without_a_visualizer() -> None:
     pytest.importorskip('tensorboard', reason='tensorboard is not installed')
     cfg = Config()
     set_trackers(cfg, ['tensorboard', 'tensorboard'], test=True)
-    assert [backend.type for backend in cfg.visualizer.vis_backends] == ['PatientVisBackend', 'PatientTensorboard']
+    assert [backend.type for backend in cfg.visualizer.vis_backends] == [
+        'FaultTolerantVisBackend',
+        'FaultTolerantTensorboard',
+    ]
     assert [hook.type for hook in cfg.custom_hooks] == ['TestScoresHook']
     set_trackers(plain := Config(), None)
     assert not plain.to_dict()

@@ -18,7 +18,7 @@ from scipy.stats import ks_2samp
 
 from mmseg_volo.config import load_config
 from mmseg_volo.datasets.synthetic import scenes
-from mmseg_volo.datasets.transforms import nearest, resized_part
+from mmseg_volo.datasets.transforms import nearest_index, resized_part
 from mmseg_volo.errors import UsageError
 from mmseg_volo.io import image as pictures
 
@@ -47,7 +47,7 @@ def pipelines(
     ours = [
         dict(type='LoadRandomCrop', scale=scale, ratio_range=ratios, **cropped),
         dict(type='ContiguousRandomFlip', prob=0.5),
-        dict(type='TablePhotoMetricDistortion'),
+        dict(type='FastPhotoMetricDistortion'),
         dict(type='PackSegInputs'),
     ]
     return compose(theirs), compose(ours)
@@ -148,7 +148,7 @@ def test_a_part_of_the_resized_image_is_exactly_that() -> None:
         part = resized_part(image, (width, height), (top, bottom, left, right))
         assert np.array_equal(part, whole[top:bottom, left:right]), (width, height)
         label = np.ascontiguousarray(image[..., 0])
-        rows, columns = nearest(61, height), nearest(83, width)
+        rows, columns = nearest_index(61, height), nearest_index(83, width)
         resized = cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST)
         assert np.array_equal(label[rows][:, columns], resized)
 

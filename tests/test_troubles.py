@@ -18,10 +18,10 @@ from test_distributed import ENV
 from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo.engine import system_errors as troubles
 from mmseg_volo.engine.hooks import stop
-from mmseg_volo.engine.system_errors import in_a_sentence
+from mmseg_volo.engine.system_errors import naming_system_errors
 from mmseg_volo.errors import UsageError
 from mmseg_volo.inference import files as run
-from mmseg_volo.utils.files import Replacement, scratch, sweep
+from mmseg_volo.utils.files import AtomicFile, remove_scratch_files, scratch_path
 from mmseg_volo_cli import main
 
 Usage = namedtuple('Usage', 'free')
@@ -53,14 +53,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_in_a_sentence(error: Exception, wanted: str) -> None:
-    with pytest.raises(UsageError, match=wanted), in_a_sentence('w'):
+    with pytest.raises(UsageError, match=wanted), naming_system_errors('w'):
         raise error
 
 
 def test_shared_memory_is_told_from_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(troubles.shutil, 'disk_usage', lambda path: Usage(0 if path == troubles.SHARED else 1 << 40))
     with pytest.raises(UsageError, match='/dev/shm, through which data workers .* is full: enlarge it'):
-        with in_a_sentence(tmp_path):
+        with naming_system_errors(tmp_path):
             raise OSError(errno.ENOSPC, 'full')
 
 
@@ -68,9 +68,9 @@ def test_shared_memory_is_told_from_the_disk(tmp_path: Path, monkeypatch: pytest
 def test_a_killed_data_worker(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    after = stop.StopHook.after_train_iter
+    after = stop.GracefulStopHook.after_train_iter
 
-    def kill(hook: stop.StopHook, runner: object, *given: object, **more: object) -> None:
+    def kill(hook: stop.GracefulStopHook, runner: object, *given: object, **more: object) -> None:
         after(hook, runner, *given, **more)
         if runner.iter == 1:
             for worker in Path('/proc/self/task').glob('*/children'):
@@ -78,7 +78,7 @@ def test_a_killed_data_worker(
                     if b'resource_tracker' not in Path(f'/proc/{pid}/cmdline').read_bytes():
                         os.kill(pid, signal.SIGKILL)
 
-    monkeypatch.setattr(stop.StopHook, 'after_train_iter', kill)
+    monkeypatch.setattr(stop.GracefulStopHook, 'after_train_iter', kill)
     options = ['train_dataloader.num_workers=1', 'train_cfg.max_iters=1000', 'default_hooks.checkpoint.interval=1']
     assert train(write_config(tmp_path), data, tmp_path / 'w', *options) == 2
     assert 'was killed' in capsys.readouterr().err.splitlines()[-1]
@@ -119,18 +119,18 @@ def test_a_prediction_is_asked_to_end(
 def test_scratch_files(tmp_path: Path) -> None:
     long = tmp_path / f'{"ü" * 125}.png'  # 254 bytes
     for path in (long, tmp_path / 'a.tar.gz', tmp_path / 'bare', tmp_path / '.hidden'):
-        with Replacement(path) as temporary:
+        with AtomicFile(path) as temporary:
             temporary.write_bytes(b'x')
         assert path.read_bytes() == b'x'
-    assert scratch(long).suffix == '.png' and not [*tmp_path.glob('.*.writing-*')]
-    with pytest.raises(KeyError), Replacement(tmp_path / 'b.pth') as temporary:
+    assert scratch_path(long).suffix == '.png' and not [*tmp_path.glob('.*.writing-*')]
+    with pytest.raises(KeyError), AtomicFile(tmp_path / 'b.pth') as temporary:
         raise KeyError
-    forsaken = [scratch(tmp_path / name) for name in ('iter_1.pth', 'last_checkpoint', 'x.png')]
+    forsaken = [scratch_path(tmp_path / name) for name in ('iter_1.pth', 'last_checkpoint', 'x.png')]
     own = [tmp_path / name for name in ('.backup.pth', '.iter_2.deadbeef.pth', '.a.writing-x.pth')]
     for path in (*forsaken, *own):
         path.touch()
-    living = Replacement(tmp_path / 'iter_3.pth')
-    sweep(tmp_path, '*.pth'), sweep(tmp_path, 'last_checkpoint')
+    living = AtomicFile(tmp_path / 'iter_3.pth')
+    remove_scratch_files(tmp_path, '*.pth'), remove_scratch_files(tmp_path, 'last_checkpoint')
     assert [path.exists() for path in (*forsaken, *own, living.scratch)] == [False, False, *[True] * 5]
     living.close()
     assert not living.scratch.exists()

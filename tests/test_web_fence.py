@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mmseg_volo.app.guard import AT_ONCE, READING, Fence
+from mmseg_volo.app.guard import AT_ONCE, READING, GuardMiddleware
 from mmseg_volo.app.upload_dir import LOCK, sweep
 from mmseg_volo.utils.locks import Lock
 
@@ -39,7 +39,7 @@ def asked(folder: Path, method: str, path: str, body: bytes = b'', **headers: st
     given = {'host': '127.0.0.1:7860', 'content_length': str(len(body)), **headers}
     scope = dict(type='http', method=method, path=path)
     scope['headers'] = [(k.replace('_', '-').encode(), v.encode()) for k, v in given.items()]
-    asyncio.run(Fence(app, folder, 100, 250)(scope, receive, send))
+    asyncio.run(GuardMiddleware(app, folder, 100, 250)(scope, receive, send))
     return statuses[0]
 
 
@@ -112,7 +112,7 @@ def test_uploads_make_room_for_each_other(tmp_path: Path) -> None:
 
 
 def test_so_many_uploads_at_once(tmp_path: Path) -> None:
-    fence = Fence(None, tmp_path, 100, 250)
+    fence = GuardMiddleware(None, tmp_path, 100, 250)
     fence.uploads = AT_ONCE
     statuses = []
 
@@ -139,7 +139,7 @@ def test_slow_bodies_do_not_keep_others_out(tmp_path: Path, monkeypatch: pytest.
     async def send(message: dict) -> None:
         statuses.append(message.get('status'))
 
-    fence = Fence(app, tmp_path, 100, 250)
+    fence = GuardMiddleware(app, tmp_path, 100, 250)
     headers = [(b'host', b'localhost'), (b'content-length', b'5')]
     for path in ('/gradio_api/upload', '/gradio_api/queue/join'):
         asyncio.run(fence(dict(type='http', method='POST', path=path, headers=headers), never, send))

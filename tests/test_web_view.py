@@ -15,7 +15,7 @@ from web import white_png, write_checkpoint, write_image
 
 import mmseg_volo
 from mmseg_volo.app.page import Page, serve
-from mmseg_volo.app.view import Found, Limits, areas_table, open_upload, segment, view
+from mmseg_volo.app.view import Limits, Segmentation, areas_table, open_upload, segment, view
 from mmseg_volo.config import load_config
 from mmseg_volo.errors import UsageError
 
@@ -32,7 +32,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_image(tmp_path_factory.mktemp('image') / 'scene <b>1.png')
 
 
-def found(**others: object) -> Found:
+def found(**others: object) -> Segmentation:
     parts = dict(
         name='a.png',
         picture=np.full((2, 3, 3), 100, np.uint8),
@@ -41,7 +41,7 @@ def found(**others: object) -> Found:
         classes=('wall', '<b>sky', 'tree'),
         palette=PALETTE,
     )
-    return Found(**{**parts, **others})
+    return Segmentation(**{**parts, **others})
 
 
 def test_a_view_of_everything() -> None:
@@ -92,7 +92,7 @@ def test_the_network_gives_masks_and_confidence(checkpoint: Path, image: Path) -
 
 
 def test_mmsegs_segmentor_gives_the_same(checkpoint: Path, image: Path) -> None:
-    configs = (load_config('volo_demo', {'model.type': name}) for name in ('EncoderDecoder', 'BandedEncoderDecoder'))
+    configs = (load_config('volo_demo', {'model.type': name}) for name in ('EncoderDecoder', 'StreamingEncoderDecoder'))
     pixels = open_upload(image, Limits())
     theirs, ours = (segment(mmseg_volo.load(cfg, checkpoint, device='cpu'), image, pixels) for cfg in configs)
     assert (theirs.mask == ours.mask).mean() > 0.999  # ties may fall either way
@@ -190,7 +190,7 @@ def test_all_values_of_a_byte_may_be_classes() -> None:
 
 def test_models_of_other_bands_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('mmseg_volo.app.page.require_gradio', lambda: None)
-    model = SimpleNamespace(cfg=SimpleNamespace(test_pipeline=[dict(type='LoadBands')]))
+    model = SimpleNamespace(cfg=SimpleNamespace(test_pipeline=[dict(type='LoadMultiBandImage')]))
     with pytest.raises(UsageError, match='use mmseg-volo predict$'):
         serve(model, 'a', Limits())
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import mmseg_volo
 from mmseg_volo.config import CONFIGS, load_config
-from mmseg_volo.engine.checkpoint_content import plain
+from mmseg_volo.engine.checkpoint_content import to_plain
 from mmseg_volo.io.checkpoint import CHECKSUM, RECORD, save_safetensors
 from mmseg_volo.io.weights import read_state_dict, url_of
 from mmseg_volo.models import pretrained as zoo
@@ -196,8 +196,8 @@ def trained() -> torch.nn.Module:
     """A segmentor, and checkpoint.pth, as training leaves it."""
     model = mmseg_volo.load('volo_demo', device='cpu')
     cfg = load_config('volo_demo')
-    meta = {RECORD: plain({key: cfg[key] for key in ('model', 'test_pipeline')}), 'dataset_meta': model.dataset_meta}
-    torch.save({'state_dict': model.state_dict(), 'optimizer': {}, 'meta': plain(meta)}, 'checkpoint.pth')
+    meta = {RECORD: to_plain({key: cfg[key] for key in ('model', 'test_pipeline')}), 'dataset_meta': model.dataset_meta}
+    torch.save({'state_dict': model.state_dict(), 'optimizer': {}, 'meta': to_plain(meta)}, 'checkpoint.pth')
     return model
 
 
@@ -215,7 +215,7 @@ def test_our_own_checkpoints(trained: torch.nn.Module, capsys: pytest.CaptureFix
         assert ' fits the model ' in run(f'check {command}', capsys)
     assert ' fits VOLO ' in run('check backbone.safetensors volo_demo', capsys)
     refused('check backbone.safetensors', 'does not say which model it is for: give a config', capsys)
-    refused('check all.safetensors volo_camvid', 'does not fit BandedEncoderDecoder', capsys)
+    refused('check all.safetensors volo_camvid', 'does not fit StreamingEncoderDecoder', capsys)
 
 
 def test_check_names_what_is_wrong(official: dict[str, Tensor], capsys: pytest.CaptureFixture) -> None:

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from mmseg_volo.cli.quickstart import demo
-from mmseg_volo.errors import UsageError, say
+from mmseg_volo.errors import UsageError, print_error
 
 if __name__ == '__main__':
     description = f'{__doc__} The scenes are kept in data/demo, results in work_dirs/demo, which is replaced.'
@@ -12,5 +12,5 @@ if __name__ == '__main__':
     try:
         demo()
     except UsageError as error:
-        say(error)
+        print_error(error)
         sys.exit(2)

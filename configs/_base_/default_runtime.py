@@ -11,8 +11,10 @@ log_level = 'INFO'
 load_from = None
 resume = False
 
-vis_backends = [dict(type='PatientVisBackend')]
+vis_backends = [dict(type='FaultTolerantVisBackend')]
 visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends)
 # averaged weights: custom_hooks = [*_base_.custom_hooks, dict(type='EMAHook', momentum=2e-4)] in an experiment
-custom_hooks = [dict(type=name) for name in ('FiniteHook', 'MeanOverProcessesHook', 'StopHook', 'ProgressHook')]
-tta_model = dict(type='RunningTTA')
+custom_hooks = [
+    dict(type=name) for name in ('NonFiniteGuardHook', 'AverageLogsHook', 'GracefulStopHook', 'ProgressHook')
+]
+tta_model = dict(type='StreamingTTA')

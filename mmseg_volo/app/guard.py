@@ -20,20 +20,20 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 HOSTS = ('127.0.0.1', 'localhost')  # another name means that a site's name was turned towards this machine
 API = '/gradio_api'
 # what the page of gradio 6 asks for; all else, as its proxy, its code editor or its recorder, is refused
-PLAIN = ('/', '/config', '/theme.css', '/favicon.ico', '/manifest.json', '/robots.txt')
-PLAIN += tuple(f'{API}/{name}' for name in ('startup-events', 'app_id', 'info', 'queue/data', 'upload_progress'))
+PLAIN_PATHS = ('/', '/config', '/theme.css', '/favicon.ico', '/manifest.json', '/robots.txt')
+PLAIN_PATHS += tuple(f'{API}/{name}' for name in ('startup-events', 'app_id', 'info', 'queue/data', 'upload_progress'))
 BELOW = ('/assets/', '/static/', '/svelte/', f'{API}/heartbeat/')
 POSTED = tuple(f'{API}/{name}' for name in ('queue/join', 'cancel', 'reset'))
 UPLOAD, FILE = f'{API}/upload', f'{API}/file='
 JSON_BYTES = 1 << 20
 AT_ONCE = 4  # uploads
 READING = 32  # other bodies that are read at once
-PATIENCE = 60.0  # seconds in which a body is to come
+SLOW_BODY_SECONDS = 60.0  # seconds in which a body is to come
 # gradio starts scripts of its own making, and shows images and downloads that it made
 POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; frame-ancestors 'self'; form-action 'self'"
 
 
-class Fence:
+class GuardMiddleware:
     """ASGI middleware: lets through what the page asks for by this machine's own names, and files of one folder.
 
     Args:
@@ -114,7 +114,7 @@ class Fence:
             return 'no such page'
         if reads and path.startswith(FILE):
             return '' if self._own(path.removeprefix(FILE)) else 'no file of this page'
-        if reads and (path in PLAIN or path.startswith(BELOW)):
+        if reads and (path in PLAIN_PATHS or path.startswith(BELOW)):
             return ''
         return '' if scope['method'] == 'POST' and path in (*POSTED, UPLOAD) else 'no such page'
 
@@ -154,7 +154,7 @@ def _header(scope: Message, name: bytes) -> str:
 
 def _at_most(length: int, receive: Receive) -> Receive:
     """A body that ends, as if the browser had gone, where it holds more than it said, or takes longer than PATIENCE."""
-    left, more, end = length, True, time.monotonic() + PATIENCE
+    left, more, end = length, True, time.monotonic() + SLOW_BODY_SECONDS
 
     async def counted() -> Message:
         nonlocal left, more

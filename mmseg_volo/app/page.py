@@ -15,19 +15,19 @@ from uuid import uuid4
 
 from torch import nn
 
-from mmseg_volo.app.guard import Fence
+from mmseg_volo.app.guard import GuardMiddleware
 from mmseg_volo.app.upload_dir import own_folder
-from mmseg_volo.app.view import Found, Limits, areas_table, is_large, open_upload, refuse_bands, segment, view
+from mmseg_volo.app.view import Limits, Segmentation, areas_table, is_large, open_upload, refuse_bands, segment, view
 from mmseg_volo.errors import UsageError, as_errors
 from mmseg_volo.io.http import LOOPBACK
-from mmseg_volo.utils.files import encode, write_whole
+from mmseg_volo.utils.files import encode_image, write_whole
 
 if TYPE_CHECKING:
     import gradio
 
 ADDRESS = '127.0.0.1'
 MASKS = 'masks'
-KEPT = 24 * 3600  # seconds that uploads and masks stay; all go when the server ends
+KEEP_SECONDS = 24 * 3600  # seconds that uploads and masks stay; all go when the server ends
 UPLOADS = 20  # of the largest size, which may lie there together
 WAITING = 64  # events that wait for their turn
 VISITS = 8  # pages whose image is remembered, the latest; and that wait for the network at a time
@@ -92,9 +92,11 @@ class Page:
 
     def build(self, gr: Any) -> gradio.Blocks:
         """The page, with gradio as an argument, as it may be absent."""
-        with gr.Blocks(title=self.title, analytics_enabled=False, delete_cache=(3600, KEPT), fill_width=True) as blocks:
+        with gr.Blocks(
+            title=self.title, analytics_enabled=False, delete_cache=(3600, KEEP_SECONDS), fill_width=True
+        ) as blocks:
             gr.HTML(f'<h1>{escape(self.title)}</h1>')
-            found = gr.State(None, time_to_live=KEPT)
+            found = gr.State(None, time_to_live=KEEP_SECONDS)
             with gr.Row():
                 with gr.Column(scale=1, min_width=300):
                     upload = gr.File(label='Image', file_count='single', height=170, elem_id='upload')
@@ -157,7 +159,12 @@ class Page:
         return found, f'<p>{escape(said)}</p>', *self.redraw(gr, found, classes, opacity, least)
 
     def redraw(
-        self, gr: Any, found: Found | None, classes: list[str] | None = None, opacity: float = 50, least: float = 0
+        self,
+        gr: Any,
+        found: Segmentation | None,
+        classes: list[str] | None = None,
+        opacity: float = 50,
+        least: float = 0,
     ) -> tuple:
         """Picture, table and mask of what was found, without the network."""
         if found is None:
@@ -166,7 +173,7 @@ class Page:
         place = self.folder / uuid4().hex / f'{Path(found.name).stem}_mask.png'
         place.parent.mkdir(parents=True)
         try:
-            write_whole(place, encode('.png', shown.mask))
+            write_whole(place, encode_image('.png', shown.mask))
         except OSError as error:
             raise gr.Error(f'the mask could not be written to {self.folder}: make room there') from error
         table = areas_table(found, shown.areas)
@@ -208,7 +215,7 @@ def launch(gr: Any, blocks: gradio.Blocks, folder: Path, limits: Limits, port: i
     from starlette.middleware import Middleware
 
     most = limits.megabytes * 10**6 + (1 << 16)  # beside the file, forms hold some text
-    fence = Middleware(Fence, folder=folder, upload_bytes=most, folder_bytes=UPLOADS * most)
+    fence = Middleware(GuardMiddleware, folder=folder, upload_bytes=most, folder_bytes=UPLOADS * most)
     system = ['system-ui', 'sans-serif']
     try:
         blocks.queue(max_size=WAITING).launch(

@@ -15,8 +15,9 @@ from torch import nn
 
 from mmseg_volo.errors import UsageError
 from mmseg_volo.inference.api import predict
-from mmseg_volo.io.convert import as_rgb
+from mmseg_volo.io.convert import to_rgb
 from mmseg_volo.io.image_size import sizes_of
+from mmseg_volo.io.steps import MULTI_BAND_STEPS
 from mmseg_volo.visualization import overlay
 
 SHOWN_SIDE = 1600  # pixels: larger pictures are shown smaller; areas and masks are of the whole image
@@ -40,7 +41,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Found:
+class Segmentation:
     """An image and what the network says about it."""
 
     name: str
@@ -53,7 +54,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class View:
+class RenderedView:
     """A found image as the sliders want it."""
 
     picture: np.ndarray  # (h, w, 3) uint8 RGB
@@ -72,7 +73,7 @@ def open_upload(path: str | Path, limits: Limits) -> np.ndarray:
         raise UsageError(f'{path.name} has {size / 1e6:.1f} MB, at most {limits.megabytes} MB are taken: reduce it')
     _check_size(path, _size(path, limits), limits)
     with _by_name(path):
-        image = as_rgb(path)  # it says what it is, if it is no picture
+        image = to_rgb(path)  # it says what it is, if it is no picture
     _check_size(path, image.shape[1::-1], limits)
     return image
 
@@ -110,7 +111,7 @@ def refuse_bands(model: nn.Module) -> None:
     """Raises:
     UsageError: the model is for other images than RGB, which the page cannot show.
     """
-    if model.cfg.test_pipeline[0]['type'] == 'LoadBands':
+    if model.cfg.test_pipeline[0]['type'] in MULTI_BAND_STEPS:
         raise UsageError(
             'the model was trained on the bands of files as they are, and the demo is for models of RGB images: '
             'use mmseg-volo predict'
@@ -122,7 +123,7 @@ def is_large(image: np.ndarray) -> bool:
     return image.shape[0] * image.shape[1] > AT_ONCE
 
 
-def segment(model: nn.Module, path: str | Path, image: np.ndarray) -> Found:
+def segment(model: nn.Module, path: str | Path, image: np.ndarray) -> Segmentation:
     """Runs the network on an uploaded file, as `mmseg_volo.predict` does; a large one it sees through windows.
 
     Args:
@@ -142,7 +143,7 @@ def segment(model: nn.Module, path: str | Path, image: np.ndarray) -> Found:
     if scale < 1:
         size = [max(1, round(n * scale)) for n in image.shape[1::-1]]
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return Found(path.name, image, found.mask, confidence, found.classes, found.palette, windows)
+    return Segmentation(path.name, image, found.mask, confidence, found.classes, found.palette, windows)
 
 
 def _windows(model: nn.Module) -> int | None:
@@ -153,7 +154,7 @@ def _windows(model: nn.Module) -> int | None:
     return None if sees_parts else trained_on(model)
 
 
-def view(found: Found, chosen: Collection[str], opacity: float, least: int) -> View:
+def view(found: Segmentation, chosen: Collection[str], opacity: float, least: int) -> RenderedView:
     """Lays the classes over the image.
 
     Args:
@@ -174,10 +175,10 @@ def view(found: Found, chosen: Collection[str], opacity: float, least: int) -> V
     picture = overlay(found.picture, shown, found.palette, opacity)
     picture[shown == out] = found.picture[shown == out]
     mask[mask == out] = np.iinfo(wide).max
-    return View(picture, mask.astype(wide), areas)
+    return RenderedView(picture, mask.astype(wide), areas)
 
 
-def areas_table(found: Found, areas: Mapping[int, int]) -> str:
+def areas_table(found: Segmentation, areas: Mapping[int, int]) -> str:
     """The areas as an HTML table with the colours of the classes, as shares of the pixels that have data."""
     total = int((found.mask < len(found.classes)).sum())
     rows = []

@@ -11,11 +11,11 @@ import numpy as np
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from mmseg_volo.autotrain.label_map import Labels
-from mmseg_volo.autotrain.recipe import PATIENCE, Images, started_from
+from mmseg_volo.autotrain.recipe import PATIENCE, ImageProperties, started_from
 from mmseg_volo.config import READ_KEYS
 from mmseg_volo.datasets.mask_codes import MaskRule, ignore_index
 
-ONLY_RGB = ('PhotoMetricDistortion', 'TablePhotoMetricDistortion', 'CLAHE')  # steps for 8-bit colours
+ONLY_RGB = ('PhotoMetricDistortion', 'FastPhotoMetricDistortion', 'CLAHE')  # steps for 8-bit colours
 ORDER = ('type', 'data_preprocessor', 'backbone', 'neck', 'decode_head', 'auxiliary_head')  # of a model's parts
 CROPS = ('LoadRandomCrop', 'RandomCrop')
 HERE = '{{ fileDirname }}/'  # mmengine puts in the folder of the config
@@ -32,7 +32,7 @@ def resolved(value: Any, space: Mapping[str, Any]) -> Any:
     """A value with what its variables stand for.
 
     Args:
-        value: of a config that `fit` has made.
+        value: of a config that `fit_recipe` has made.
         space: this config.
     """
     if isinstance(value, Name):
@@ -42,10 +42,10 @@ def resolved(value: Any, space: Mapping[str, Any]) -> Any:
     return type(value)(resolved(v, space) for v in value) if isinstance(value, (list, tuple)) else value
 
 
-def fit(
+def fit_recipe(
     cfg: dict[str, Any],
     labels: Labels,
-    images: Images,
+    images: ImageProperties,
     weights: list[float] | None,
     batch: int | None,
     splits: Sequence[str],
@@ -76,7 +76,7 @@ def fit(
         if f'{role}_pipeline' in cfg
     }
     loaders = _loaders(cfg, batch, splits, labels.rule, ignored)
-    stop = dict(type='LastingEarlyStoppingHook', monitor='mIoU', rule='greater', min_delta=0.1, patience=PATIENCE)
+    stop = dict(type='ResumableEarlyStoppingHook', monitor='mIoU', rule='greater', min_delta=0.1, patience=PATIENCE)
     metric = {**cfg['val_evaluator'], 'type': 'SegIoUMetric'}
     if ignored != 255:
         metric['ignore_index'] = Name('ignore_index')
@@ -93,7 +93,7 @@ def fit(
     return {**own, **{key: value for key, value in cfg.items() if key not in own and key in READ_KEYS}}
 
 
-def as_weights_expect(images: Images, model: Mapping[str, Any]) -> Images:
+def as_weights_expect(images: ImageProperties, model: Mapping[str, Any]) -> ImageProperties:
     """Images of other channels than RGB, with a mean and standard deviation that makes of each channel what its weights
     were trained on.
 
@@ -129,13 +129,15 @@ def _variables(
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _fit_model(model: dict[str, Any], images: Images, weights: list[float] | None, ignored: int, classes: int) -> None:
+def _fit_model(
+    model: dict[str, Any], images: ImageProperties, weights: list[float] | None, ignored: int, classes: int
+) -> None:
     before = model['data_preprocessor']
     before['size'] = Name('crop_size')
     if ignored != 255:
         before['seg_pad_val'] = Name('ignore_index')
     if images.mean is not None:
-        for key in ('mean', 'std', 'bgr_to_rgb'):  # LoadBands normalises
+        for key in ('mean', 'std', 'bgr_to_rgb'):  # LoadMultiBandImage normalises
             before.pop(key, None)
         model['backbone']['in_channels'] = len(images.mean)
     for key in ('decode_head', 'auxiliary_head'):
@@ -167,10 +169,10 @@ def _loss(loss: Mapping[str, Any], weights: list[float] | None) -> dict[str, Any
     return dict(type='WeightedCrossEntropy', **kept, class_weight=Name('class_weight'))
 
 
-def _fit_steps(steps: Sequence[Mapping[str, Any]], images: Images, ignored: int) -> list[dict[str, Any]]:
+def _fit_steps(steps: Sequence[Mapping[str, Any]], images: ImageProperties, ignored: int) -> list[dict[str, Any]]:
     """A pipeline for these images and masks."""
     bands = images.mean is not None
-    load = dict(type='LoadBands', mean=[*(images.mean or ())], std=[*(images.std or ())], dtype=images.dtype)
+    load = dict(type='LoadMultiBandImage', mean=[*(images.mean or ())], std=[*(images.std or ())], dtype=images.dtype)
     found: list[dict[str, Any]] = []
     for given in steps:
         step = dict(given)
@@ -223,7 +225,7 @@ def _loaders(
 
     plain = dict(type='DefaultSampler', shuffle=False)
     return dict(
-        train_dataloader=loader('train', 'train_pipeline', batch, dict(type='DrawSampler', shuffle=True)),
+        train_dataloader=loader('train', 'train_pipeline', batch, dict(type='ResumableInfiniteSampler', shuffle=True)),
         val_dataloader=loader('val', 'test_pipeline', 1, plain),
         test_dataloader=loader('test', 'test_pipeline', 1, plain) if 'test' in splits else Name('val_dataloader'),
     )

@@ -20,7 +20,7 @@ from mmseg_volo.zoo.cost import STATES, build_on_meta
 
 TRIED = (16, 8, 4, 2)  # images; norms behind a pooling to one pixel need 2
 FULL = 0.9  # of what is free: what a training may take
-KEPT = 3  # checkpoints at once: the last one, the best one, the one that is being written
+CHECKPOINTS_AT_ONCE = 3  # checkpoints at once: the last one, the best one, the one that is being written
 
 
 def fitting_batch(cfg: Config, channels: int, most: int) -> int:
@@ -85,7 +85,7 @@ def check_disk(cfg: Config, folder: Path) -> int:
     count = sum(p.numel() for p in build_on_meta(cfg).parameters())
     while not folder.exists():
         folder = folder.parent
-    needed, free = KEPT * STATES * count, shutil.disk_usage(folder).free
+    needed, free = CHECKPOINTS_AT_ONCE * STATES * count, shutil.disk_usage(folder).free
     if needed > free:
         raise UsageError(
             f'{folder.absolute()} has {free / 1e9:.1f} GB free, and checkpoints of this model ({count / 1e6:.0f} M '

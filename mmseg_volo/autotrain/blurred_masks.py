@@ -7,9 +7,9 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from mmseg_volo.autotrain.code_regions import THIN
-from mmseg_volo.autotrain.code_stats import Seen
+from mmseg_volo.autotrain.code_stats import CodeStats
 from mmseg_volo.autotrain.ignored_codes import are_indices
-from mmseg_volo.datasets.nearest_code import as_points, nearest, reach
+from mmseg_volo.datasets.nearest_code import as_points, nearest_index, reach
 from mmseg_volo.errors import UsageError
 
 APART = 16  # levels of a channel: less than this from a true code, another one is none in files saved with a loss
@@ -20,7 +20,7 @@ MANY_INDICES, MOST = 10, 0.7  # the same where values could be class indices, an
 ROUNDING = 3  # levels from a true code, within which a loss makes areas of another one
 
 
-def strays(seen: Seen, codes: Sequence[int], named: Collection[int] = ()) -> tuple[list[int], bool]:
+def strays(seen: CodeStats, codes: Sequence[int], named: Collection[int] = ()) -> tuple[list[int], bool]:
     """Codes that are no classes, as far as can be told.
 
     Args:
@@ -48,7 +48,7 @@ def strays(seen: Seen, codes: Sequence[int], named: Collection[int] = ()) -> tup
     return (others, True) if len(odd) >= max(MANY, len(others) / 2) else (borders, False)
 
 
-def _true(seen: Seen, codes: Sequence[int], named: Collection[int]) -> list[int]:
+def _true(seen: CodeStats, codes: Sequence[int], named: Collection[int]) -> list[int]:
     """Those that are named, or have areas and are apart from others with more pixels."""
     found = [*named]
     for code in sorted({*codes} - {*found}, key=lambda code: (-seen.pixels[code], code)):
@@ -57,13 +57,13 @@ def _true(seen: Seen, codes: Sequence[int], named: Collection[int]) -> list[int]
     return found
 
 
-def _far(seen: Seen, codes: Sequence[int], known: Sequence[int]) -> np.ndarray:
+def _far(seen: CodeStats, codes: Sequence[int], known: Sequence[int]) -> np.ndarray:
     """The largest difference of a channel to the nearest of some codes: (n,)."""
     points, others = (as_points(np.array(some, np.int64), seen.kind) for some in (codes, known))
     return np.abs(points[:, None] - others).max(2).min(1)
 
 
-def _blurs(seen: Seen, thin: Sequence[int], true: Sequence[int]) -> list[int]:
+def _blurs(seen: CodeStats, thin: Sequence[int], true: Sequence[int]) -> list[int]:
     """Those that are near to a code with many more pixels."""
     return [
         code
@@ -73,7 +73,7 @@ def _blurs(seen: Seen, thin: Sequence[int], true: Sequence[int]) -> list[int]:
     ]
 
 
-def refuse(seen: Seen, codes: Sequence[int], odd: Sequence[int], smoothed: bool) -> None:
+def refuse(seen: CodeStats, codes: Sequence[int], odd: Sequence[int], smoothed: bool) -> None:
     """Ends the work for codes that are no classes.
 
     Args:
@@ -103,11 +103,11 @@ def refuse(seen: Seen, codes: Sequence[int], odd: Sequence[int], smoothed: bool)
     )
 
 
-def settled(seen: Seen, odd: Sequence[int], known: Sequence[int]) -> str:
+def settled(seen: CodeStats, odd: Sequence[int], known: Sequence[int]) -> str:
     """What becomes of codes that count as the nearest of the known ones."""
     codes = np.array(odd, np.int64)
     pixels = np.array([seen.pixels[code] for code in odd])
-    _, far = nearest(codes, np.array(known, np.int64), seen.kind)
+    _, far = nearest_index(codes, np.array(known, np.int64), seen.kind)
     limit = reach(np.array(known, np.int64), seen.kind)
     taken, total = far <= limit, sum(seen.pixels.values())
     what = 'colours' if seen.kind == 'colours' else 'values'

@@ -31,7 +31,7 @@ PLACES = ('id2label', 'labels', 'classes', 'names', 'categories', 'label2id', 'l
 
 
 @dataclass(frozen=True)
-class Named:
+class ClassEntry:
     """A class as the user names it, with the value or colour that stands for it, if it is said."""
 
     name: str
@@ -55,7 +55,7 @@ def colour_code(values: Sequence[int], said: str) -> int:
     return (values[0] << 16) | (values[1] << 8) | values[2]
 
 
-def names_in(path: Path) -> list[Named]:
+def names_in(path: Path) -> list[ClassEntry]:
     """The classes that a file names, in its order; none if it is not understood as such a file.
 
     Raises:
@@ -101,12 +101,12 @@ def colour_in(text: Any) -> int | None:
     return None
 
 
-def _of_lines(lines: list[str], path: Path) -> list[Named]:
+def _of_lines(lines: list[str], path: Path) -> list[ClassEntry]:
     """Lines of a name, a value and a name, or a name and a colour, in one order and with any marks between."""
     if lines and all(map(CVAT.fullmatch, lines)):
         parts = [match.groups() for line in lines if (match := CVAT.fullmatch(line))]
         return [
-            Named(name, colour_code([int(v) for v in rgb], name), True) if rgb[0] else Named(name)
+            ClassEntry(name, colour_code([int(v) for v in rgb], name), True) if rgb[0] else ClassEntry(name)
             for name, *rgb in parts
         ]
     plain = [HEX.sub(_spaced, TUPLE.sub(r' \1 \2 \3 ', line)) for line in lines]
@@ -122,7 +122,7 @@ def _of_lines(lines: list[str], path: Path) -> list[Named]:
         raise UsageError(f'{path}: {odd!r} is no name of a class; expected a name, and its value or colour or nothing')
     if len(lines) == 1 and len(words := lines[0].split(',')) > 2:  # all in one line
         lines = [word for part in words if (word := unquoted(part))]
-    return [Named(line) for line in lines]
+    return [ClassEntry(line) for line in lines]
 
 
 def _spaced(match: re.Match[str]) -> str:
@@ -139,7 +139,7 @@ def _parts(line: str, before: int, after: int) -> tuple[str, list[int]] | None:
     return unquoted(match[2]), [int(number) for number in re.findall(NUMBER, f'{match[1]} {match[3]}')]
 
 
-def _of_numbers(rows: list[tuple[str, list[int]] | None], before: int) -> list[Named]:
+def _of_numbers(rows: list[tuple[str, list[int]] | None], before: int) -> list[ClassEntry]:
     """Classes with these numbers; none where they are no values or colours, but belong to the names."""
     found = [row for row in rows if row is not None]
     if len(found) < len(rows):
@@ -147,7 +147,7 @@ def _of_numbers(rows: list[tuple[str, list[int]] | None], before: int) -> list[N
     if len(found[0][1]) == 1:
         values = [numbers[0] for _, numbers in found]
         sure = before or (len({*values}) == len({name for name, _ in found}) == len({str(row) for row in found}))
-        return [Named(name, numbers[0]) for name, numbers in found] if sure else []
+        return [ClassEntry(name, numbers[0]) for name, numbers in found] if sure else []
     if len({name for name, _ in found}) < len({str(row) for row in found}):
         return []  # `class 1 0 0 0`: the name ends in a number
     colours = [numbers[:3] if before == 3 else numbers[-3:] for _, numbers in found]
@@ -155,14 +155,14 @@ def _of_numbers(rows: list[tuple[str, list[int]] | None], before: int) -> list[N
     if len(found[0][1]) == 4 and not before and len({numbers[3] for _, numbers in found}) == 1 < len(found):
         colours, values = [numbers[:3] for _, numbers in found], []  # RGBA
     if len(found[0][1]) == 3 or not values:
-        return [Named(name, colour_code(c, name), True) for (name, _), c in zip(found, colours, strict=True)]
+        return [ClassEntry(name, colour_code(c, name), True) for (name, _), c in zip(found, colours, strict=True)]
     return [
-        Named(name, value, colour=colour_code(c, name))
+        ClassEntry(name, value, colour=colour_code(c, name))
         for (name, _), value, c in zip(found, values, colours, strict=True)
     ]
 
 
-def _of_table(heading: list[str], rows: list[list[str]], path: Path) -> list[Named]:
+def _of_table(heading: list[str], rows: list[list[str]], path: Path) -> list[ClassEntry]:
     """Classes of a table with a heading."""
     cells = [row + [''] * (len(heading) - len(row)) for row in rows[1:]]
     numeric = {i for i in range(len(heading)) if all(re.fullmatch(NUMBER, row[i]) for row in cells)}
@@ -191,15 +191,17 @@ def _of_table(heading: list[str], rows: list[list[str]], path: Path) -> list[Nam
     return found
 
 
-def _named(name: str, code: int | None, colour: int | None) -> Named:
-    return Named(name, colour, True) if code is None and colour is not None else Named(name, code, colour=colour)
+def _named(name: str, code: int | None, colour: int | None) -> ClassEntry:
+    return (
+        ClassEntry(name, colour, True) if code is None and colour is not None else ClassEntry(name, code, colour=colour)
+    )
 
 
-def _of_data(data: Any) -> list[Named] | None:
+def _of_data(data: Any) -> list[ClassEntry] | None:
     """Classes of JSON or YAML; None if it holds none."""
     if isinstance(data, list) and data:
         if all(isinstance(item, str) for item in data):
-            return [Named(item) for item in data]
+            return [ClassEntry(item) for item in data]
         return _items(data) if all(isinstance(item, Mapping) for item in data) else None
     if not isinstance(data, Mapping) or not data:
         return None
@@ -210,20 +212,20 @@ def _of_data(data: Any) -> list[Named] | None:
     keys, values = [str(key) for key in data], [*data.values()]
     if all(isinstance(value, str) for value in values):
         if all(re.fullmatch(NUMBER, key) for key in keys):
-            return [Named(value, int(key)) for key, value in zip(keys, values, strict=True)]
+            return [ClassEntry(value, int(key)) for key, value in zip(keys, values, strict=True)]
         if all(colour_in(key) is not None for key in keys):
-            return [Named(value, colour_in(key), True) for key, value in zip(keys, values, strict=True)]
+            return [ClassEntry(value, colour_in(key), True) for key, value in zip(keys, values, strict=True)]
     if all(type(value) is int for value in values):
-        return [Named(key, value) for key, value in zip(keys, values, strict=True)]
+        return [ClassEntry(key, value) for key, value in zip(keys, values, strict=True)]
     if all(colour_in(value) is not None for value in values):
-        return [Named(key, colour_in(value), True) for key, value in zip(keys, values, strict=True)]
+        return [ClassEntry(key, colour_in(value), True) for key, value in zip(keys, values, strict=True)]
     if all(isinstance(value, Mapping) for value in values):
         inside = 'id' if all(re.fullmatch(NUMBER, key) for key in keys) else 'name'
         return _items([{inside: key, **value} for key, value in zip(keys, values, strict=True)])
     return None
 
 
-def _items(items: Sequence[Mapping[str, Any]]) -> list[Named] | None:
+def _items(items: Sequence[Mapping[str, Any]]) -> list[ClassEntry] | None:
     """Classes of mappings of a name, a value and a colour."""
     found = []
     for item in items:
@@ -235,5 +237,5 @@ def _items(items: Sequence[Mapping[str, Any]]) -> list[Named] | None:
         if 'shape' in plain:
             value = None  # of Supervisely's data base, not of its masks
         colour = next((colour_in(plain[word]) for word in COLOURS if word in plain), None)
-        found.append(Named(name, None if value is None else int(value), colour=colour))
+        found.append(ClassEntry(name, None if value is None else int(value), colour=colour))
     return found

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mmseg_volo.autotrain.class_files import DATA, Named, colour_in, names_in
+from mmseg_volo.autotrain.class_files import DATA, ClassEntry, colour_in, names_in
 from mmseg_volo.errors import UsageError
 from mmseg_volo.io.text_files import hidden
 
@@ -32,7 +32,9 @@ LABELME = '__ignore__'
 FOLDERS = 64  # of images that are searched, at most
 
 
-def read_names(given: Sequence[str], root: Path, folders: Sequence[Path] = ()) -> tuple[list[Named], str, list[str]]:
+def read_names(
+    given: Sequence[str], root: Path, folders: Sequence[Path] = ()
+) -> tuple[list[ClassEntry], str, list[str]]:
     """The classes as `--classes` or files of the data name them, where they stand, and notes about other files.
 
     Args:
@@ -58,25 +60,25 @@ def read_names(given: Sequence[str], root: Path, folders: Sequence[Path] = ()) -
     return _found(root, folders)
 
 
-def painted(named: Sequence[Named]) -> list[Named]:
+def painted(named: Sequence[ClassEntry]) -> list[ClassEntry]:
     """Classes with their colours instead of values, for masks of colours."""
     return [replace(item, code=item.colour, coloured=True) if item.colour is not None else item for item in named]
 
 
-def _of_word(word: str) -> Named:
+def _of_word(word: str) -> ClassEntry:
     name, equals, code = word.rpartition('=')
     if not equals or re.search(r'[^\W\d_]', code.strip()) and not code.strip().startswith('#'):
-        return Named(word)
+        return ClassEntry(word)
     if name and re.fullmatch(r'\d+', code):
-        return Named(name, int(code))
+        return ClassEntry(name, int(code))
     if name and (colour := colour_in(code)) is not None:
-        return Named(name, colour, True)
+        return ClassEntry(name, colour, True)
     raise UsageError(f'--classes {word}: expected NAME, NAME=VALUE or NAME=R,G,B')
 
 
-def _found(root: Path, folders: Sequence[Path]) -> tuple[list[Named], str, list[str]]:
+def _found(root: Path, folders: Sequence[Path]) -> tuple[list[ClassEntry], str, list[str]]:
     """What the files in some folders say together."""
-    named: list[Named] = []
+    named: list[ClassEntry] = []
     source, notes = None, []
     for path in name_files(root, folders):
         where = path.relative_to(root).as_posix()
@@ -114,7 +116,7 @@ def name_files(root: Path, folders: Sequence[Path]) -> list[Path]:
     return [path for *_, path in sorted(found)]
 
 
-def _merged(named: Sequence[Named], others: Sequence[Named], source: str, where: str) -> list[Named]:
+def _merged(named: Sequence[ClassEntry], others: Sequence[ClassEntry], source: str, where: str) -> list[ClassEntry]:
     """Classes with what two files say of their values and colours."""
     by_name, found = {item.name: item for item in others}, []
     for item in named:
@@ -124,7 +126,7 @@ def _merged(named: Sequence[Named], others: Sequence[Named], source: str, where:
             raise UsageError(f'{source} and {where} disagree on what stands for {item.name}: remove one of the two')
         value, colour = second if value is None else value, paint if colour is None else colour
         alone = value is None and item.coloured and other.coloured
-        found.append(Named(item.name, colour if alone else value, alone, None if alone else colour))
+        found.append(ClassEntry(item.name, colour if alone else value, alone, None if alone else colour))
     if all(item.code is None for item in (*named, *others)) and [item.name for item in named] != [
         item.name for item in others
     ]:
@@ -132,19 +134,19 @@ def _merged(named: Sequence[Named], others: Sequence[Named], source: str, where:
     return found
 
 
-def _codes(item: Named) -> tuple[int | None, int | None]:
+def _codes(item: ClassEntry) -> tuple[int | None, int | None]:
     """The value and the colour of a class."""
     return (None, item.code) if item.coloured else (item.code, item.colour)
 
 
-def _checked(named: Sequence[Named], source: str) -> list[Named]:
+def _checked(named: Sequence[ClassEntry], source: str) -> list[ClassEntry]:
     """Classes without those whose value is below 0, which no mask holds, and what stands twice.
 
     Raises:
         UsageError: a name is empty, has characters that nobody sees, or stands twice, or a value does.
     """
-    if named and named[0] == Named(LABELME):  # its value is -1, which masks of bytes hold as 255
-        named = [*(Named(item.name, i) for i, item in enumerate(named[1:])), Named(LABELME, 255)]
+    if named and named[0] == ClassEntry(LABELME):  # its value is -1, which masks of bytes hold as 255
+        named = [*(ClassEntry(item.name, i) for i, item in enumerate(named[1:])), ClassEntry(LABELME, 255)]
     kept = [item for item in dict.fromkeys(named) if item.code is None or item.code >= 0]
     if len(kept) < len(named) and any(item.code is None for item in named):
         kept = [*named]  # the number of names counts

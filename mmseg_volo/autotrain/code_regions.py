@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 
-from mmseg_volo.datasets.mask_codes import GONE, count
+from mmseg_volo.datasets.mask_codes import GONE, count_codes
 
 THIN = 0.05  # of a code's pixels: fewer inside its areas, and it has none
 NARROW, WIDE = 2, 8  # pixels about one that is inside an area: at least and at most
@@ -31,12 +31,12 @@ def areas(
     ranks, rank = _ranks(codes, counts)
     radius = min(max(NARROW, min(codes.shape) // 200), WIDE)
     window = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
-    cores = count(codes[cv2.erode(ranks, window) == cv2.dilate(ranks, window)])
+    cores = count_codes(codes[cv2.erode(ranks, window) == cv2.dilate(ranks, window)])
     thin = [code for code, n in counts.items() if cores.get(code, 0) <= THIN * n and code != GONE]
     if len(thin) <= FEW:
         return cores, {code: _between_others(ranks, rank[code], window) for code in thin}
     pixels = codes.astype(np.float64)[..., None] if colours is None else colours
-    found = count(codes[_between_neighbours(pixels)])
+    found = count_codes(codes[_between_neighbours(pixels)])
     return cores, {code: found.get(code, 0) for code in thin}
 
 

@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmseg_volo.autotrain.image_stats import Facts
-from mmseg_volo.datasets.mask_codes import GONE, shown
+from mmseg_volo.autotrain.image_stats import ImageStats
+from mmseg_volo.datasets.mask_codes import GONE, format_code
 
 SHOWN = 8
 USUAL = (255, 65535, (1 << 31) - 1, (1 << 32) - 1)  # values that mean 'ignored' by custom, where they stand apart
 
 
 @dataclass(frozen=True)
-class Seen:
+class CodeStats:
     """Codes of a kind (see `masks.py`), and where they lie."""
 
     kind: str
@@ -32,16 +32,16 @@ class Seen:
 
     def some(self, codes: Sequence[int]) -> str:
         """The first codes as people write them."""
-        return '; '.join(shown(code, self.kind) for code in codes[:SHOWN]) + '; ...' * (len(codes) > SHOWN)
+        return '; '.join(format_code(code, self.kind) for code in codes[:SHOWN]) + '; ...' * (len(codes) > SHOWN)
 
     def naming(self, codes: Sequence[int]) -> str:
         """How `--classes` names these, if they are two or more."""
-        words = [f'class_{name.replace(",", "_")}={name}' for name in (shown(code, self.kind) for code in codes)]
+        words = [f'class_{name.replace(",", "_")}={name}' for name in (format_code(code, self.kind) for code in codes)]
         words = words if len(words) > 1 else [f'NAME={"R,G,B" if self.kind == "colours" else "VALUE"}', '...']
         return ' '.join(['--classes', *words[:SHOWN], *['...'] * (len(words) > SHOWN)])
 
 
-def seen_in(facts: Sequence[Facts], kind: str) -> Seen:
+def code_stats(facts: Sequence[ImageStats], kind: str) -> CodeStats:
     """What masks hold, by the codes of a kind."""
     pixels, cores, borders = Counter[int](), Counter[int](), Counter[int]()
     for fact in facts:
@@ -51,10 +51,10 @@ def seen_in(facts: Sequence[Facts], kind: str) -> Seen:
     gone = pixels.pop(GONE, 0)
     apart = frozenset(code for code in USUAL if pixels[code] and _is_apart(code, facts, kind))
     nodata = frozenset(fact.nodata for fact in facts if fact.nodata is not None)
-    return Seen(kind, pixels, cores, borders, nodata, any(fact.lossy for fact in facts), gone, apart)
+    return CodeStats(kind, pixels, cores, borders, nodata, any(fact.lossy for fact in facts), gone, apart)
 
 
-def _is_apart(code: int, facts: Sequence[Facts], kind: str) -> bool:
+def _is_apart(code: int, facts: Sequence[ImageStats], kind: str) -> bool:
     """Whether several masks hold a value, and one and the same other beside it."""
     held = [codes for fact in facts if code in (codes := fact.recoded(kind))]
     return len(held) > 1 and len({other for codes in held for other in codes} - {code, GONE}) < 2

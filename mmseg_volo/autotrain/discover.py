@@ -36,7 +36,7 @@ from mmseg_volo.autotrain.unpaired import complete
 from mmseg_volo.autotrain.unused_files import unused
 from mmseg_volo.datasets.lists import UNDERSTOOD
 from mmseg_volo.errors import UsageError
-from mmseg_volo.io.file_types import ARRAYS, TO_CONVERT, VIDEOS, Tally, folders
+from mmseg_volo.io.file_types import ARRAYS, TO_CONVERT, VIDEOS, FileCounts, walk_folders
 from mmseg_volo.io.file_types import IMAGES as PICTURE_SUFFIXES
 
 SUFFIXES = PICTURE_SUFFIXES + ARRAYS
@@ -45,7 +45,7 @@ FEW = 20  # tables and lists of one kind in a folder, up to which all are looked
 
 
 @dataclass
-class Layout:
+class DiscoveredPairs:
     """What was found in a folder."""
 
     root: Path
@@ -79,7 +79,7 @@ def find_layout(
     masks: str | None = None,
     skip_unpaired: bool = False,
     allow_outside: bool = False,
-) -> Layout:
+) -> DiscoveredPairs:
     """The images of a folder with their masks.
 
     Args:
@@ -99,7 +99,7 @@ def find_layout(
     root = root.resolve() if '..' in root.parts else root
     if not root.is_dir():
         return _of_file(root, allow_outside)
-    left = Tally()
+    left = FileCounts()
     found = _look(root, left)
     layout = None if images or masks else _by_tables(found, skip_unpaired, allow_outside)
     layout = layout or _by_names(found, images, masks, skip_unpaired)
@@ -110,17 +110,17 @@ def find_layout(
     return layout
 
 
-def _of_file(path: Path, outside: bool) -> Layout:
+def _of_file(path: Path, outside: bool) -> DiscoveredPairs:
     listing = read_listing(path, given=True)
     if not isinstance(listing, Listing) or not listing.has_masks:
         raise UsageError(f'--data {path} is no folder, and no CSV file with the columns image and mask')
     pairs, notes = complete(path.parent, pairs_of(Group([listing]), path.parent, outside), (), False)
-    return Layout(path.parent, pairs, path.name, notes)
+    return DiscoveredPairs(path.parent, pairs, path.name, notes)
 
 
-def _look(root: Path, left: Tally) -> _Found:
+def _look(root: Path, left: FileCounts) -> _Found:
     found = _Found(root, [], [], [])
-    for _, _, files in folders(root, left, _is_no_data):
+    for _, _, files in walk_folders(root, left, _is_no_data):
         for file in (file for file in files if not file.name.startswith('.')):
             (found.pictures if file.suffix.lower() in SUFFIXES else found.others).append(file)
         for file in files:
@@ -157,7 +157,7 @@ def _is_no_data(folder: Path, real: str) -> bool:
     return folder.name.startswith('__') or own
 
 
-def _by_tables(found: _Found, skip_unpaired: bool, outside: bool) -> Layout | None:
+def _by_tables(found: _Found, skip_unpaired: bool, outside: bool) -> DiscoveredPairs | None:
     """The pairs that tables or lists of images and masks name; None if there are none."""
     root, tables = found.root, [one for one in found.groups if one.has_masks]
     tables = [one for one in tables if rank(one, root) == min(rank(t, root) for t in tables)]
@@ -187,11 +187,11 @@ def _by_tables(found: _Found, skip_unpaired: bool, outside: bool) -> Layout | No
         *left,
         *[f'{unlisted} pictures beside the images are in no list and are left out'] * bool(unlisted),
     ]
-    layout = Layout(root, pairs, str(table), notes, {listing.path for listing in table.listings})
+    layout = DiscoveredPairs(root, pairs, str(table), notes, {listing.path for listing in table.listings})
     return _listed(layout, found.groups)[0] if layout.splits.keys() == {None} else layout
 
 
-def _by_names(found: _Found, images: str | None, masks: str | None, skip_unpaired: bool) -> Layout:
+def _by_names(found: _Found, images: str | None, masks: str | None, skip_unpaired: bool) -> DiscoveredPairs:
     root = found.root
     try:
         if images or masks:
@@ -207,7 +207,7 @@ def _by_names(found: _Found, images: str | None, masks: str | None, skip_unpaire
     pairs = [Pair(i.path, m.path, i.split or m.split) for i, m in matched.pairs]
     pairs += [Pair(image.path, None, image.split) for image in matched.images]
     how = f'{_folders(root, matched.pairs[0])}, by name'
-    layout = Layout(
+    layout = DiscoveredPairs(
         root, sorted(pairs, key=lambda p: str(p.image)), how, [*notes, *twins, *[matched.guess] * bool(matched.guess)]
     )
     layout, by_lists = _listed(layout, found.groups)
@@ -219,7 +219,7 @@ def _by_names(found: _Found, images: str | None, masks: str | None, skip_unpaire
     return layout
 
 
-def _by_file_names(layout: Layout) -> Layout:
+def _by_file_names(layout: DiscoveredPairs) -> DiscoveredPairs:
     """A layout with the splits that all names of images begin or end with, if these are several."""
     splits = split_by_file_names([pair.image.stem for pair in layout.pairs])
     named = {*splits} - {None}
@@ -259,7 +259,7 @@ def _is_split(said: Said) -> bool:
     return said.split is not None and said.role is None and not said.rest
 
 
-def _unsplit(layout: Layout, files: Sequence[File]) -> list[str]:
+def _unsplit(layout: DiscoveredPairs, files: Sequence[File]) -> list[str]:
     """Notes on images that are trained on because nothing says their split, or in words that are not understood."""
     images = {pair.image for pair in layout.pairs if pair.split is None}
     parts = {part for file in files if file.path in images for part in file.folder}
@@ -276,7 +276,7 @@ def _unsplit(layout: Layout, files: Sequence[File]) -> list[str]:
     return notes
 
 
-def _listed(layout: Layout, groups: Sequence[Group]) -> tuple[Layout, bool]:
+def _listed(layout: DiscoveredPairs, groups: Sequence[Group]) -> tuple[DiscoveredPairs, bool]:
     """A layout with its splits by lists, and whether there are some; not if its folders say what validates."""
     if 'val' in layout.splits or not any(one.splits - {None} for one in groups):
         return layout, False

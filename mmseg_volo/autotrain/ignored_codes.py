@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmseg_volo.autotrain.class_names import Named
+from mmseg_volo.autotrain.class_names import ClassEntry
 from mmseg_volo.autotrain.code_regions import THIN
-from mmseg_volo.autotrain.code_stats import USUAL, Seen
+from mmseg_volo.autotrain.code_stats import USUAL, CodeStats
 from mmseg_volo.errors import UsageError
 
 RARE = 0.2  # of all pixels: what has more is not taken for ignored
@@ -15,7 +15,9 @@ BORDER = 0.5  # of the pixels of a border, that lie between two others
 UNEVEN = 2  # grey levels by which even steps may differ
 
 
-def void_values(seen: Seen, rest: Sequence[int], named: Sequence[Named], asked: bool) -> tuple[set[int], list[str]]:
+def void_values(
+    seen: CodeStats, rest: Sequence[int], named: Sequence[ClassEntry], asked: bool
+) -> tuple[set[int], list[str]]:
     """The values that do not count, and notes.
 
     Args:
@@ -47,7 +49,7 @@ def void_values(seen: Seen, rest: Sequence[int], named: Sequence[Named], asked: 
     return found, notes
 
 
-def _why(seen: Seen, code: int, others: Sequence[int], named: Sequence[Named], asked: bool) -> str:
+def _why(seen: CodeStats, code: int, others: Sequence[int], named: Sequence[ClassEntry], asked: bool) -> str:
     """Why a value is ignored; nothing if it is a class."""
     count, coded = len(named), any(item.code is not None for item in named)
     if len(others) < 2:
@@ -98,12 +100,12 @@ def _is_even(values: Sequence[int]) -> bool:
     return step > 2 * UNEVEN and all(abs(low + i * step - value) <= UNEVEN for i, value in enumerate(values))
 
 
-def _has_all_areas(seen: Seen, code: int, others: Sequence[int]) -> bool:
+def _has_all_areas(seen: CodeStats, code: int, others: Sequence[int]) -> bool:
     """Whether only a value and at most one other lie in areas, and what else there is in specks and lines."""
     solid = [one for one in (code, *others) if seen.cores[one] > THIN * seen.pixels[one]]
     return code in solid and len(solid) < 3
 
 
-def _is_border(seen: Seen, code: int) -> bool:
+def _is_border(seen: CodeStats, code: int) -> bool:
     pixels = seen.pixels[code]
     return seen.cores[code] <= THIN * pixels and seen.borders[code] >= BORDER * pixels

@@ -15,9 +15,9 @@ import numpy as np
 from mmseg_volo.autotrain.alpha_channel import EDGES, VARIES, Alpha, alpha_of
 from mmseg_volo.autotrain.code_regions import areas
 from mmseg_volo.datasets.check.files import fault_of
-from mmseg_volo.datasets.check.survey import complain
-from mmseg_volo.datasets.mask_codes import BRIGHT, GONE, GREY, count, pack, read_raw, unpack
-from mmseg_volo.errors import BadFile, UsageError
+from mmseg_volo.datasets.check.survey import raise_if_faulty
+from mmseg_volo.datasets.mask_codes import BRIGHT, GONE, GREY, count_codes, pack_colours, read_raw, unpack_colour
+from mmseg_volo.errors import BadFileError, UsageError
 from mmseg_volo.io.decoding import check_size, decoded_image, shown_size
 from mmseg_volo.io.multiband import is_plain, read_bands, sums_of
 from mmseg_volo.utils.parallel import map_parallel
@@ -29,7 +29,7 @@ WAY = 'no training was begun and nothing was written'
 
 
 @dataclass(frozen=True)
-class Facts:
+class ImageStats:
     """What an image and its mask hold."""
 
     size: tuple[int, int]  # width, height
@@ -62,13 +62,13 @@ class Facts:
         if kind == 'colours' and not self.coloured:
             return self.palette[code] if self.palette is not None else code * GREY
         if kind == 'binary' and self.palette is not None:
-            code = max(unpack(self.palette[code]))
+            code = max(unpack_colour(self.palette[code]))
         elif kind != 'colours' and self.coloured:
-            code = max(unpack(code))
+            code = max(unpack_colour(code))
         return int(code >= BRIGHT) if kind == 'binary' else code
 
 
-def look_at_all(pairs: Sequence[tuple[Path, Path | None]], many: int = MANY) -> list[Facts]:
+def collect_stats(pairs: Sequence[tuple[Path, Path | None]], many: int = MANY) -> list[ImageStats]:
     """Decodes all images and masks, in threads, with a progress bar.
 
     Args:
@@ -78,11 +78,11 @@ def look_at_all(pairs: Sequence[tuple[Path, Path | None]], many: int = MANY) -> 
     Raises:
         UsageError: some cannot be used; names them and says what to do.
     """
-    found: dict[tuple, Facts] = {}
+    found: dict[tuple, ImageStats] = {}
     faults: dict[str, list[str]] = {}
     pool = ThreadPoolExecutor(min(os.cpu_count() or 1, 16))
-    for job, result in map_parallel(pool, partial(_look, many=many), [*pairs], 'looking at all images and masks'):
-        if isinstance(result, BadFile):
+    for job, result in map_parallel(pool, partial(_pair_stats, many=many), [*pairs], 'looking at all images and masks'):
+        if isinstance(result, BadFileError):
             faults.setdefault(result.kind, []).append(str(result))
         elif isinstance(result, UsageError):
             raise result
@@ -90,40 +90,42 @@ def look_at_all(pairs: Sequence[tuple[Path, Path | None]], many: int = MANY) -> 
             faults.setdefault('unreadable', []).append(str(fault_of(job[0], result)))
         else:
             found[job] = result
-    complain(dict(faults={kind: sorted(said) for kind, said in faults.items()}), WAY)
+    raise_if_faulty(dict(faults={kind: sorted(said) for kind, said in faults.items()}), WAY)
     return [found[pair] for pair in pairs]
 
 
-def _look(image: Path, mask: Path | None, many: int) -> Facts:
-    seen, gone = _look_at_image(image)
-    return seen if mask is None else _look_at_mask(mask, seen, gone, many)
+def _pair_stats(image: Path, mask: Path | None, many: int) -> ImageStats:
+    seen, gone = _image_stats(image)
+    return seen if mask is None else _with_mask_stats(mask, seen, gone, many)
 
 
-def _look_at_image(image: Path) -> tuple[Facts, np.ndarray | None]:
+def _image_stats(image: Path) -> tuple[ImageStats, np.ndarray | None]:
     """What it holds, and bool (H, W): where it has no data in any channel."""
     if not image.is_file() or is_plain(image):
         picture = decoded_image(image)
         size, turned = shown_size(picture)
         thumb = np.asarray(picture.convert('RGB').resize((THUMB, THUMB), 4), np.float32)  # 4: mean of the boxes
-        return Facts(size, turned, 3, 'uint8', thumb, None, None, alpha=alpha_of(image, picture)), None
+        return ImageStats(size, turned, 3, 'uint8', thumb, None, None, alpha=alpha_of(image, picture)), None
     pixels, gone = read_bands(image)
     known = np.ones(pixels.shape, bool) if gone is None else ~gone
     thumb = _thumb(np.where(known, pixels, 0))
-    facts = Facts(pixels.shape[1::-1], False, pixels.shape[2], str(pixels.dtype), thumb, sums_of(pixels, known), None)
+    facts = ImageStats(
+        pixels.shape[1::-1], False, pixels.shape[2], str(pixels.dtype), thumb, sums_of(pixels, known), None
+    )
     return facts, None if gone is None else gone.all(2)
 
 
-def _look_at_mask(mask: Path, seen: Facts, gone: np.ndarray | None, many: int) -> Facts:
+def _with_mask_stats(mask: Path, seen: ImageStats, gone: np.ndarray | None, many: int) -> ImageStats:
     raw = read_raw(mask)
     coloured = raw.pixels.ndim == 3
     check_size(mask, raw.pixels.shape[1::-1], seen.size, seen.turned)
-    codes = pack(raw.pixels) if coloured else raw.pixels
+    codes = pack_colours(raw.pixels) if coloured else raw.pixels
     if gone is not None:
         codes = np.where(gone, np.int64(GONE), codes)
-    counts = count(codes)
+    counts = count_codes(codes)
     if len(counts) > many:
         what = 'colours' if coloured else 'values'
-        raise BadFile(
+        raise BadFileError(
             'values',
             f'{mask} holds {len(counts)} different {what}: is it a photo? Where it was saved with a loss, as JPEG, '
             f'--classes NAME={"R,G,B" if coloured else "VALUE"} ... says which {what} are meant',
@@ -131,7 +133,7 @@ def _look_at_mask(mask: Path, seen: Facts, gone: np.ndarray | None, many: int) -
     palette = None
     if raw.palette is not None:
         highest = max(0, max(counts) + 1)
-        palette = tuple(pack(raw.palette).tolist()[:highest])
+        palette = tuple(pack_colours(raw.palette).tolist()[:highest])
         palette += (0,) * (highest - len(palette))
     cores, borders = areas(codes, raw.pixels if coloured else None, counts)
     return replace(
@@ -152,7 +154,7 @@ def _thumb(pixels: np.ndarray) -> np.ndarray:
     return (small - small.min()) * (255 / max(float(np.ptp(small)), 1e-6))
 
 
-def settle_alpha(facts: Sequence[Facts], paths: Sequence[Path]) -> tuple[list[Facts], list[str]]:
+def settle_alpha(facts: Sequence[ImageStats], paths: Sequence[Path]) -> tuple[list[ImageStats], list[str]]:
     """Decides for all images whether the last channel is alpha.
 
     Args:

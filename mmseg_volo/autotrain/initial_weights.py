@@ -15,27 +15,28 @@ from mmseg_volo.config import load_config
 from mmseg_volo.errors import UsageError
 from mmseg_volo.io.checkpoint import RECORD
 from mmseg_volo.io.model_spec import meta_of
+from mmseg_volo.io.steps import MULTI_BAND_STEPS
 from mmseg_volo.io.weights import (
     check_fit,
-    fetch_starts,
-    have,
-    locate,
-    pick,
-    positions,
+    count_positions,
+    ensure_local,
+    fetch_pretrained,
+    local_file,
     read_backbone,
     read_source,
-    unwrap,
+    select_weights,
+    unwrap_state_dict,
     whole_prefix,
 )
 from mmseg_volo.models import pretrained as zoo
 from mmseg_volo.models.backbones.base import Backbone
-from mmseg_volo.models.normalisation import OWN, Normalisation, expected_by, trained_size
+from mmseg_volo.models.normalisation import OWN, Normalisation, expected_normalisation, trained_size
 from mmseg_volo.models.partial_weights import backbone_words
 
 HEAD = 'decode_head.'  # begins the keys of a segmentor's head
 
 
-def starting_point(model: str, given: str | None) -> plan.Start | None:
+def starting_point(model: str, given: str | None) -> plan.InitialWeights | None:
     """What a training starts from; random weights only where `given` says so.
 
     Args:
@@ -58,7 +59,7 @@ def starting_point(model: str, given: str | None) -> plan.Start | None:
     parts = load_config(model).model
     if given == 'none':
         parts = {**parts, 'backbone': {**parts['backbone'], 'init_cfg': None}}
-    fetch_starts(parts, '--weights none')
+    fetch_pretrained(parts, '--weights none')
     try_start(parts)
     return None
 
@@ -88,7 +89,7 @@ def try_start(model: Mapping[str, Any]) -> None:
     check_fit(built, built.converted(read_backbone(source, prefix)), source)
 
 
-def starting_weights(name: str, given: str | None) -> plan.Start:
+def starting_weights(name: str, given: str | None) -> plan.InitialWeights:
     """The ImageNet weights of a backbone, fetched if need be, and tried on it.
 
     Args:
@@ -100,7 +101,7 @@ def starting_weights(name: str, given: str | None) -> plan.Start:
             for it only.
     """
     if given == 'none':
-        return plan.Start(None, 224, 'none, as --weights none says: from scratch')
+        return plan.InitialWeights(None, 224, 'none, as --weights none says: from scratch')
     family, arch = plan.MODELS_BY_NAME[name]
     main = zoo.PUBLISHED[family][arch].weights
     published = None if main == zoo.NO_WEIGHTS else main
@@ -108,17 +109,19 @@ def starting_weights(name: str, given: str | None) -> plan.Start:
         return _published_weights(name, published)
     known = zoo.record_of(given) if '://' in given else None  # an address where published weights lie
     _refuse_others(known, given, name, published)
-    path = locate(given)
+    path = local_file(given)
     if not path.is_file():
         raise FileNotFoundError(f'--weights {given}: no file at {path.absolute()}')
-    start = plan.Start(given if '://' in given else str(path.absolute()), known.pixels if known else 224, given)
+    start = plan.InitialWeights(
+        given if '://' in given else str(path.absolute()), known.pixels if known else 224, given
+    )
     content = {} if known else read_source(given)
     if content:
         known, pixels = trained_size(given, content)
         _refuse_others(known, given, name, published)
         _refuse_whole(content, given, name, published)
         start = _tried(replace(start, pixels=pixels or 224), name, content, given)
-    return _with_normalisation(start, expected_by(given, content), published)
+    return _with_normalisation(start, expected_normalisation(given, content), published)
 
 
 def _refuse_others(known: zoo.Weights | None, given: str, name: str, published: str | None) -> None:
@@ -142,15 +145,15 @@ def _refuse_whole(content: Mapping[str, Any], given: str, name: str, published: 
         )
 
 
-def _tried(start: plan.Start, name: str, content: Mapping[str, Any], given: str) -> plan.Start:
+def _tried(start: plan.InitialWeights, name: str, content: Mapping[str, Any], given: str) -> plan.InitialWeights:
     """A start with what the weights themselves show: where they lie in their file, channels and size of images.
 
     Raises:
         UsageError: they do not fit the backbone.
     """
-    whole = unwrap(content, given)
+    whole = unwrap_state_dict(content, given)
     prefix = whole_prefix(whole)
-    weights = pick(content, given, prefix)
+    weights = select_weights(content, given, prefix)
     start = replace(start, prefix=prefix, whole=any(key.startswith(HEAD) for key in whole) and bool(prefix))
     try:
         channels, pixels = trained_on(name, weights, start.pixels)
@@ -178,8 +181,8 @@ def trained_on(name: str, weights: Mapping[str, torch.Tensor], pixels: int) -> t
     if stem is not None and stem.ndim == own[backbone.stem_key].ndim:
         channels = max(1, stem.shape[1] * 3 // own[backbone.stem_key].shape[1])
     for key in own.keys() & theirs.keys():
-        if side := positions(key, theirs[key]):
-            return channels, max(32, 224 * side // positions(key, own[key]))
+        if side := count_positions(key, theirs[key]):
+            return channels, max(32, 224 * side // count_positions(key, own[key]))
     return channels, pixels
 
 
@@ -189,7 +192,9 @@ def _on_meta(name: str, channels: int, pixels: int) -> Backbone:
         return MODELS.build(dict(type=family, arch=arch, in_channels=channels, pretrain_img_size=pixels))
 
 
-def _with_normalisation(start: plan.Start, expected: Normalisation | None, published: str | None) -> plan.Start:
+def _with_normalisation(
+    start: plan.InitialWeights, expected: Normalisation | None, published: str | None
+) -> plan.InitialWeights:
     """A start with how images are to be normalised for it."""
     like, name = zoo.record_of(published) if published else None, published or 'ImageNet'
     usual = dict(mean=like.mean, std=like.std) if like else {}
@@ -204,19 +209,19 @@ def _with_normalisation(start: plan.Start, expected: Normalisation | None, publi
     return replace(start, **normal, order=expected.order, said=True)
 
 
-def _published_weights(name: str, source: str | None) -> plan.Start:
+def _published_weights(name: str, source: str | None) -> plan.InitialWeights:
     scratch = '--weights none trains from random ones, which takes more images and time'
     if source is None:
         raise UsageError(f'for --model {name} no weights are published: give your own by --weights, or {scratch}')
     try:
-        have(source)
+        ensure_local(source)
     except UsageError as error:
         raise UsageError(f'--model {name} starts from {source}: {error}; {scratch}') from None
     row = zoo.record_of(source)
-    return plan.Start(source, row.pixels, f'{source}, ImageNet top-1 {row.top1}', row.mean, row.std, said=True)
+    return plan.InitialWeights(source, row.pixels, f'{source}, ImageNet top-1 {row.top1}', row.mean, row.std, said=True)
 
 
-def for_images(start: plan.Start, images: plan.Images, model: str) -> plan.Start:
+def for_images(start: plan.InitialWeights, images: plan.ImageProperties, model: str) -> plan.InitialWeights:
     """What a training on these images starts from.
 
     Args:
@@ -241,7 +246,7 @@ def for_images(start: plan.Start, images: plan.Images, model: str) -> plan.Start
     return start
 
 
-def weight_words(model: str, start: plan.Start | None, cfg: Mapping[str, Any]) -> str:
+def weight_words(model: str, start: plan.InitialWeights | None, cfg: Mapping[str, Any]) -> str:
     """What the fitted config of a training starts from, in a few words."""
     source = plan.started_from(cfg['model'])
     if start:
@@ -249,7 +254,7 @@ def weight_words(model: str, start: plan.Start | None, cfg: Mapping[str, Any]) -
     return f'{source}, as {model} says' if source else 'none: from scratch'
 
 
-def pixel_words(cfg: Mapping[str, Any], start: plan.Start | None, images: plan.Images) -> str:
+def pixel_words(cfg: Mapping[str, Any], start: plan.InitialWeights | None, images: plan.ImageProperties) -> str:
     """How the fitted config of a training normalises images, in a few words.
 
     Args:
@@ -271,8 +276,8 @@ def pixel_words(cfg: Mapping[str, Any], start: plan.Start | None, images: plan.I
     return f'{order}, mean {mean}, std {std}{", as these weights expect" if source and said else ""}'
 
 
-def _channel_words(steps: list[Mapping[str, Any]], images: plan.Images) -> str:
-    step = next((step for step in steps if step['type'] == 'LoadBands'), None)
+def _channel_words(steps: list[Mapping[str, Any]], images: plan.ImageProperties) -> str:
+    step = next((step for step in steps if step['type'] in MULTI_BAND_STEPS), None)
     means, stds = (np.array(step[key]) if step else None for key in ('mean', 'std'))
     if step is None:
         return 'as the config says'

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mmseg_volo.autotrain.blurred_masks import refuse, settled, strays
-from mmseg_volo.autotrain.class_files import Named, colour_code
+from mmseg_volo.autotrain.class_files import ClassEntry, colour_code
 from mmseg_volo.autotrain.class_names import LABELME, painted
-from mmseg_volo.autotrain.code_stats import Seen, seen_in
+from mmseg_volo.autotrain.code_stats import CodeStats, code_stats
 from mmseg_volo.autotrain.ignored_codes import void_values
-from mmseg_volo.autotrain.image_stats import Facts
-from mmseg_volo.datasets.mask_codes import GONE, GREY, MaskRule, shown, unpack
+from mmseg_volo.autotrain.image_stats import ImageStats
+from mmseg_volo.datasets.mask_codes import GONE, GREY, MaskRule, format_code, unpack_colour
 from mmseg_volo.errors import UsageError
 
 VOID = ('void', 'ignore', 'ignored', 'unlabeled', 'unlabelled', 'unknown', 'dontcare', 'dont care', 'border', 'nodata')
@@ -32,7 +32,7 @@ class Labels:
     palette: tuple[tuple[int, int, int], ...] | None  # RGB
     notes: list[str] = field(default_factory=list)
 
-    def pixels(self, facts: Facts) -> dict[int, int]:
+    def pixels(self, facts: ImageStats) -> dict[int, int]:
         """Index of a class, or of what is ignored -> pixels of a mask."""
         pixels = facts.recoded(self.rule.kind)
         found: Counter[int] = Counter()
@@ -41,8 +41,8 @@ class Labels:
         return dict(found)
 
 
-def understand(
-    facts: Sequence[Facts], named: Sequence[Named], source: str, ignore: Sequence[str], binary: bool
+def infer_label_map(
+    facts: Sequence[ImageStats], named: Sequence[ClassEntry], source: str, ignore: Sequence[str], binary: bool
 ) -> Labels:
     """Decides what masks mean.
 
@@ -58,7 +58,7 @@ def understand(
     """
     kind = 'binary' if binary else _kind(facts, named)
     named = painted(named) if kind == 'colours' else named
-    seen = seen_in(facts, kind)
+    seen = code_stats(facts, kind)
     _not_blurred(kind, seen.pixels)
     by_name = {item.name for item in named if item.name.lower() in VOID or item.name in ignore}
     ignored = {_ignored(word, kind, by_name) for word in ignore} - {None}
@@ -70,7 +70,7 @@ def understand(
         ignored |= found
         rest = [code for code in rest if code not in found]
     rest, odd = _without_strays(seen, rest, named)
-    chosen = _match(rest, named, source, seen)
+    chosen = _assign_names(rest, named, source, seen)
     ignored |= {code for code, name in chosen.items() if name in by_name}
     notes += [
         f'{name} is ignored, by its name ({100 * seen.share(code):.2g} % of all pixels)'
@@ -84,7 +84,7 @@ def understand(
         notes.append(f'{seen.gone} pixels of masks are ignored, as they are no number, or have no data in the image')
     chosen = {code: name for code, name in chosen.items() if name not in by_name}
     _several(chosen)
-    plain = (lambda code: list(unpack(code))) if kind == 'colours' else int
+    plain = (lambda code: list(unpack_colour(code))) if kind == 'colours' else int
     rule = MaskRule(kind, [plain(code) for code in chosen], [plain(code) for code in sorted(ignored)], bool(odd))
     notes += _empty(rule, chosen, facts, source)
     return Labels(rule, tuple(chosen.values()), _palette(facts, [*chosen], kind, named), notes)
@@ -101,11 +101,11 @@ def _several(chosen: Mapping[int, str]) -> None:
 
 def _absent(codes: Sequence[int], kind: str) -> list[str]:
     """A note of what `--ignore` names and no mask holds."""
-    words = ' '.join(shown(code, kind) for code in codes)
+    words = ' '.join(format_code(code, kind) for code in codes)
     return [f'--ignore {words} leaves nothing out: no mask holds it'] * bool(codes)
 
 
-def _empty(rule: MaskRule, chosen: Mapping[int, str], facts: Sequence[Facts], source: str) -> list[str]:
+def _empty(rule: MaskRule, chosen: Mapping[int, str], facts: Sequence[ImageStats], source: str) -> list[str]:
     """A note of the classes without pixels."""
     labels = Labels(rule, tuple(chosen.values()), None)
     held = {index for fact in facts for index in labels.pixels(fact)}
@@ -119,7 +119,7 @@ def _empty(rule: MaskRule, chosen: Mapping[int, str], facts: Sequence[Facts], so
     ]
 
 
-def _without_strays(seen: Seen, codes: list[int], named: Sequence[Named]) -> tuple[list[int], list[int]]:
+def _without_strays(seen: CodeStats, codes: list[int], named: Sequence[ClassEntry]) -> tuple[list[int], list[int]]:
     """Codes without those that are no classes, and these, which count as the nearest ones.
 
     Raises:
@@ -143,7 +143,7 @@ def _not_blurred(kind: str, pixels: Mapping[int, int]) -> None:
         )
 
 
-def _kind(facts: Sequence[Facts], named: Sequence[Named]) -> str:
+def _kind(facts: Sequence[ImageStats], named: Sequence[ClassEntry]) -> str:
     """'values' or 'colours'."""
     if any(item.coloured for item in named):
         return 'colours'
@@ -157,11 +157,11 @@ def _kind(facts: Sequence[Facts], named: Sequence[Named]) -> str:
     return 'values' if alike else 'colours'  # a palette of each file's own: its indices mean nothing
 
 
-def _codes(fact: Facts) -> list[int]:
+def _codes(fact: ImageStats) -> list[int]:
     return [code for code in fact.counts or () if code != GONE]
 
 
-def _with_palette(facts: Sequence[Facts]) -> list[tuple[Facts, tuple[int, ...]]]:
+def _with_palette(facts: Sequence[ImageStats]) -> list[tuple[ImageStats, tuple[int, ...]]]:
     return [(fact, fact.palette) for fact in facts if fact.palette is not None]
 
 
@@ -178,7 +178,7 @@ def _ignored(word: str, kind: str, names: Collection[str]) -> int | None:
     )
 
 
-def _match(rest: Sequence[int], named: Sequence[Named], source: str, seen: Seen) -> dict[int, str]:
+def _assign_names(rest: Sequence[int], named: Sequence[ClassEntry], source: str, seen: CodeStats) -> dict[int, str]:
     """Code -> name of each class."""
     kind, pixels = seen.kind, seen.pixels
     if named and all(item.code is not None for item in named):
@@ -196,11 +196,11 @@ def _match(rest: Sequence[int], named: Sequence[Named], source: str, seen: Seen)
             return dict(zip(rest, ('background', 'foreground'), strict=False))
         if kind == 'colours' and len(rest) > 256:
             raise UsageError(_strange(rest, kind, pixels, 'the masks'))
-        return {code: f'class_{shown(code, kind).replace(",", "_")}' for code in rest}
+        return {code: f'class_{format_code(code, kind).replace(",", "_")}' for code in rest}
     if kind == 'colours':
         raise UsageError(
             f'masks hold {len(rest)} colours ({_some(rest, kind)}), and {source} does not say which is which: give '
-            f'--classes {names[0]}={shown(rest[0], kind)} ..., or a file with a name and a colour in each line'
+            f'--classes {names[0]}={format_code(rest[0], kind)} ..., or a file with a name and a colour in each line'
         )
     return _in_order(rest, names, source)
 
@@ -229,7 +229,7 @@ def _strange(codes: Sequence[int], kind: str, pixels: Mapping[int, int], source:
     what = 'colours' if kind == 'colours' else 'values'
     share = 100 * sum(pixels[code] for code in codes) / max(1, sum(pixels.values()))
     few = _some(sorted(codes, key=lambda code: -pixels[code]), kind)
-    first = shown(max(codes, key=lambda code: pixels[code]), kind)
+    first = format_code(max(codes, key=lambda code: pixels[code]), kind)
     blurred = len(codes) > 100
     way = f'name them (NAME={first})' if source == '--classes' else f'add a line for each to {source}'
     advice = (
@@ -241,18 +241,18 @@ def _strange(codes: Sequence[int], kind: str, pixels: Mapping[int, int], source:
 
 
 def _some(codes: Sequence[int], kind: str) -> str:
-    return '; '.join(shown(code, kind) for code in codes[:SHOWN]) + '; ...' * (len(codes) > SHOWN)
+    return '; '.join(format_code(code, kind) for code in codes[:SHOWN]) + '; ...' * (len(codes) > SHOWN)
 
 
 def _palette(
-    facts: Sequence[Facts], codes: Sequence[int], kind: str, named: Sequence[Named]
+    facts: Sequence[ImageStats], codes: Sequence[int], kind: str, named: Sequence[ClassEntry]
 ) -> tuple[tuple[int, int, int], ...] | None:
     """The colours of the classes, where masks or names have some."""
     if kind == 'colours':
-        return tuple(unpack(code) for code in codes)
+        return tuple(unpack_colour(code) for code in codes)
     longest = max((p for _, p in _with_palette(facts)), key=len, default=())
     if kind != 'values' or not longest or max(codes) >= len(longest) or len({longest[c] for c in codes}) < len(codes):
         return None
     if all(longest[code] % GREY == 0 for code in codes):  # grey steps that nobody can tell apart
         return None
-    return tuple(unpack(longest[code]) for code in codes)
+    return tuple(unpack_colour(longest[code]) for code in codes)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmseg_volo.utils.progress import Bar
+from mmseg_volo.utils.progress import ProgressBar
 
 ALIKE = 0.05  # of the contrast of two images: a mean difference of their thumbnails up to this is a near duplicate
 ROUNDING = 0.25  # grey levels that are no difference
@@ -30,7 +30,7 @@ def alike_groups(thumbs: Sequence[np.ndarray]) -> np.ndarray:
     near.join_neighbours(np.arange(len(thumbs)))  # frames of a video
     order = np.argsort(near.places[:, 0], kind='stable')
     near.join_neighbours(order)
-    with Bar(None, 'looking for near duplicates', len(order), 'image') as bar:
+    with ProgressBar(None, 'looking for near duplicates', len(order), 'image') as bar:
         for start in range(0, len(order), ROWS):
             near.join_after(order, start)
             bar.update(min(ROWS, len(order) - start))

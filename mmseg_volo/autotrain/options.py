@@ -10,7 +10,7 @@ RECIPE = 'recipe'  # folder below the work dir: the config, its lists, and what 
 
 
 @dataclass(frozen=True)
-class Wishes:
+class AutoTrainOptions:
     """What the user gives; all but the first two may be left out."""
 
     data: str

@@ -34,7 +34,7 @@ UNEVEN = 10  # fold difference of pixels per class that asks for weights
 
 
 @dataclass(frozen=True)
-class Images:
+class ImageProperties:
     """What the images of a data set are."""
 
     width: int  # median, if sizes differ
@@ -47,7 +47,7 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Start:
+class InitialWeights:
     """What a backbone starts from."""
 
     checkpoint: str | None
@@ -82,7 +82,7 @@ def is_shipped(name: str) -> bool:
     return True
 
 
-def crop_of(images: Images, size: Sequence[int] | None) -> tuple[int, int]:
+def crop_of(images: ImageProperties, size: Sequence[int] | None) -> tuple[int, int]:
     """(Height, width) of training crops: `--size`, or as much of an image as goes into 512x512, by steps of 32."""
     if size:
         if len(size) > 2 or min(size) < 32:
@@ -116,7 +116,13 @@ def class_weights(pixels: Sequence[int]) -> list[float] | None:
 
 
 def recipe(
-    model: str, start: Start, images: Images, crop: tuple[int, int], batch: int, iters: int, count: int
+    model: str,
+    start: InitialWeights,
+    images: ImageProperties,
+    crop: tuple[int, int],
+    batch: int,
+    iters: int,
+    count: int,
 ) -> dict[str, Any]:
     """A config for a backbone: UPerNet, crops, AdamW, with data sets that lack their files and classes.
 
@@ -144,7 +150,9 @@ def recipe(
     return cfg
 
 
-def _model(name: str, start: Start, base: dict, crop: tuple[int, int], images: Images) -> dict[str, Any]:
+def _model(
+    name: str, start: InitialWeights, base: dict, crop: tuple[int, int], images: ImageProperties
+) -> dict[str, Any]:
     family, arch = MODELS_BY_NAME[name]
     with torch.device('meta'):
         built = MODELS.build(dict(type=family, arch=arch))
@@ -173,7 +181,7 @@ def _model(name: str, start: Start, base: dict, crop: tuple[int, int], images: I
     return found
 
 
-def _pipelines(images: Images, crop: tuple[int, int]) -> dict[str, list[dict]]:
+def _pipelines(images: ImageProperties, crop: tuple[int, int]) -> dict[str, list[dict]]:
     scale = (images.width, images.height)
     load, end = [dict(type='LoadImageFromFile')], [dict(type='PackSegInputs')]
     resize = [dict(type='Resize', scale=scale, keep_ratio=True)] if images.mixed else []
@@ -186,7 +194,7 @@ def _pipelines(images: Images, crop: tuple[int, int]) -> dict[str, list[dict]]:
     flips = [dict(type='RandomFlip', prob=p, direction='horizontal') for p in (0.0, 1.0)]
     tries = dict(type='TestTimeAug', transforms=[sizes, flips, [dict(type='LoadAnnotations')], end])
     crop_step = dict(type='LoadRandomCrop', scale=scale, ratio_range=(0.5, 2.0), crop_size=crop, cat_max_ratio=0.75)
-    more = [dict(type='ContiguousRandomFlip', prob=0.5), dict(type='TablePhotoMetricDistortion')]
+    more = [dict(type='ContiguousRandomFlip', prob=0.5), dict(type='FastPhotoMetricDistortion')]
     return dict(
         train_pipeline=[crop_step, *more, *end],
         test_pipeline=[*load, *resize, dict(type='LoadAnnotations'), *end],
@@ -205,7 +213,7 @@ def shipped(name: str, crop: Sequence[int] | None, batch: int | None) -> dict[st
     cfg = load_config(name).to_dict()
     cfg['train_pipeline'] = cfg['train_dataloader']['dataset']['pipeline']
     own = tuple(cfg['model']['data_preprocessor'].get('size') or cfg.get('crop_size') or (CROP, CROP))
-    cfg['crop_size'] = crop_of(Images(0, 0, False), crop) if crop else own
+    cfg['crop_size'] = crop_of(ImageProperties(0, 0, False), crop) if crop else own
     if crop:
         for step in cfg['train_pipeline']:
             if 'crop_size' in step:

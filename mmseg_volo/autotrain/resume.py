@@ -14,26 +14,26 @@ from mmengine.config import Config
 
 from mmseg_volo.autotrain import recipe as plan
 from mmseg_volo.autotrain.config_writer import edited, note_written
-from mmseg_volo.autotrain.options import Wishes
+from mmseg_volo.autotrain.options import AutoTrainOptions
 from mmseg_volo.config import load_config
 from mmseg_volo.datasets.lists import UNDERSTOOD
 from mmseg_volo.errors import UsageError
-from mmseg_volo.redaction import masked
+from mmseg_volo.redaction import redact
 from mmseg_volo.utils.files import write_whole
 
-WISHES = '.wishes.json'  # of a recipe: the options that it was made with
+OPTIONS_FILE = '.wishes.json'  # of a recipe: the options that it was made with
 IN_CONFIG = ('size', 'batch', 'seed', 'epochs')  # options that a recipe itself says
 OF_PLACE = ('work_dir', 'overwrite')
 LENGTH = re.compile(r'(?m)^(length:? +)\d+( iterations of \d+ images = )\d+( epochs; validated every )\d+')
 
 
-def as_text(wishes: Wishes) -> str:
+def as_text(wishes: AutoTrainOptions) -> str:
     """What a recipe keeps of the options that it was made with."""
     kept = {key: value for key, value in asdict(wishes).items() if key not in OF_PLACE}
-    return json.dumps(masked({**kept, 'data': str(Path(wishes.data).absolute())}), indent=1)
+    return json.dumps(redact({**kept, 'data': str(Path(wishes.data).absolute())}), indent=1)
 
 
-def go_on(wishes: Wishes) -> None:
+def update_recipe(wishes: AutoTrainOptions) -> None:
     """Holds options against the recipe of a training; `--epochs` makes that longer.
 
     Raises:
@@ -55,10 +55,10 @@ def _count(path: Path) -> int:
     return len(path.read_text(encoding='utf-8').splitlines()) - 1
 
 
-def _differing(wishes: Wishes, cfg: Config) -> Iterator[str]:
+def _differing(wishes: AutoTrainOptions, cfg: Config) -> Iterator[str]:
     """Options that are given and are not the recipe's."""
     try:
-        then = json.loads((wishes.config.parent / WISHES).read_text(encoding='utf-8'))
+        then = json.loads((wishes.config.parent / OPTIONS_FILE).read_text(encoding='utf-8'))
     except (OSError, ValueError):  # the recipe is older, or edited
         then = {}
     now = json.loads(as_text(wishes))
@@ -80,7 +80,7 @@ def _both(key: str, theirs: Any, asked: Any) -> str:
     return f'{option} {said}, not {wish}' if theirs not in (None, [], False) else f'no {option}, not {wish}'
 
 
-def _set_length(wishes: Wishes, cfg: dict[str, Any], iters: int, count: int) -> None:
+def _set_length(wishes: AutoTrainOptions, cfg: dict[str, Any], iters: int, count: int) -> None:
     """Writes another length into a recipe, and where the recipe says it in words."""
     done = max((int(path.stem.removeprefix('iter_')) for path in wishes.place.glob('iter_*.pth')), default=0)
     if iters < done:

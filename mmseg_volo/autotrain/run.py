@@ -16,7 +16,7 @@ import torch
 from mmengine.config import Config
 
 from mmseg_volo.autotrain import recipe as plan
-from mmseg_volo.autotrain.adapt import fit, resolved
+from mmseg_volo.autotrain.adapt import fit_recipe, resolved
 from mmseg_volo.autotrain.batch_size import check_disk, fitting_batch
 from mmseg_volo.autotrain.class_names import name_files, read_names
 from mmseg_volo.autotrain.config_writer import (
@@ -27,40 +27,40 @@ from mmseg_volo.autotrain.config_writer import (
     refuse_unlisted,
     write_recipe,
 )
-from mmseg_volo.autotrain.discover import Layout, Pair, find_layout
-from mmseg_volo.autotrain.image_stats import ANY, MANY, WAY, Facts, look_at_all, settle_alpha
+from mmseg_volo.autotrain.discover import DiscoveredPairs, Pair, find_layout
+from mmseg_volo.autotrain.image_stats import ANY, MANY, WAY, ImageStats, collect_stats, settle_alpha
 from mmseg_volo.autotrain.initial_weights import for_images, pixel_words, starting_point, weight_words
-from mmseg_volo.autotrain.label_map import Labels, understand
-from mmseg_volo.autotrain.options import Wishes
-from mmseg_volo.autotrain.resume import WISHES, as_text
+from mmseg_volo.autotrain.label_map import Labels, infer_label_map
+from mmseg_volo.autotrain.options import AutoTrainOptions
+from mmseg_volo.autotrain.resume import OPTIONS_FILE, as_text
 from mmseg_volo.autotrain.split import split_pairs
 from mmseg_volo.autotrain.summary import class_table
 from mmseg_volo.autotrain.unused_files import unused_notes
-from mmseg_volo.datasets.check.config import remember
-from mmseg_volo.datasets.check.files import IGNORED, Tally, named
-from mmseg_volo.datasets.check.survey import Files, complain, judge
+from mmseg_volo.datasets.check.config import cache_report
+from mmseg_volo.datasets.check.files import IGNORED, DatasetStats, count_by_class
+from mmseg_volo.datasets.check.survey import FilePairs, build_report, raise_if_faulty
 from mmseg_volo.datasets.lists import UNDERSTOOD, class_text, list_text, spelled
 from mmseg_volo.errors import UsageError
-from mmseg_volo.redaction import masked_text
+from mmseg_volo.redaction import redact_text
 from mmseg_volo.utils.text import format_table
 
 COMMON = ('.png', '.jpg', '.jpeg', '.bmp', '.webp')  # that OpenCV, with which mmseg loads, reads as we do
 
 
 @dataclass(frozen=True)
-class Found:
+class DatasetSummary:
     """What a folder holds."""
 
-    layout: Layout
+    layout: DiscoveredPairs
     splits: Mapping[str, Sequence[Pair]]
-    facts: Mapping[Path, Facts]  # by image
+    facts: Mapping[Path, ImageStats]  # by image
     labels: Labels
-    images: plan.Images
+    images: plan.ImageProperties
     lines: Sequence[tuple[str, str]]  # of the table
     notes: Sequence[str]
 
 
-def prepare_training(wishes: Wishes) -> Path:
+def write_training_recipe(wishes: AutoTrainOptions) -> Path:
     """Looks at a folder, decides how to train on it, says it in a table and writes a config with lists of files.
 
     Returns:
@@ -72,10 +72,10 @@ def prepare_training(wishes: Wishes) -> Path:
     _check(wishes)
     refuse_edited(wishes.config.parent, edited(wishes.config.parent))
     start = starting_point(wishes.model, wishes.weights)
-    found = understand_folder(wishes)
+    found = inspect_folder(wishes)
     start = start and for_images(start, found.images, wishes.model)
     report, sets = _report(found)
-    complain(report, WAY)
+    raise_if_faulty(report, WAY)
     weights = plan.class_weights(_pixels(found.splits['train'], found))
     cfg, lines = _plan(wishes, start, found, weights)
     text = config_text(cfg, _card(wishes, found, lines))
@@ -98,33 +98,33 @@ def prepare_training(wishes: Wishes) -> Path:
         ]
     )
     print(table)
-    files = {**lists, wishes.config.name: text, UNDERSTOOD: f'{table}\n', WISHES: as_text(wishes)}
+    files = {**lists, wishes.config.name: text, UNDERSTOOD: f'{table}\n', OPTIONS_FILE: as_text(wishes)}
     write_recipe(wishes.config.parent, files, wishes.overwrite)
     print(f'\n{wishes.config} is this training as a config: mmseg-volo train {shlex.quote(str(wishes.config))}')
-    remember(report, sets)  # the look before the training need not read all files again
+    cache_report(report, sets)  # the look before the training need not read all files again
     return wishes.config
 
 
-def _check(wishes: Wishes) -> None:
+def _check(wishes: AutoTrainOptions) -> None:
     refuse_folders(wishes.data, str(wishes.place.absolute()))
-    if wishes.weights and masked_text(wishes.weights) != wishes.weights:
+    if wishes.weights and redact_text(wishes.weights) != wishes.weights:
         raise UsageError(
-            f'--weights {masked_text(wishes.weights)}: the recipe would hold the password of this address: fetch the '
+            f'--weights {redact_text(wishes.weights)}: the recipe would hold the password of this address: fetch the '
             f'file first, and give its path'
         )
     if wishes.batch is not None and wishes.batch < 1:
         raise UsageError(f'--batch must be at least 1, got {wishes.batch}')
-    plan.crop_of(plan.Images(64, 64, False), wishes.size)
+    plan.crop_of(plan.ImageProperties(64, 64, False), wishes.size)
     plan.length_of(1, 1, wishes.epochs, False)
     if not Path(os.path.expanduser(wishes.data)).exists():
         find_layout(Path(os.path.expanduser(wishes.data)))  # says so, before weights are fetched
 
 
-def understand_folder(wishes: Wishes) -> Found:
+def inspect_folder(wishes: AutoTrainOptions) -> DatasetSummary:
     """What a folder holds and how it is split; reads every file once.
 
     Raises:
-        FileNotFoundError, UsageError: see `prepare_training`.
+        FileNotFoundError, UsageError: see `write_training_recipe`.
     """
     where = Path(os.path.expanduser(wishes.data))
     layout = find_layout(where, wishes.images, wishes.masks, wishes.skip_unpaired, wishes.allow_outside)
@@ -134,12 +134,12 @@ def understand_folder(wishes: Wishes) -> Found:
     names, source, unread = read_names(wishes.classes, layout.root, parents)
     paths = [pair.image for pair in layout.pairs]
     many = ANY if names and all(item.code is not None for item in names) else MANY
-    seen, odd = settle_alpha(look_at_all([(pair.image, pair.mask) for pair in layout.pairs], many), paths)
+    seen, odd = settle_alpha(collect_stats([(pair.image, pair.mask) for pair in layout.pairs], many), paths)
     facts = dict(zip(paths, seen, strict=True))
     common = all(pair.image.suffix.lower() in COMMON for pair in layout.pairs)
     images = replace(_images([facts[pair.image] for pair in layout.pairs]), common=common)
     masked = [facts[pair.image] for pair in layout.pairs if pair.mask is not None]
-    labels = understand(masked, names, source, wishes.ignore, wishes.binary)
+    labels = infer_label_map(masked, names, source, wishes.ignore, wishes.binary)
     splits, how, notes = split_pairs(layout, facts, labels, wishes.val_share, wishes.seed or 0)
     counts = ', '.join(f'{split} {len(pairs)}' for split, pairs in splits.items())
     sizes = Counter(f'{f.size[0]}x{f.size[1]}' for f in facts.values())
@@ -159,10 +159,10 @@ def understand_folder(wishes: Wishes) -> Found:
     read = [path.relative_to(layout.root).as_posix() for path in named]
     others = unused_notes([name for name in layout.unused if name not in read])
     notes = [*layout.notes, *others, *unread, *odd, *labels.notes, *notes]
-    return Found(layout, splits, facts, labels, images, lines, notes)
+    return DatasetSummary(layout, splits, facts, labels, images, lines, notes)
 
 
-def _images(facts: Sequence[Facts]) -> plan.Images:
+def _images(facts: Sequence[ImageStats]) -> plan.ImageProperties:
     kinds = {(fact.channels, fact.dtype) for fact in facts}
     if len(kinds) > 1:
         said = ', '.join(sorted(f'{channels} channels of {dtype}' for channels, dtype in kinds))
@@ -171,16 +171,16 @@ def _images(facts: Sequence[Facts]) -> plan.Images:
     width, height = (int(side) for side in np.median(sizes, 0))
     mixed = bool((sizes != sizes[0]).any())
     if facts[0].sums is None:
-        return plan.Images(width, height, mixed)
+        return plan.ImageProperties(width, height, mixed)
     count, total, squares = np.sum([fact.sums for fact in facts if fact.sums is not None], 0)
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 0))
     std[std == 0] = 1  # a channel without content
     normal = (tuple(float(f'{v:.5g}') for v in values) for values in (mean, std))
-    return plan.Images(width, height, mixed, *normal, dtype=facts[0].dtype)
+    return plan.ImageProperties(width, height, mixed, *normal, dtype=facts[0].dtype)
 
 
-def _pixels(pairs: Sequence[Pair], found: Found) -> list[int]:
+def _pixels(pairs: Sequence[Pair], found: DatasetSummary) -> list[int]:
     total: Counter[int] = Counter()
     for pair in pairs:
         total.update(found.labels.pixels(found.facts[pair.image]))
@@ -188,7 +188,7 @@ def _pixels(pairs: Sequence[Pair], found: Found) -> list[int]:
 
 
 def _plan(
-    wishes: Wishes, start: plan.Start | None, found: Found, weights: list[float] | None
+    wishes: AutoTrainOptions, start: plan.InitialWeights | None, found: DatasetSummary, weights: list[float] | None
 ) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """The config, and lines of the table."""
     count, own = len(found.splits['train']), start is None
@@ -206,7 +206,7 @@ def _plan(
             iters = plan.length_of(count, batch or plan.CPU_BATCH, wishes.epochs, start.checkpoint is None)
             crop = plan.crop_of(found.images, wishes.size)
             base = plan.recipe(wishes.model, start, found.images, crop, batch or plan.CPU_BATCH, iters, count)
-        return fit(base, found.labels, found.images, weights, batch, splits, root, wishes.seed or 0)
+        return fit_recipe(base, found.labels, found.images, weights, batch, splits, root, wishes.seed or 0)
 
     batch = wishes.batch
     if batch is None and not own:
@@ -238,7 +238,7 @@ def _as_config(cfg: Mapping[str, Any]) -> Config:
     return Config({key: resolved(cfg[key], cfg) for key in ('model', 'crop_size')})
 
 
-def _card(wishes: Wishes, found: Found, lines: Sequence[tuple[str, str]]) -> str:
+def _card(wishes: AutoTrainOptions, found: DatasetSummary, lines: Sequence[tuple[str, str]]) -> str:
     rows = '\n'.join(f'{name}: {said}' for name, said in [*found.lines[:1], *found.lines[1:], *lines])
     return (
         f'{Path(wishes.model).stem} on {found.layout.root.absolute().name}, written by mmseg-volo train --data; '
@@ -246,7 +246,7 @@ def _card(wishes: Wishes, found: Found, lines: Sequence[tuple[str, str]]) -> str
     )
 
 
-def _report(found: Found) -> tuple[dict[str, Any], dict[str, list[Files]]]:
+def _report(found: DatasetSummary) -> tuple[dict[str, Any], dict[str, list[FilePairs]]]:
     """What the look before a training would find, and in which files, which then need not all be read again."""
     labels = found.labels
     names = {code: (*labels.classes, IGNORED)[min(i, len(labels.classes))] for code, i in labels.rule.index.items()}
@@ -255,15 +255,15 @@ def _report(found: Found) -> tuple[dict[str, Any], dict[str, list[Files]]]:
     for role in ('train_dataloader', 'val_dataloader'):
         pairs = found.splits[role.removesuffix('_dataloader')]
         files = [(pair.image.absolute(), pair.mask and pair.mask.absolute()) for pair in pairs]
-        sets[role], tallies[role] = [Files(files, names, labels.classes)], Tally()
+        sets[role], tallies[role] = [FilePairs(files, names, labels.classes)], DatasetStats()
         for pair, (image, mask) in zip(pairs, files, strict=True):
             fact = found.facts[pair.image]
-            pixels = named(labels.pixels(fact), by_index)
+            pixels = count_by_class(labels.pixels(fact), by_index)
             tallies[role].add(image, mask, (f'{fact.size[0]}x{fact.size[1]}', pixels, fact.turned))
-    return judge(sets, tallies, {}, []), sets
+    return build_report(sets, tallies, {}, []), sets
 
 
-def say_best(wishes: Wishes) -> None:
+def print_best_checkpoint(wishes: AutoTrainOptions) -> None:
     """After a training: where its best weights are, and what to do with them."""
     found = sorted(wishes.place.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
     if found:

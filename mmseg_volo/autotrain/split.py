@@ -8,18 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from mmseg_volo.autotrain.discover import Layout, Pair
-from mmseg_volo.autotrain.image_stats import Facts
+from mmseg_volo.autotrain.discover import DiscoveredPairs, Pair
+from mmseg_volo.autotrain.image_stats import ImageStats
 from mmseg_volo.autotrain.label_map import Labels
 from mmseg_volo.autotrain.near_duplicates import alike_groups
 from mmseg_volo.errors import UsageError
 
 SPLITS = ('train', 'val', 'test')
-TRIES = 200  # shuffles, of which the best is taken
+SHUFFLES = 200  # shuffles, of which the best is taken
 
 
 def split_pairs(
-    layout: Layout, facts: Mapping[Path, Facts], labels: Labels, share: float | None, seed: int
+    layout: DiscoveredPairs, facts: Mapping[Path, ImageStats], labels: Labels, share: float | None, seed: int
 ) -> tuple[dict[str, list[Pair]], str, list[str]]:
     """The pairs of each split, how they were split, and notes.
 
@@ -54,13 +54,13 @@ def split_pairs(
     return {k: v for k, v in splits.items() if v}, f'validation by seed {seed}', notes
 
 
-def groups_of(facts: Sequence[Facts]) -> np.ndarray:
+def groups_of(facts: Sequence[ImageStats]) -> np.ndarray:
     """A number for each image, the same for near duplicates: (n,) integers."""
     return alike_groups([fact.thumb for fact in facts])
 
 
 def choose(
-    facts: Sequence[Facts], pixels: Sequence[Mapping[int, int]], classes: int, share: float | None, seed: int
+    facts: Sequence[ImageStats], pixels: Sequence[Mapping[int, int]], classes: int, share: float | None, seed: int
 ) -> tuple[list[int], list[str]]:
     """Which images are for validation.
 
@@ -113,7 +113,7 @@ def _best(group: np.ndarray, holds: np.ndarray, wanted: int, seed: int) -> list[
     total, goal = images.sum(0), wanted / len(group)
     rng = np.random.default_rng(seed)
     best: tuple[float, np.ndarray] | None = None
-    for _ in range(TRIES):
+    for _ in range(SHUFFLES):
         order = rng.permutation(len(count))
         filled = np.cumsum(count[order])
         inside = order[: max(1, int(np.searchsorted(filled, wanted, side='right')))]

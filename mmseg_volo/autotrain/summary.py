@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mmseg_volo.autotrain.image_stats import Facts
+from mmseg_volo.autotrain.image_stats import ImageStats
 from mmseg_volo.autotrain.label_map import Labels
 from mmseg_volo.datasets.check.files import IGNORED
 from mmseg_volo.datasets.lists import spelled
@@ -15,7 +15,7 @@ from mmseg_volo.utils.text import format_table
 ROWS = 40  # of a longer table, the first ones
 
 
-def class_table(labels: Labels, facts: Mapping[str, Sequence[Facts]], weights: Sequence[float] | None) -> str:
+def class_table(labels: Labels, facts: Mapping[str, Sequence[ImageStats]], weights: Sequence[float] | None) -> str:
     """What stands for each class, its share of all pixels, and how many masks of each split hold it.
 
     Args:

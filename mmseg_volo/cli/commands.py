@@ -15,14 +15,14 @@ import mmseg_volo.register_all  # noqa: F401
 from mmseg_volo.app.page import require_gradio, serve
 from mmseg_volo.app.view import Limits
 from mmseg_volo.autotrain.initial_weights import try_start
-from mmseg_volo.autotrain.options import Wishes
-from mmseg_volo.autotrain.resume import go_on
-from mmseg_volo.autotrain.run import prepare_training, say_best
+from mmseg_volo.autotrain.options import AutoTrainOptions
+from mmseg_volo.autotrain.resume import update_recipe
+from mmseg_volo.autotrain.run import print_best_checkpoint, write_training_recipe
 from mmseg_volo.cfg_options import parse  # noqa: F401, for `mmseg_volo_cli`
 from mmseg_volo.cli import weights as weights_tool
 from mmseg_volo.cli.option_checks import refuse_unused, refuse_without_effect
 from mmseg_volo.config import load_config
-from mmseg_volo.datasets.check.config import check_config, check_data, keep, keep_apart
+from mmseg_volo.datasets.check.config import check_config, check_data, refuse_output_in_data, write_report_file
 from mmseg_volo.engine.checkpoint import resumed_from
 from mmseg_volo.engine.config_checks import datasets_of, refuse_impossible, refuse_steps
 from mmseg_volo.engine.distributed import command_line, end_with_launcher, is_first
@@ -31,7 +31,7 @@ from mmseg_volo.engine.first_items import try_first_items
 from mmseg_volo.engine.fsdp import set_fsdp
 from mmseg_volo.engine.optim.precision import set_precision
 from mmseg_volo.engine.runner import SegRunner
-from mmseg_volo.engine.system_errors import in_a_sentence
+from mmseg_volo.engine.system_errors import naming_system_errors
 from mmseg_volo.engine.trackers import set_trackers
 from mmseg_volo.engine.work_dir import (
     DATA_REPORT,
@@ -41,14 +41,14 @@ from mmseg_volo.engine.work_dir import (
     refuse_to_replace,
     remove_training,
 )
-from mmseg_volo.errors import UsageError, say
+from mmseg_volo.errors import UsageError, print_error
 from mmseg_volo.evaluation.mask_writer import format_only
 from mmseg_volo.inference import Options, predict_files
 from mmseg_volo.inference.api import CHECKPOINT_SUFFIXES, load
-from mmseg_volo.io.weights import fetch_starts, have, url_of
+from mmseg_volo.io.weights import ensure_local, fetch_pretrained, url_of
 from mmseg_volo.models.segmentors import masks_only
 from mmseg_volo.report import write_report
-from mmseg_volo.report.recorder import reporting
+from mmseg_volo.report.recorder import recording
 
 
 def train(args: argparse.Namespace) -> None:
@@ -71,7 +71,7 @@ def train(args: argparse.Namespace) -> None:
                 stack.enter_context(in_use_by_training(folder))
             if not cfg.resume and not args.overwrite:
                 refuse_to_replace(folder)
-        stack.enter_context(in_a_sentence(cfg.work_dir))
+        stack.enter_context(naming_system_errors(cfg.work_dir))
         prepare(cfg, args, ['train_dataloader', 'val_dataloader'], pixels=first and not args.no_check)
         set_precision(cfg.optim_wrapper, args.amp)
         set_fsdp(cfg, args.fsdp)
@@ -81,19 +81,19 @@ def train(args: argparse.Namespace) -> None:
         runner = build(cfg)
         for folder in folders_of(cfg) if args.overwrite and first else ():
             remove_training(folder, but=(Path(runner.log_dir).name, '' if args.no_check else DATA_REPORT))
-        with masks_only(runner.model), reporting(runner, command_line(args.argv)):
+        with masks_only(runner.model), recording(runner, command_line(args.argv)):
             runner.train()
         if wishes:
-            say_best(wishes)
+            print_best_checkpoint(wishes)
 
 
-def _wishes(args: argparse.Namespace) -> Wishes | None:
+def _wishes(args: argparse.Namespace) -> AutoTrainOptions | None:
     """`--data` and the like, if they are given."""
     if args.config and not (args.data or args.model):
         return None
     if args.config or not args.data or not args.model:
         raise UsageError('give either a config, or both --data FOLDER and --model NAME')
-    wishes = Wishes(**{field.name: getattr(args, field.name) for field in fields(Wishes)})
+    wishes = AutoTrainOptions(**{field.name: getattr(args, field.name) for field in fields(AutoTrainOptions)})
     if args.launcher != 'none':
         raise UsageError(
             f'several processes train a config: make it first, with --plan-only and without launcher, then '
@@ -102,12 +102,12 @@ def _wishes(args: argparse.Namespace) -> Wishes | None:
     return wishes
 
 
-def _take_folder(args: argparse.Namespace, wishes: Wishes) -> None:
+def _take_folder(args: argparse.Namespace, wishes: AutoTrainOptions) -> None:
     """Makes a config of a folder, or goes on with the one that was made."""
     if args.resume and wishes.config.is_file():
-        go_on(wishes)
+        update_recipe(wishes)
     else:
-        prepare_training(wishes)
+        write_training_recipe(wishes)
     args.config, args.work_dir = str(wishes.config), str(wishes.place)
 
 
@@ -117,15 +117,15 @@ def test(args: argparse.Namespace) -> None:
     if url_of(args.checkpoint) is None and not Path(args.checkpoint).is_file():
         raise FileNotFoundError(f'no checkpoint at {Path(args.checkpoint).absolute()}: give the path of a .pth file')
     cfg = read_config(args)
-    have(args.checkpoint)
-    with in_use_by_test(cfg.work_dir) if is_first(args.launcher) else nullcontext(), in_a_sentence(cfg.work_dir):
+    ensure_local(args.checkpoint)
+    with in_use_by_test(cfg.work_dir) if is_first(args.launcher) else nullcontext(), naming_system_errors(cfg.work_dir):
         _test(args, cfg)
 
 
 def _test(args: argparse.Namespace, cfg: Config) -> None:
     for option, folder in (('--out', args.out), ('--show-dir', args.show_dir)):
         if folder:
-            keep_apart(cfg.test_dataloader.dataset, folder, option)
+            refuse_output_in_data(cfg.test_dataloader.dataset, folder, option)
     prepare(cfg, args, ['test_dataloader'])
     cfg.load_from = args.checkpoint
     cfg.fsdp = False  # each process has the whole model: nothing else of a training is there
@@ -145,7 +145,7 @@ def _test(args: argparse.Namespace, cfg: Config) -> None:
     for dataset in datasets_of(cfg.test_dataloader.dataset):
         refuse_steps(dataset, 'test_dataloader')
     runner = build(cfg)
-    with masks_only(runner.model), reporting(runner, command_line(args.argv)):
+    with masks_only(runner.model), recording(runner, command_line(args.argv)):
         runner.test()
 
 
@@ -166,7 +166,7 @@ def predict(args: argparse.Namespace) -> None:
             args.overwrite,
         )
     except (KeyboardInterrupt, SystemExit) as stop:
-        say(UsageError('stopped; what is done is kept, the same command goes on'))
+        print_error(UsageError('stopped; what is done is kept, the same command goes on'))
         raise SystemExit(getattr(stop, 'code', 130)) from None
 
 
@@ -221,7 +221,7 @@ def read_config(args: argparse.Namespace) -> Config:
         if cfg.get('load_from'):
             _have('load_from', cfg.load_from)
         if not (cfg.resume and resumed_from(cfg)):
-            fetch_starts(cfg.get('model') or {})
+            fetch_pretrained(cfg.get('model') or {})
             if is_first(args.launcher):
                 try_start(cfg.get('model') or {})
     return cfg
@@ -229,7 +229,7 @@ def read_config(args: argparse.Namespace) -> Config:
 
 def _have(what: str, source: str) -> None:
     try:
-        have(source)
+        ensure_local(source)
     except (FileNotFoundError, UsageError) as error:
         raise type(error)(f'{what}: {error}') from None
 
@@ -245,4 +245,4 @@ def prepare(cfg: Config, args: argparse.Namespace, loaders: Sequence[str], pixel
         except (KeyError, TypeError) as error:
             raise UsageError(f'test_dataloader: {" ".join(str(error).split())}') from error
     if (found := check_data(cfg, loaders, pixels)) is not None:
-        keep(found, Path(cfg.work_dir) / DATA_REPORT)
+        write_report_file(found, Path(cfg.work_dir) / DATA_REPORT)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmseg_volo.datasets.synthetic import scenes
-from mmseg_volo.engine.checkpoint import newest
-from mmseg_volo.engine.work_dir import RESULTS_PAGE, emptied
+from mmseg_volo.engine.checkpoint import newest_checkpoint
+from mmseg_volo.engine.work_dir import RESULTS_PAGE, emptied_work_dir
 from mmseg_volo_cli import main
 
 CONFIG = 'volo_demo'
@@ -33,7 +33,7 @@ def demo(out: str | Path = 'work_dirs/demo', data: str | Path = 'data/demo') -> 
     out, data = Path(out), Path(data)
     scenes.generate(data, NUM_TRAIN, NUM_VAL, HEIGHT, WIDTH)
     print(f'{NUM_TRAIN} training and {NUM_VAL} validation scenes are in {data}')
-    with emptied(out, f'{CONFIG}.py'):
+    with emptied_work_dir(out, f'{CONFIG}.py'):
         return _run(out, ['--work-dir', str(out), '--cfg-options', f'data_root={data}'])
 
 
@@ -42,7 +42,7 @@ def _run(out: Path, options: Sequence[str]) -> float:
     if main(['train', CONFIG, *options]):
         raise SystemExit('the training did not start')
     minutes = (time.monotonic() - start) / 60
-    checkpoint = newest(out)[0]
+    checkpoint = newest_checkpoint(out)[0]
     main(['test', CONFIG, str(checkpoint), '--show-dir', str(out / 'overlays'), *options])
     (record,) = out.glob('*/test.json')
     miou = json.loads(record.read_text())['metrics']['mIoU']

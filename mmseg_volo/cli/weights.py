@@ -17,23 +17,23 @@ from mmseg_volo.config import load_config
 from mmseg_volo.errors import UsageError
 from mmseg_volo.inference.api import load
 from mmseg_volo.io.checkpoint import RECORD, one_line, read_checkpoint, save_safetensors
-from mmseg_volo.io.download import cached_path, find
+from mmseg_volo.io.download import cached_path, find_cached
 from mmseg_volo.io.model_spec import meta_of, published
 from mmseg_volo.io.weights import (
-    SHOWN,
-    locate,
-    not_finite,
-    pick,
+    MAX_KEYS_SHOWN,
+    local_file,
+    non_finite_names,
+    pretrained_sources,
     read_source,
     read_state_dict,
-    starts,
+    select_weights,
     strict_load,
-    unwrap,
+    unwrap_state_dict,
     url_of,
     whole_prefix,
 )
 from mmseg_volo.models.backbones.base import Backbone
-from mmseg_volo.models.normalisation import PIXELS, TRAINED, expected_by, trained_size
+from mmseg_volo.models.normalisation import PIXELS, TRAINED, expected_normalisation, trained_size
 from mmseg_volo.models.pretrained import ARCHS, available
 
 
@@ -52,7 +52,7 @@ def list_weights(args: argparse.Namespace) -> None:
         raise UsageError(f'no published weights match {args.pattern!r}: without a pattern, `list` shows all')
     print(f'{"MB here":>7}  {"pixels":>6}  {"type":14}  {"arch":12}  {"normalised":11}  {"licence":18}  checkpoint')
     for row in rows:
-        path = find(url_of(row.checkpoint))
+        path = find_cached(url_of(row.checkpoint))
         here = f'{path.stat().st_size / 1e6:.1f}' if path else '-'
         means = '/'.join(f'{value:g}' for value in (row.mean[0], row.std[0]))
         normalised = means if len({*row.mean}) == 1 else 'ImageNet'
@@ -73,7 +73,7 @@ def fetch_weights(args: argparse.Namespace) -> None:
         if url := url_of(source):
             cached_path(url)
     for source, name in sources.items():
-        path = locate(source)
+        path = local_file(source)
         if not path.is_file():
             raise FileNotFoundError(f'no checkpoint at {path.absolute()}, where {name} has its weights')
         print(path)
@@ -86,7 +86,7 @@ def _sources(name: str) -> list[str]:
 
     if timm.is_model(name.split('.')[0]) or ('.' in Path(name).name and not name.endswith('.py')):
         return [f'timm://{name}']
-    if not (found := starts(load_config(name).model)):
+    if not (found := pretrained_sources(load_config(name).model)):
         raise UsageError(f'{name} starts from random weights: there is nothing to fetch')
     return found
 
@@ -109,8 +109,8 @@ def convert(args: argparse.Namespace) -> None:
         raise UsageError(f'{target.absolute()} exists: choose another name, or replace it with --force')
     wanted = _backbone_config(args)
     content = _read_trusted(args.source) if args.trust_pickle else read_source(args.source)
-    prefix = args.prefix or (whole_prefix(unwrap(content, args.source)) if wanted else '')
-    weights = pick(content, args.source, prefix)
+    prefix = args.prefix or (whole_prefix(unwrap_state_dict(content, args.source)) if wanted else '')
+    weights = select_weights(content, args.source, prefix)
     metadata = {'source': args.source if '://' in args.source else Path(args.source).name}
     if wanted:
         weights = _own_keys(wanted, weights, args.source)
@@ -121,7 +121,7 @@ def convert(args: argparse.Namespace) -> None:
 
 
 def _facts(source: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    expected, (known, pixels) = expected_by(source, content), trained_size(source, content)
+    expected, (known, pixels) = expected_normalisation(source, content), trained_size(source, content)
     found = {PIXELS: expected._asdict()} if expected else {}
     facts = {'checkpoint': known and known.checkpoint, 'pixels': pixels}
     facts = {key: value for key, value in facts.items() if value}
@@ -152,8 +152,8 @@ def check(args: argparse.Namespace) -> None:
     """
     wanted = _backbone_config(args)
     weights = read_state_dict(args.source, args.prefix)
-    if bad := not_finite(weights):
-        shown = ', '.join(map(one_line, bad[:SHOWN]))
+    if bad := non_finite_names(weights):
+        shown = ', '.join(map(one_line, bad[:MAX_KEYS_SHOWN]))
         raise UsageError(f'{args.source}: {len(bad)} weights hold NaN or infinity: {shown}')
     if wanted is None:
         if RECORD not in meta_of(read_source(args.source)):

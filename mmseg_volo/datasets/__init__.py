@@ -8,21 +8,21 @@ with contextlib.redirect_stdout(io.StringIO()):  # mmseg prints that an optional
 
 from mmseg_volo.datasets.camvid import CamVidDataset  # noqa: E402
 from mmseg_volo.datasets.image_folder import FolderDataset  # noqa: E402
-from mmseg_volo.datasets.loading import LoadBands, LoadMask  # noqa: E402
-from mmseg_volo.datasets.sampler import DrawSampler  # noqa: E402
+from mmseg_volo.datasets.loading import LoadMask, LoadMultiBandImage  # noqa: E402
+from mmseg_volo.datasets.sampler import ResumableInfiniteSampler  # noqa: E402
 from mmseg_volo.datasets.transforms import (  # noqa: E402
     ContiguousRandomFlip,
+    FastPhotoMetricDistortion,
     LoadRandomCrop,
-    TablePhotoMetricDistortion,
 )
 
 __all__ = [
     'CamVidDataset',
     'ContiguousRandomFlip',
-    'DrawSampler',
+    'ResumableInfiniteSampler',
     'FolderDataset',
-    'LoadBands',
+    'LoadMultiBandImage',
     'LoadMask',
     'LoadRandomCrop',
-    'TablePhotoMetricDistortion',
+    'FastPhotoMetricDistortion',
 ]

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from mmseg_volo.errors import UsageError
-from mmseg_volo.utils.files import Replacement
-from mmseg_volo.utils.locks import Lock, in_words, told
+from mmseg_volo.utils.files import AtomicFile
+from mmseg_volo.utils.locks import Lock, describe_holder, read_holder
 from mmseg_volo.utils.parallel import map_parallel
 
 FOLDER = 'mmseg_volo_cache'
@@ -77,7 +77,9 @@ def fill(root: Path, files: Mapping[Path, Callable[[Path], np.ndarray]], size: i
         except OSError as error:
             raise UsageError(f'{root / FOLDER} cannot be written to ({error.strerror}): go without --cache') from error
         if not free:  # it would remove what this one is writing, and this one that
-            raise UsageError(f'{root / FOLDER} is being filled by {in_words(told(lock.path))}: wait until it ends')
+            raise UsageError(
+                f'{root / FOLDER} is being filled by {describe_holder(read_holder(lock.path))}: wait until it ends'
+            )
         lock.tell()
         return _fill(root, files, size, workers)
 
@@ -113,7 +115,7 @@ def _fill(root: Path, files: Mapping[Path, Callable[[Path], np.ndarray]], size: 
 
 def _write(source: Path, copy: Path, read: Callable[[Path], np.ndarray]) -> None:
     copy.parent.mkdir(parents=True, exist_ok=True)
-    with Replacement(copy) as temporary:
+    with AtomicFile(copy) as temporary:
         np.save(temporary, read(source))
 
 

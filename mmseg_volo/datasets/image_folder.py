@@ -10,10 +10,10 @@ import numpy as np
 from mmengine.registry import DATASETS
 from mmseg.datasets import BaseSegDataset
 
-from mmseg_volo.datasets.check.files import IGNORED, named
+from mmseg_volo.datasets.check.files import IGNORED, count_by_class
 from mmseg_volo.datasets.lists import read_classes
-from mmseg_volo.datasets.mask_codes import GONE, UNKNOWN, MaskRule, count
-from mmseg_volo.errors import BadFile, UsageError
+from mmseg_volo.datasets.mask_codes import GONE, UNKNOWN, MaskRule, count_codes
+from mmseg_volo.errors import BadFileError, UsageError
 from mmseg_volo.io.decoding import check_size, decoded_image, shown_size
 from mmseg_volo.io.multiband import is_plain, read_bands
 from mmseg_volo.io.text_files import read_rows
@@ -110,10 +110,14 @@ class FolderDataset(BaseSegDataset):
         check_size(label, codes.shape[::-1], shape, turned)
         index = self.rule.place(codes)
         if (index == UNKNOWN).any():
-            raise BadFile('values', f'{label} holds {self.rule.some(codes[index == UNKNOWN])}')
+            raise BadFileError('values', f'{label} holds {self.rule.some(codes[index == UNKNOWN])}')
         if gone is not None:
             index[gone] = self.rule.index[GONE]
-        return size, named(count(index), {self.rule.index[code]: name for code, name in names.items()}), turned
+        return (
+            size,
+            count_by_class(count_codes(index), {self.rule.index[code]: name for code, name in names.items()}),
+            turned,
+        )
 
 
 def image_size(path: Path) -> tuple[tuple[int, int], bool]:

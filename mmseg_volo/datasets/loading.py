@@ -15,8 +15,8 @@ from mmseg_volo.io.multiband import array_of
 LABEL_STEPS = ('LoadAnnotations', 'LoadMask')  # of a pipeline: what reads labels
 
 
-@TRANSFORMS.register_module()
-class LoadBands(BaseTransform):
+@TRANSFORMS.register_module(name=['LoadMultiBandImage', 'LoadBands'])
+class LoadMultiBandImage(BaseTransform):
     """Loads an image of any number of channels and any depth, each channel normalised: float32 (H, W, C).
 
     Args:
@@ -65,7 +65,7 @@ class LoadMask(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Adds `gt_seg_map`, uint8 (H, W), uint16 beyond 255 classes.
 
-        Where the image has no data, as `LoadBands` has found, the mask is ignored. An image that is no data set's item,
+        Where the image has no data, as `LoadMultiBandImage` has found, the mask is ignored. An image that is no data set's item,
         which MMSegmentation's `inference_model` and `MMSegInferencer` hand in, has no mask and stays as it is.
 
         Raises:

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from mmseg_volo.datasets.lists import Code
-from mmseg_volo.datasets.nearest_code import nearest, reach
-from mmseg_volo.errors import BadFile, UsageError
+from mmseg_volo.datasets.nearest_code import nearest_index, reach
+from mmseg_volo.errors import BadFileError, UsageError
 from mmseg_volo.io.decoding import decoded
 from mmseg_volo.io.mask_storage import by_gdal, is_lossy, nodata_of, signed
 from mmseg_volo.utils.files import refuse_special
@@ -49,9 +49,9 @@ class RawMask:
         pixels = self.pixels
         if kind == 'colours':
             if pixels.ndim == 3:
-                return pack(pixels)
+                return pack_colours(pixels)
             if self.palette is not None:
-                return pack(self.palette)[pixels]
+                return pack_colours(self.palette)[pixels]
             return np.where(pixels == GONE, GONE, pixels.astype(np.int64) * GREY)
         if pixels.ndim == 3:
             if kind == 'values' and not ((pixels[..., 0] == pixels[..., 1]) & (pixels[..., 1] == pixels[..., 2])).all():
@@ -87,7 +87,7 @@ def read_raw(path: Path) -> RawMask:
         pixels = np.where((pixels > GONE) & (pixels < 1 << 32), pixels, GONE).astype(np.int64)
     coloured = pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype == np.uint8
     if pixels.dtype.kind not in 'iu' or not (pixels.ndim == 2 or coloured):
-        raise BadFile('channels', f'{path} is {mode}, {pixels.dtype} of the shape {pixels.shape}')
+        raise BadFileError('channels', f'{path} is {mode}, {pixels.dtype} of the shape {pixels.shape}')
     return RawMask(pixels, palette, nodata, lossy)
 
 
@@ -95,7 +95,7 @@ def _picture(path: Path) -> tuple[np.ndarray, np.ndarray | None, int | None, boo
     """The fields of a `RawMask`, and the mode of the picture."""
     try:
         picture = decoded(path)
-    except BadFile as error:
+    except BadFileError as error:
         if error.kind == 'missing' or (found := by_gdal(path)) is None:
             raise
         pixels, nodata = found
@@ -126,23 +126,23 @@ def _array(path: Path) -> np.ndarray:
             raise ValueError('it is an archive of arrays')
         return pixels
     except FileNotFoundError:
-        raise BadFile('missing', f'{path} is missing') from None
+        raise BadFileError('missing', f'{path} is missing') from None
     except Exception as error:  # whatever a broken file makes NumPy raise
-        raise BadFile('unreadable', f'{path} is no readable array ({error})') from error
+        raise BadFileError('unreadable', f'{path} is no readable array ({error})') from error
 
 
-def pack(colours: np.ndarray) -> np.ndarray:
+def pack_colours(colours: np.ndarray) -> np.ndarray:
     """uint8 (..., 3) RGB -> int32 (...) 0xRRGGBB."""
     wide = colours.astype(np.int32)
     return (wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2]
 
 
-def unpack(code: int) -> tuple[int, int, int]:
+def unpack_colour(code: int) -> tuple[int, int, int]:
     """0xRRGGBB -> (R, G, B)."""
     return code >> 16, code >> 8 & 255, code & 255
 
 
-def count(codes: np.ndarray) -> dict[int, int]:
+def count_codes(codes: np.ndarray) -> dict[int, int]:
     """Code -> pixels; counts runs, as masks are made of areas."""
     flat = codes.ravel()
     if not flat.size:
@@ -156,9 +156,9 @@ def count(codes: np.ndarray) -> dict[int, int]:
     return {int(value): int(n) for value, n in zip(values, sums, strict=True)}
 
 
-def shown(code: int, kind: str) -> str:
+def format_code(code: int, kind: str) -> str:
     """A code as people and `--ignore` write it: `7`, or `128,0,64`."""
-    return ','.join(map(str, unpack(code))) if kind == 'colours' else str(code)
+    return ','.join(map(str, unpack_colour(code))) if kind == 'colours' else str(code)
 
 
 def ignore_index(classes: int) -> int:
@@ -185,7 +185,7 @@ class MaskRule:
     kind: str
     codes: Sequence[Code]
     ignored: Sequence[Code] = ()
-    nearest: bool = False
+    nearest_index: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -195,7 +195,7 @@ class MaskRule:
 
     @cached_property
     def _given(self) -> Mapping[int, int]:
-        plain = lambda code: code if isinstance(code, int) else int(pack(np.array(code)))  # noqa: E731
+        plain = lambda code: code if isinstance(code, int) else int(pack_colours(np.array(code)))  # noqa: E731
         rows = {plain(code): i for i, code in enumerate(self.codes)}
         return rows | {plain(code): ignore_index(len(self.codes)) for code in self.ignored}
 
@@ -235,7 +235,7 @@ class MaskRule:
 
     def _settled(self, codes: np.ndarray) -> np.ndarray:
         known = np.array([*self._given])
-        places, distances = nearest(codes, known, self.kind)
+        places, distances = nearest_index(codes, known, self.kind)
         index = np.array([*self._given.values()], np.uint16)[places]
         return np.where(distances <= reach(known, self.kind), index, np.uint16(self.index[FAR]))
 
@@ -248,7 +248,7 @@ class MaskRule:
         codes = self.codes_of(Path(path))
         index = self.place(codes)
         if (index == UNKNOWN).any():
-            raise BadFile(
+            raise BadFileError(
                 'values', f'{path} holds {self.some(codes[index == UNKNOWN])}, which is no class and not ignored'
             )
         return index.astype(np.uint8 if len(self.codes) <= 255 else np.uint16)
@@ -262,9 +262,9 @@ class MaskRule:
         try:
             return read_raw(path).codes(self.kind)
         except ValueError as error:
-            raise error if isinstance(error, BadFile) else BadFile('channels', f'{path} {error}') from error
+            raise error if isinstance(error, BadFileError) else BadFileError('channels', f'{path} {error}') from error
 
     def some(self, codes: np.ndarray) -> str:
         """The first codes, in words."""
-        found = [*count(codes)]
-        return ' and '.join(shown(code, self.kind) for code in found[:3]) + ', ...' * (len(found) > 3)
+        found = [*count_codes(codes)]
+        return ' and '.join(format_code(code, self.kind) for code in found[:3]) + ', ...' * (len(found) > 3)

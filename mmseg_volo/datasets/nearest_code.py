@@ -14,7 +14,7 @@ def as_points(codes: np.ndarray, kind: str) -> np.ndarray:
     return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], 1).astype(np.float32)
 
 
-def nearest(codes: np.ndarray, known: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
+def nearest_index(codes: np.ndarray, known: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """The place in `known` of the code that is nearest to each, and how far it is: int64 (n,), float32 (n,)."""
     points, others = as_points(codes, kind), as_points(known, kind)
     places, distances = np.zeros(len(codes), np.int64), np.zeros(len(codes), np.float32)

@@ -20,7 +20,7 @@ from mmseg_volo.datasets.wrappers import SKIPPED, NamedDataset
 from mmseg_volo.errors import UsageError
 
 ORDER, SAMPLE, STEP = range(3)  # what a seed is for
-TRIES = 10  # items that are tried in the place of one that cannot be read
+MAX_REPLACEMENTS = 10  # items that are tried in the place of one that cannot be read
 
 
 def seed_of(seed: int, *counts: int) -> int:
@@ -42,22 +42,22 @@ def seed_step(seed: int, iteration: int) -> None:
     torch.manual_seed(value)
 
 
-class Draw(int):
+class SampleIndex(int):
     """An index into a data set that knows its `place` in the stream of all draws."""
 
     place: int
 
-    def __new__(cls, index: int, place: int) -> Draw:
+    def __new__(cls, index: int, place: int) -> SampleIndex:
         draw = super().__new__(cls, index)
         draw.place = place
         return draw
 
     def __reduce__(self) -> tuple:
-        return Draw, (int(self), self.place)
+        return SampleIndex, (int(self), self.place)
 
 
-@DATA_SAMPLERS.register_module()
-class DrawSampler(Sampler):
+@DATA_SAMPLERS.register_module(name=['ResumableInfiniteSampler', 'DrawSampler'])
+class ResumableInfiniteSampler(Sampler):
     """Shuffled passes over a data set without end; each process takes every world-size-th draw, as mmengine's
     `InfiniteSampler` does. It can begin anywhere, at no cost.
 
@@ -75,14 +75,14 @@ class DrawSampler(Sampler):
         self.seed = sync_random_seed() if seed is None else seed
         self.start = start
 
-    def __iter__(self) -> Iterator[Draw]:
+    def __iter__(self) -> Iterator[SampleIndex]:
         place = self.start + self.rank
         current, order = -1, range(self.size)
         while True:
             turn, position = divmod(place, self.size)
             if self.shuffle and turn != current:
                 current, order = turn, np.random.default_rng([self.seed, ORDER, turn]).permutation(self.size)
-            yield Draw(order[position], place)
+            yield SampleIndex(order[position], place)
             place += self.world_size
 
     def __len__(self) -> int:
@@ -91,7 +91,7 @@ class DrawSampler(Sampler):
 
 
 class SeededDataset(NamedDataset):
-    """A data set whose transforms draw the same numbers whenever they are asked for the same `Draw`.
+    """A data set whose transforms draw the same numbers whenever they are asked for the same `SampleIndex`.
 
     Args:
         dataset: as in `NamedDataset`.
@@ -105,23 +105,23 @@ class SeededDataset(NamedDataset):
         self.seed = seed
         self.skip = skip
 
-    def __getitem__(self, draw: Draw) -> Any:
+    def __getitem__(self, draw: SampleIndex) -> Any:
         """The item of a draw.
 
         Raises:
-            UsageError: its files cannot be used; with `skip` those of `TRIES` others neither.
+            UsageError: its files cannot be used; with `skip` those of `MAX_REPLACEMENTS` others neither.
         """
         if not self.skip:
             return self._item(int(draw), seed_of(self.seed, SAMPLE, draw.place))
         wrong: list[str] = []
-        for attempt in range(TRIES):
+        for attempt in range(MAX_REPLACEMENTS):
             seed = seed_of(self.seed, SAMPLE, draw.place, *([attempt] if attempt else []))
             try:
                 item = self._item(seed % len(self) if attempt else int(draw), seed)
                 return {**item, SKIPPED: '\n'.join(wrong)}
             except UsageError as error:
                 wrong.append(str(error))
-        raise UsageError(f'{wrong[0]}, and {TRIES - 1} others could not be read in its place either')
+        raise UsageError(f'{wrong[0]}, and {MAX_REPLACEMENTS - 1} others could not be read in its place either')
 
     def _item(self, index: int, seed: int) -> Any:
         seed_sample(seed)

@@ -111,7 +111,7 @@ class LoadRandomCrop(BaseTransform):
 
     def _choose(self, label: np.ndarray, size: tuple[int, int], table: np.ndarray | None) -> tuple[Box, np.ndarray]:
         """Draws a crop of the resized image (width, height): its box, and the label there."""
-        columns, rows = (nearest(old, new) for old, new in zip(label.shape[::-1], size, strict=True))
+        columns, rows = (nearest_index(old, new) for old, new in zip(label.shape[::-1], size, strict=True))
         tries = 10 if self.cat_max_ratio < 1 else 0
         for left in range(tries, -1, -1):
             box = self._box(size)
@@ -155,7 +155,7 @@ def label_table(results: Mapping[str, Any]) -> np.ndarray | None:
     return after[table].astype(np.uint8)
 
 
-def nearest(old: int, new: int) -> np.ndarray:
+def nearest_index(old: int, new: int) -> np.ndarray:
     """Which of `old` pixels each of `new` pixels shows after nearest resizing: (new,), as OpenCV itself says."""
     index = np.arange(old, dtype=np.float32)[None]
     return cv2.resize(index, (new, 1), interpolation=cv2.INTER_NEAREST)[0].astype(np.intp)
@@ -198,8 +198,8 @@ class ContiguousRandomFlip(RandomFlip):
         results['img'] = cv2.flip(image, code)
 
 
-@TRANSFORMS.register_module()
-class TablePhotoMetricDistortion(PhotoMetricDistortion):
+@TRANSFORMS.register_module(name=['FastPhotoMetricDistortion', 'TablePhotoMetricDistortion'])
+class FastPhotoMetricDistortion(PhotoMetricDistortion):
     """mmseg's `PhotoMetricDistortion` with the same arguments, draws and pixels, by tables of the 256 values."""
 
     def convert(self, img: np.ndarray, alpha: float = 1, beta: float = 0) -> np.ndarray:

@@ -12,9 +12,9 @@ from mmengine.runner import Runner
 from mmseg.structures import SegDataSample
 from torch.utils.data import Dataset
 
-from mmseg_volo.datasets.check.config import reading
-from mmseg_volo.datasets.check.files import examine
-from mmseg_volo.errors import BadFile, UsageError
+from mmseg_volo.datasets.check.config import reader_of
+from mmseg_volo.datasets.check.files import check_pair
+from mmseg_volo.errors import BadFileError, UsageError
 from mmseg_volo.utils.text import format_ranges
 
 SKIPPED = 'skipped'  # key of a batch, and of message_hub: what was wrong with the items that were skipped
@@ -52,12 +52,12 @@ class NamedDataset(Dataset):
         item = self.dataset.get_data_info(index) if hasattr(self.dataset, 'get_data_info') else {}
         if not item.get('img_path'):
             return
-        label, names, look = item.get('seg_map_path'), {value: str(value) for value in range(256)}, examine
+        label, names, look = item.get('seg_map_path'), {value: str(value) for value in range(256)}, check_pair
         if self.classes:
-            names, look = reading(self.dataset, item, self.classes)
+            names, look = reader_of(self.dataset, item, self.classes)
         try:
             look(Path(item['img_path']), None if label is None else Path(label), names)
-        except BadFile as error:  # of one argument, so that torch can hand it over from a data worker
+        except BadFileError as error:  # of one argument, so that torch can hand it over from a data worker
             raise UsageError(f'{error}: repair or remove it') from error
 
     def check_values(self, index: int, item: Any) -> None:
@@ -91,7 +91,7 @@ class NamedDataset(Dataset):
         return getattr(self.dataset, name)
 
 
-def note_skipped(runner: Runner, said: Sequence[str], share: float) -> None:
+def log_skipped(runner: Runner, said: Sequence[str], share: float) -> None:
     """Counts what the data workers of all processes have skipped, and says it once per item.
 
     Args:

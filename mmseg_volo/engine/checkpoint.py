@@ -19,8 +19,8 @@ from mmengine.runner import Runner
 from mmseg_volo.engine.loop import VALIDATED
 from mmseg_volo.engine.run_id import run_of
 from mmseg_volo.errors import UsageError
-from mmseg_volo.io.checkpoint import damage
-from mmseg_volo.utils.files import Replacement, sweep, sync, write_whole
+from mmseg_volo.io.checkpoint import find_damage
+from mmseg_volo.utils.files import AtomicFile, remove_scratch_files, sync_folder, write_whole
 
 POINTER = 'last_checkpoint'
 DROPPED = 'dropped_ckpt_ids'  # message_hub: what goes once this checkpoint is there
@@ -34,9 +34,9 @@ def write_checkpoint(content: Mapping[str, Any], path: Path) -> None:
         UsageError: it cannot be written; what was there is untouched.
     """
     try:
-        with Replacement(path) as temporary, temporary.open('wb') as file:
+        with AtomicFile(path) as temporary, temporary.open('wb') as file:
             torch.save(content, file)
-        sync(path.parent)
+        sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch's writer raises the latter after the former
         cause = error.__context__ if isinstance(error.__context__, OSError) else error
         reason = getattr(cause, 'strerror', None) or str(cause).strip().splitlines()[0]
@@ -47,7 +47,7 @@ def write_checkpoint(content: Mapping[str, Any], path: Path) -> None:
         ) from error
 
 
-def newest(work_dir: Path) -> tuple[Path | None, list[str]]:
+def newest_checkpoint(work_dir: Path) -> tuple[Path | None, list[str]]:
     """The checkpoint to resume from: the whole one of the most iterations, of the training that wrote the last one.
 
     Args:
@@ -60,10 +60,10 @@ def newest(work_dir: Path) -> tuple[Path | None, list[str]]:
         UsageError: there are some, and none of them is whole.
     """
     wrong, found = [], _by_age(work_dir)
-    last = last_written(work_dir)
+    last = last_checkpoint(work_dir)
     run = last and run_of(last)
     for path in found:
-        reason = damage(path)
+        reason = find_damage(path)
         if reason is None and run and path != last and run_of(path) != run:
             reason = 'another training has written it'
         if reason is None:
@@ -80,20 +80,20 @@ def resumed_from(cfg: Config) -> str | None:
     """The checkpoint that `--resume` goes on with: `load_from`, else the newest whole one of the work dir.
 
     Raises:
-        UsageError: see `newest`.
+        UsageError: see `newest_checkpoint`.
     """
-    return cfg.get('load_from') or ((found := newest(Path(cfg.work_dir))[0]) and str(found))
+    return cfg.get('load_from') or ((found := newest_checkpoint(Path(cfg.work_dir))[0]) and str(found))
 
 
 def _by_age(work_dir: Path) -> list[Path]:
     """Newest first."""
     found = {path: int(m[1]) for path in work_dir.glob('*.pth') if (m := NUMBERED.fullmatch(path.name))}
-    if (last := last_written(work_dir)) is not None:
+    if (last := last_checkpoint(work_dir)) is not None:
         found.setdefault(last, int(NUMBERED.fullmatch(last.name)[1]))
     return sorted(found, key=lambda path: found[path], reverse=True)
 
 
-def last_written(work_dir: Path) -> Path | None:
+def last_checkpoint(work_dir: Path) -> Path | None:
     """What `last_checkpoint` names, if that is there."""
     try:
         named = work_dir / (work_dir / POINTER).read_text().strip()
@@ -119,8 +119,8 @@ class SafeCheckpointHook(CheckpointHook):
                 info[key] = str(folder / name) if name.startswith('best_') and name.endswith('.pth') else None
         super().before_train(runner)
         if is_main_process():
-            sweep(Path(self.out_dir), '*.pth')
-            sweep(Path(runner.work_dir), POINTER)
+            remove_scratch_files(Path(self.out_dir), '*.pth')
+            remove_scratch_files(Path(runner.work_dir), POINTER)
             self._remove(info.get(DROPPED, []))
 
     def save(self, runner: Runner, iteration: int) -> str:

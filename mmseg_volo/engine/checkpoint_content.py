@@ -17,15 +17,15 @@ from mmengine.runner import Runner
 from mmengine.runner.checkpoint import weights_to_cpu
 from torch import Tensor
 
-from mmseg_volo.engine.loop import DRAWS
+from mmseg_volo.engine.loop import SAMPLES_DRAWN
 from mmseg_volo.io.checkpoint import RECORD
-from mmseg_volo.redaction import masked
+from mmseg_volo.redaction import redact
 
 GRADIENTS = 'gradients'  # accumulated, of an update that is not yet made
 ACCUMULATED = 'accumulated'  # meta[ACCUMULATED]: iterations per update of the weights
 
 
-def contents(runner: Runner, meta: Mapping[str, Any], optimizer: bool, schedules: bool) -> dict[str, Any]:
+def checkpoint_content(runner: Runner, meta: Mapping[str, Any], optimizer: bool, schedules: bool) -> dict[str, Any]:
     """What mmengine saves of a training, and what an exact resume needs besides.
 
     Args:
@@ -44,7 +44,7 @@ def contents(runner: Runner, meta: Mapping[str, Any], optimizer: bool, schedules
             'time': time.strftime('%Y%m%d_%H%M%S'),
             'mmengine_version': mmengine.__version__,
             'dataset_meta': getattr(runner.train_dataloader.dataset, 'metainfo', None),
-            DRAWS: getattr(runner.train_loop, DRAWS, None),
+            SAMPLES_DRAWN: getattr(runner.train_loop, SAMPLES_DRAWN, None),
         },
         state_dict=weights_to_cpu(model.state_dict()),
         message_hub=runner.message_hub.state_dict(),
@@ -58,19 +58,19 @@ def contents(runner: Runner, meta: Mapping[str, Any], optimizer: bool, schedules
     return content
 
 
-def plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
     """The same content in types that `torch.load(weights_only=True)` reads: NumPy becomes torch or Python, a class its
     name, as registries have it."""
     if isinstance(value, Mapping):
-        return {k if isinstance(k, str | int) else plain(k): plain(v) for k, v in value.items()}
+        return {k if isinstance(k, str | int) else to_plain(k): to_plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, set)):
-        return [plain(v) for v in value] if not isinstance(value, tuple) else tuple(plain(v) for v in value)
+        return [to_plain(v) for v in value] if not isinstance(value, tuple) else tuple(to_plain(v) for v in value)
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
-        return torch.from_numpy(value.copy()) if value.dtype.kind in 'biufc' else plain(value.tolist())
+        return torch.from_numpy(value.copy()) if value.dtype.kind in 'biufc' else to_plain(value.tolist())
     if isinstance(value, HistoryBuffer):
-        histories = map(plain, value.data)
+        histories = map(to_plain, value.data)
         return dict(zip(('log_history', 'count_history'), histories, strict=True), max_length=value.max_length)
     if value is None or isinstance(value, (str, bytes, bool, int, float, Tensor)):
         return value
@@ -89,14 +89,14 @@ def make_plain(runner: Runner, checkpoint: dict[str, Any]) -> None:
     """
     meta = checkpoint['meta']
     shown = meta.get('dataset_meta')
-    meta[RECORD] = masked({'model': runner.cfg['model'], 'test_pipeline': _test_steps(runner.cfg)})
+    meta[RECORD] = redact({'model': runner.cfg['model'], 'test_pipeline': _test_steps(runner.cfg)})
     meta[ACCUMULATED] = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
     if isinstance(shown, Mapping):  # as .safetensors can hold it
         lists = {key: value.tolist() for key, value in shown.items() if isinstance(value, np.ndarray)}
         meta['dataset_meta'] = {**shown, **lists}
     for key, value in checkpoint.items():
         if key not in ('state_dict', 'ema_state_dict'):
-            checkpoint[key] = plain(value)
+            checkpoint[key] = to_plain(value)
 
 
 def _test_steps(cfg: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

@@ -15,7 +15,7 @@ from mmseg_volo.datasets.mask_codes import GONE, MaskRule
 from mmseg_volo.engine.resume import length_of
 from mmseg_volo.errors import UsageError
 
-ENDLESS = ('DrawSampler', 'InfiniteSampler')
+ENDLESS = ('ResumableInfiniteSampler', 'DrawSampler', 'InfiniteSampler')  # the second is a former name of the first
 DECAYS = ('PolyLR', 'ProportionalPolyLR', 'CosineAnnealingLR', 'LinearLR', 'ExponentialLR')  # to (nearly) nothing
 LOADS = (*LABEL_STEPS, 'LoadRandomCrop')
 RANDOM_PLACES = ('RandomCrop', 'LoadRandomCrop', 'RandomRotate', 'RandomMosaic')
@@ -183,7 +183,7 @@ def _all_steps(steps: Any) -> Iterator[Mapping[str, Any]]:
             yield from _all_steps(step)
 
 
-def notes(cfg: Mapping[str, Any], schedules: Sequence[Any] | None = None) -> Iterator[str]:
+def config_notes(cfg: Mapping[str, Any], schedules: Sequence[Any] | None = None) -> Iterator[str]:
     """What works otherwise than it looks, in sentences.
 
     Args:
@@ -195,7 +195,7 @@ def notes(cfg: Mapping[str, Any], schedules: Sequence[Any] | None = None) -> Ite
     if kind in ('EpochBasedTrainLoop', 'IterBasedTrainLoop'):
         yield (
             f'{kind} is not resumed exactly: after --resume other samples, crops and flips are drawn than without a '
-            f'stop; train_cfg.type=SegTrainLoop with DrawSampler goes on bit for bit'
+            f'stop; train_cfg.type=SegTrainLoop with ResumableInfiniteSampler goes on bit for bit'
         )
     length, epochs = length_of(cfg), counts_epochs(loop)
     if early := _ends_early(_list(cfg.get('param_scheduler') if schedules is None else schedules), length, epochs):

@@ -7,7 +7,7 @@ import logging
 from mmengine.visualization import Visualizer
 
 from mmseg_volo.config import without_secrets
-from mmseg_volo.redaction import mask_record
+from mmseg_volo.redaction import redact_log_record
 
 # said at every start with nothing wrong; they go to the log file
 MEANINGLESS = (
@@ -24,7 +24,7 @@ def quiet_console(logger: logging.Logger) -> dict[logging.Handler, int]:
         The console's handlers, with the levels that they had.
     """
     for handler in logger.handlers:
-        handler.addFilter(mask_record)
+        handler.addFilter(redact_log_record)
     console = {h: h.level for h in logger.handlers if type(h) is logging.StreamHandler}
     for handler, level in console.items():
         handler.setLevel(max(level, logging.WARNING))
@@ -32,7 +32,7 @@ def quiet_console(logger: logging.Logger) -> dict[logging.Handler, int]:
     return console
 
 
-def discreet(visualizer: Visualizer) -> Visualizer:
+def with_redacted_configs(visualizer: Visualizer) -> Visualizer:
     """The same visualizer, which hands configs without secrets to its backends: they write and upload them."""
     add_config = visualizer.add_config
     visualizer.add_config = lambda config, **kwargs: add_config(without_secrets(config), **kwargs)

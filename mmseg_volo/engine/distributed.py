@@ -18,7 +18,7 @@ import torch.distributed
 from torch.utils.data._utils.worker import ManagerWatchdog
 
 from mmseg_volo.errors import LAUNCHED, UsageError
-from mmseg_volo.redaction import masked_words
+from mmseg_volo.redaction import redact_argv
 from mmseg_volo.utils.forks import about_to_compute
 
 try:
@@ -134,6 +134,6 @@ def command_line(argv: Sequence[str]) -> str:
     """
     if LAUNCHED in os.environ:  # by `launch.py`, which adds these two
         return shlex.join(
-            ['python', '-m', 'mmseg_volo.launch', os.environ.get('WORLD_SIZE', '1'), *masked_words(argv[:-2])]
+            ['python', '-m', 'mmseg_volo.launch', os.environ.get('WORLD_SIZE', '1'), *redact_argv(argv[:-2])]
         )
-    return shlex.join(['mmseg-volo', *masked_words(argv)])
+    return shlex.join(['mmseg-volo', *redact_argv(argv)])

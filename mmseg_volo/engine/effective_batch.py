@@ -16,7 +16,7 @@ from mmseg_volo.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Batch:
+class EffectiveBatch:
     """What an update of the weights sees."""
 
     processes: int
@@ -65,7 +65,7 @@ class Batch:
         return f'{" with ".join(filter(None, keep))} keeps the recipe, or {scale}'
 
 
-def check_norms(model: nn.Module, batch: Batch) -> None:
+def check_norms(model: nn.Module, batch: EffectiveBatch) -> None:
     """BatchNorm behind a pooling to one pixel (UPerNet's) has one value per image: torch would end the first iteration.
 
     Raises:
@@ -107,7 +107,7 @@ def set_batch(cfg: Config, accumulated: int, scale_lr: bool) -> None:
             '--auto-scale-lr: the config does not say for which batch its learning rate is made; '
             'add auto_scale_lr = dict(base_batch_size=N)'
         )
-    batch = Batch(
+    batch = EffectiveBatch(
         world_size_of(cfg.get('launcher') or 'none'),
         cfg.train_dataloader.get('batch_size') or 1,
         accumulated,

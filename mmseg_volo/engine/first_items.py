@@ -19,7 +19,7 @@ from mmseg_volo.errors import UsageError
 from mmseg_volo.io.multiband import is_plain
 
 AS_COLOURS = ('LoadImageFromFile', 'LoadRandomCrop', 'LoadRGBImage')  # steps that make an image 8-bit RGB
-TRIES = 10  # items, where those that cannot be read are skipped
+MAX_ITEMS_TRIED = 10  # items, where those that cannot be read are skipped
 
 
 def try_first_items(cfg: Config, roles: Sequence[str]) -> None:
@@ -42,7 +42,7 @@ def try_first_items(cfg: Config, roles: Sequence[str]) -> None:
                 dataset.full_init()
             for part in datasets_of(cfg[role].dataset):
                 _refuse_colours(part, dataset, role)
-            item = _item(NamedDataset(dataset), role, min(TRIES, len(dataset)) if skip else 1)
+            item = _item(NamedDataset(dataset), role, min(MAX_ITEMS_TRIED, len(dataset)) if skip else 1)
             if item is not None:
                 _check(item, cfg.get('model') or {}, role)
 
@@ -80,7 +80,7 @@ def _refuse_colours(part: Mapping[str, Any], dataset: Any, role: str) -> None:
     path = Path(dataset.get_data_info(0)['img_path'])
     if path.is_file() and not is_plain(path):
         raise UsageError(
-            f'{role}: {found} makes 8-bit RGB of an image, and {path} has other channels or more bits: take LoadBands, '
+            f'{role}: {found} makes 8-bit RGB of an image, and {path} has other channels or more bits: take LoadMultiBandImage, '
             f'as the recipe has it'
         )
 

@@ -14,10 +14,10 @@ from typing import Any
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from mmseg_volo.io.model_spec import shown_by
-from mmseg_volo.io.weights import read_source, unwrap
+from mmseg_volo.io.model_spec import dataset_meta_of
+from mmseg_volo.io.weights import read_source, unwrap_state_dict
 from mmseg_volo.models.backbones.base import Backbone
-from mmseg_volo.models.normalisation import SEEN, expected_by
+from mmseg_volo.models.normalisation import SEEN, expected_normalisation
 
 SCHEME = 'mmseg_volo://'
 PRETRAINED = ('Pretrained', 'mmengine.Pretrained')
@@ -36,14 +36,14 @@ def load_from_mmseg_volo(filename: str, map_location: Any = None) -> dict[str, A
     """
     source = filename.removeprefix(SCHEME)
     checkpoint = read_source(source)
-    shown = shown_by(checkpoint, source)
-    weights = OrderedDict(unwrap(checkpoint, source))
-    if expected := expected_by(source, checkpoint):
+    shown = dataset_meta_of(checkpoint, source)
+    weights = OrderedDict(unwrap_state_dict(checkpoint, source))
+    if expected := expected_normalisation(source, checkpoint):
         weights._metadata = OrderedDict({'': {SEEN: (source, expected)}})
     return dict(state_dict=weights, meta={} if shown is None else dict(dataset_meta=shown))
 
 
-def take_start(model: nn.Module) -> str | None:
+def pop_whole_init_cfg(model: nn.Module) -> str | None:
     """What a whole model starts from by its `init_cfg`, which it then has no more; mmengine would load parts unsaid."""
     start = getattr(model, 'init_cfg', None)
     if not isinstance(start, Mapping) or start.get('type') not in PRETRAINED or start.get('prefix'):
@@ -52,14 +52,14 @@ def take_start(model: nn.Module) -> str | None:
     return start['checkpoint'].removeprefix(SCHEME)
 
 
-def starts_as_data(model: nn.Module) -> None:
+def load_init_cfg_safely(model: nn.Module) -> None:
     """Has every checkpoint that a built model's parts name in `init_cfg` read by us; our backbones do so themselves."""
     for part in model.modules():
         if not isinstance(part, Backbone):
-            _lead_to_us(getattr(part, 'init_cfg', None))
+            _redirect(getattr(part, 'init_cfg', None))
 
 
-def without_starts(model: nn.Module) -> None:
+def drop_init_cfg(model: nn.Module) -> None:
     """Takes out of the `init_cfg` of a built model's parts what names a checkpoint: another one holds all weights."""
     for part in model.modules():
         if getattr(part, 'init_cfg', None) is not None:
@@ -78,13 +78,13 @@ def _without_checkpoints(value: Any) -> Any:
     return {key: inner for key, inner in found.items() if key != 'override' or inner is not None}
 
 
-def _lead_to_us(value: Any) -> None:
+def _redirect(value: Any) -> None:
     if isinstance(value, dict):
         source = value.get('checkpoint')
         if isinstance(source, str) and not source.startswith(SCHEME):
             value['checkpoint'] = SCHEME + source
         for inner in value.values():  # `override` holds further ones
-            _lead_to_us(inner)
+            _redirect(inner)
     elif isinstance(value, (list, tuple)):
         for inner in value:
-            _lead_to_us(inner)
+            _redirect(inner)

@@ -10,11 +10,11 @@ from mmengine.registry import DATASETS, LOOPS
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
-from mmseg_volo.datasets.sampler import DrawSampler, SeededDataset, seed_step
-from mmseg_volo.datasets.wrappers import SKIPPED, note_skipped
+from mmseg_volo.datasets.sampler import ResumableInfiniteSampler, SeededDataset, seed_step
+from mmseg_volo.datasets.wrappers import SKIPPED, log_skipped
 from mmseg_volo.errors import UsageError
 
-DRAWS = 'draws'  # meta[DRAWS]: samples that all processes together have drawn
+SAMPLES_DRAWN = 'draws'  # meta[DRAWS]: samples that all processes together have drawn
 VALIDATED = 'scored'  # message_hub: the iteration whose validation is done
 
 
@@ -22,7 +22,7 @@ def seeded(dataloader: DataLoader | Mapping[str, Any], runner: Runner, start: in
     """Builds a data loader of which every sample is drawn by its place in the training.
 
     Args:
-        dataloader: of a config, its sampler a `DrawSampler`; or built.
+        dataloader: of a config, its sampler a `ResumableInfiniteSampler`; or built.
         runner: whose seed it is.
         start: samples that were drawn before.
         skip: see `SeededDataset`.
@@ -33,9 +33,9 @@ def seeded(dataloader: DataLoader | Mapping[str, Any], runner: Runner, start: in
     if isinstance(dataloader, DataLoader):
         return dataloader
     sampler = dataloader['sampler']
-    if sampler['type'] not in ('DrawSampler', DrawSampler):
+    if sampler['type'] not in ('ResumableInfiniteSampler', 'DrawSampler', ResumableInfiniteSampler):
         raise UsageError(
-            f'train_dataloader.sampler is {sampler["type"]}: SegTrainLoop needs DrawSampler, which can go on anywhere '
+            f'train_dataloader.sampler is {sampler["type"]}: SegTrainLoop needs ResumableInfiniteSampler, which can go on anywhere '
             f'(or take train_cfg.type=IterBasedTrainLoop, whose resumed trainings draw other samples)'
         )
     dataset = DATASETS.build(dataloader['dataset'])
@@ -51,7 +51,7 @@ class SegTrainLoop(IterBasedTrainLoop):
 
     Args:
         runner, dataloader, max_iters, val_begin, val_interval, dynamic_intervals: as in mmengine's loop; the sampler
-            of `dataloader` is a `DrawSampler`.
+            of `dataloader` is a `ResumableInfiniteSampler`.
         on_bad_item: what happens at an item that cannot be read or whose label holds no class's values: 'stop' ends
             the training, 'skip' takes another one in its place, with a warning.
         max_bad_share: of the items that may be skipped; one may in any case.
@@ -96,7 +96,7 @@ class SegTrainLoop(IterBasedTrainLoop):
     def run_iter(self, data_batch: Any) -> None:
         """One batch, with the random numbers of this iteration."""
         if self.skip:
-            note_skipped(self.runner, data_batch.pop(SKIPPED, []), self.max_bad_share)
+            log_skipped(self.runner, data_batch.pop(SKIPPED, []), self.max_bad_share)
         seed_step(self.runner.seed, self._iter)
         self.draws += self.dataloader.batch_size * get_world_size()
         super().run_iter(data_batch)

@@ -11,26 +11,26 @@ from torch import Tensor, nn
 
 from mmseg_volo.engine.checkpoint import DROPPED
 from mmseg_volo.engine.checkpoint_content import ACCUMULATED, GRADIENTS, restore_buffers
-from mmseg_volo.engine.loop import DRAWS
+from mmseg_volo.engine.loop import SAMPLES_DRAWN
 from mmseg_volo.errors import UsageError
 from mmseg_volo.io.checkpoint import reason
 from mmseg_volo.io.model_spec import meta_of
-from mmseg_volo.io.weights import read_source, strict_load, unwrap
-from mmseg_volo.models.normalisation import expected_by, given_to, mismatch, steps_of
-from mmseg_volo.models.partial_weights import backbone_words, class_names, what_fits
+from mmseg_volo.io.weights import read_source, strict_load, unwrap_state_dict
+from mmseg_volo.models.normalisation import applied_normalisation, expected_normalisation, mismatch, test_steps
+from mmseg_volo.models.partial_weights import backbone_words, class_names, partial_state
 
 STEPS, FILES = ('keep_ckpt_ids', DROPPED), ('last_ckpt', 'best_ckpt')  # of message_hub: lists of iterations, and names
 STATE_FAULTS = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
 
-def contents_of(source: str) -> dict[str, Any]:
+def read_contents(source: str) -> dict[str, Any]:
     """A checkpoint as mmengine's runner takes it: with `state_dict` and `meta`.
 
     Raises:
-        FileNotFoundError, UsageError: see `read_source` and `unwrap`.
+        FileNotFoundError, UsageError: see `read_source` and `unwrap_state_dict`.
     """
     checkpoint = read_source(source)
-    checkpoint['state_dict'] = unwrap(checkpoint, source)  # where mmengine's EMAHook looks for its copy
+    checkpoint['state_dict'] = unwrap_state_dict(checkpoint, source)  # where mmengine's EMAHook looks for its copy
     checkpoint['meta'] = meta_of(checkpoint)
     checkpoint['meta'].pop('config', None)  # `resume` would execute it
     return checkpoint
@@ -47,7 +47,7 @@ def check_progress(checkpoint: Mapping[str, Any], source: str) -> None:
         [hub.get(key) for key in ('log_scalars', 'runtime_info', 'resumed_keys')] if isinstance(hub, Mapping) else []
     )
     counts = [meta.get('epoch'), meta.get('iter')]
-    counts += [meta[key] for key in ('seed', DRAWS) if meta.get(key) is not None]
+    counts += [meta[key] for key in ('seed', SAMPLES_DRAWN) if meta.get(key) is not None]
     if not (parts and all(isinstance(part, Mapping) for part in parts) and all(map(_is_count, counts))):
         raise UsageError(
             f'{source} holds no training that could go on: take an iter_N.pth, or begin one from these '
@@ -83,7 +83,7 @@ def states_of(source: str) -> Iterator[None]:
 
 def load_into(runner: Runner, model: nn.Module, source: str) -> dict[str, Any]:
     """Loads a checkpoint for a test, a resume or with FSDP, which all of it must fit, or to begin a training with what
-    fits, see `what_fits`.
+    fits, see `partial_state`.
 
     Args:
         runner: which will test or train.
@@ -91,12 +91,12 @@ def load_into(runner: Runner, model: nn.Module, source: str) -> dict[str, Any]:
         source: see `read_source`.
 
     Returns:
-        The checkpoint, as `contents_of` and the runner's hooks leave it.
+        The checkpoint, as `read_contents` and the runner's hooks leave it.
 
     Raises:
         FileNotFoundError, UsageError: see `mmseg_volo.io.weights`; a training is resumed with another `--accumulate`.
     """
-    checkpoint, said = contents_of(source), f'loaded {source}'
+    checkpoint, said = read_contents(source), f'loaded {source}'
     accumulated = checkpoint['meta'].get(ACCUMULATED, 1)
     if runner._resume and accumulated != runner.batch.accumulated:
         raise UsageError(
@@ -117,7 +117,7 @@ def load_into(runner: Runner, model: nn.Module, source: str) -> dict[str, Any]:
     return checkpoint
 
 
-def begin_whole(runner: Runner, model: nn.Module, source: str) -> str:
+def load_initial(runner: Runner, model: nn.Module, source: str) -> str:
     """Gives a model that is to be trained what fits it of another one's checkpoint.
 
     Args:
@@ -131,7 +131,7 @@ def begin_whole(runner: Runner, model: nn.Module, source: str) -> str:
     Raises:
         FileNotFoundError, UsageError: it cannot be read, or the backbone does not fit.
     """
-    checkpoint = contents_of(source)
+    checkpoint = read_contents(source)
     weights, said = _fitted(runner, model, checkpoint, source)
     strict_load(model, weights, source)
     _compare_pixels(runner, model, checkpoint, source)
@@ -148,10 +148,12 @@ def _fitted(
     loop = runner._train_loop
     meta = getattr(loop.dataloader.dataset, 'metainfo', None) if isinstance(loop, BaseLoop) else None
     words = backbone_words(runner.cfg.get('model'))
-    return what_fits(model, weights, checkpoint, source, class_names(meta), words)
+    return partial_state(model, weights, checkpoint, source, class_names(meta), words)
 
 
 def _compare_pixels(runner: Runner, model: nn.Module, checkpoint: Mapping[str, Any], source: str) -> None:
     """Warns where a model sees other pixels than in the training of its weights."""
-    if sentence := mismatch(source, expected_by(source, checkpoint), given_to(model, steps_of(runner.cfg))):
+    if sentence := mismatch(
+        source, expected_normalisation(source, checkpoint), applied_normalisation(model, test_steps(runner.cfg))
+    ):
         runner.logger.warning(sentence)

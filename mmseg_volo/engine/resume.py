@@ -17,10 +17,10 @@ import torch
 from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from mmseg_volo.engine.checkpoint import last_written, newest
+from mmseg_volo.engine.checkpoint import last_checkpoint, newest_checkpoint
 from mmseg_volo.engine.checkpoint_content import ACCUMULATED
-from mmseg_volo.engine.hooks.early_stopping import PATIENCE
-from mmseg_volo.engine.loop import DRAWS
+from mmseg_volo.engine.hooks.early_stopping import EARLY_STOPPING_KEY
+from mmseg_volo.engine.loop import SAMPLES_DRAWN
 from mmseg_volo.engine.restore import check_progress, states_of
 from mmseg_volo.engine.run_id import RUN, refuse_other_run
 from mmseg_volo.errors import UsageError
@@ -41,7 +41,7 @@ def length_of(cfg: Mapping[str, Any]) -> int | None:
     return loop['max_iters'] // updates if 'max_iters' in loop else None
 
 
-def take_up(runner: Runner) -> None:
+def prepare_resume(runner: Runner) -> None:
     """Finds what a training goes on from, its seed and its place in the data, and lengthens its schedules.
 
     Raises:
@@ -49,7 +49,7 @@ def take_up(runner: Runner) -> None:
     """
     given, work_dir = runner._load_from is not None, Path(runner.work_dir)
     if not given:
-        found, passed_over = newest(work_dir)
+        found, passed_over = newest_checkpoint(work_dir)
         for reason in passed_over:
             runner.logger.warning(reason)
         if found is None:
@@ -61,10 +61,10 @@ def take_up(runner: Runner) -> None:
     check_progress(checkpoint, runner._load_from)
     meta = meta_of(checkpoint)
     if given:  # a branch of that training has a name of its own
-        refuse_other_run(meta.get(RUN), runner._load_from, last_written(work_dir))
+        refuse_other_run(meta.get(RUN), runner._load_from, last_checkpoint(work_dir))
     else:
         runner.run_id = meta.get(RUN) or runner.run_id
-    runner.draws = meta.get(DRAWS) or 0
+    runner.draws = meta.get(SAMPLES_DRAWN) or 0
     if not runner.draws and meta['iter'] and (runner.cfg.get('train_cfg') or {}).get('type') == 'SegTrainLoop':
         runner.logger.warning(
             f'{runner._load_from} does not say which samples were drawn: they are drawn from the first on'
@@ -139,8 +139,8 @@ def _length_changes(runner: Runner, meta: Mapping[str, Any], checkpoint: Mapping
         times = meta.get(ACCUMULATED, 1) if key == 'max_iters' else 1
         yield f'the training is {"lengthened" if new > old else "shortened"} from {old * times} to {whole} {unit}'
         info = checkpoint['message_hub'].get('runtime_info', {})
-        if PATIENCE in info:  # or it would end at the next validation
-            info[PATIENCE] = (0, info[PATIENCE][1])
+        if EARLY_STOPPING_KEY in info:  # or it would end at the next validation
+            info[EARLY_STOPPING_KEY] = (0, info[EARLY_STOPPING_KEY][1])
 
 
 def _progress(runner: Runner, meta: Mapping[str, Any]) -> tuple[int, int, str, str]:
@@ -247,7 +247,7 @@ def _step(schedules: Sequence[_ParamScheduler], updates: int, epochs: int) -> No
             schedule.step()
 
 
-def facts_of(runner: Runner) -> dict[str, Any]:
+def resume_facts(runner: Runner) -> dict[str, Any]:
     """What a checkpoint says of its training, so that a resume knows what the config changes."""
     return {
         RUN: runner.run_id,

@@ -32,22 +32,22 @@ from mmseg_volo.config import formatted
 from mmseg_volo.datasets.wrappers import NamedDataset
 from mmseg_volo.engine.build_errors import NamingRunner
 from mmseg_volo.engine.checkpoint import resumed_from, write_checkpoint
-from mmseg_volo.engine.checkpoint_content import contents, make_plain
-from mmseg_volo.engine.config_checks import notes, refuse_impossible
-from mmseg_volo.engine.console import discreet, quiet_console
+from mmseg_volo.engine.checkpoint_content import checkpoint_content, make_plain
+from mmseg_volo.engine.config_checks import config_notes, refuse_impossible
+from mmseg_volo.engine.console import quiet_console, with_redacted_configs
 from mmseg_volo.engine.distributed import begin, join_on_cpu
-from mmseg_volo.engine.effective_batch import Batch, check_norms
+from mmseg_volo.engine.effective_batch import EffectiveBatch, check_norms
 from mmseg_volo.engine.fsdp import WholeInValidationHook, keep_states_whole, shard
 from mmseg_volo.engine.hooks.stop import keep_answering
-from mmseg_volo.engine.init_cfg import starts_as_data, take_start, without_starts
+from mmseg_volo.engine.init_cfg import drop_init_cfg, load_init_cfg_safely, pop_whole_init_cfg
 from mmseg_volo.engine.optim.precision import precision_of
-from mmseg_volo.engine.restore import begin_whole, load_into, states_of
-from mmseg_volo.engine.resume import facts_of, follow_config, length_of, take_up
+from mmseg_volo.engine.restore import load_initial, load_into, states_of
+from mmseg_volo.engine.resume import follow_config, length_of, prepare_resume, resume_facts
 from mmseg_volo.engine.run_id import new_run
 from mmseg_volo.engine.work_dir import folders_of, in_use_by_training, own_session
 from mmseg_volo.errors import UsageError
 from mmseg_volo.models import segmentors  # noqa: F401, registers them, and what they are made of
-from mmseg_volo.models.normalisation import mismatches, steps_of
+from mmseg_volo.models.normalisation import mismatches, test_steps
 
 
 @RUNNERS.register_module()
@@ -101,14 +101,14 @@ class SegRunner(NamingRunner):
         write into the first one's work dir."""
         if isinstance(visualizer, Mapping):
             visualizer = {**visualizer, 'name': self._log_dir}
-        return discreet(super().build_visualizer(visualizer))
+        return with_redacted_configs(super().build_visualizer(visualizer))
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
         """mmengine's; what its parts start from, by `init_cfg`, is read as data, or not if a resume replaces it."""
         built = super().build_model(model)
         resumes = self._resume and resumed_from(self.cfg)
-        self._start = None if resumes else take_start(built)
-        (without_starts if resumes else starts_as_data)(built)
+        self._start = None if resumes else pop_whole_init_cfg(built)
+        (drop_init_cfg if resumes else load_init_cfg_safely)(built)
         return built
 
     @property
@@ -139,13 +139,13 @@ class SegRunner(NamingRunner):
     def _init_whole_weights(self) -> None:
         super()._init_model_weights()
         if self._start:
-            self._began = begin_whole(self, self._segmentor(), self._start)
+            self._began = load_initial(self, self._segmentor(), self._start)
 
     def _init_model_weights(self) -> None:
         if not self._sharded:  # `wrap_model` has done it
             self._init_whole_weights()
         if is_main_process():
-            for sentence in mismatches(self._segmentor(), steps_of(self.cfg)):
+            for sentence in mismatches(self._segmentor(), test_steps(self.cfg)):
                 self.logger.warning(sentence)
 
     def _segmentor(self) -> nn.Module:
@@ -163,10 +163,10 @@ class SegRunner(NamingRunner):
         return built
 
     @property
-    def batch(self) -> Batch:
+    def batch(self) -> EffectiveBatch:
         """What an update of the weights sees; once the training is set up."""
         scaling = self.auto_scale_lr or {}
-        return Batch(
+        return EffectiveBatch(
             self.world_size,
             self.train_dataloader.batch_size or 1,
             getattr(self.optim_wrapper, '_accumulative_counts', 1),
@@ -193,8 +193,8 @@ class SegRunner(NamingRunner):
         if self._began:
             self.logger.info(self._began)
         if self._resume and self._load_from is None:  # mmengine would follow `last_checkpoint`, to an address too
-            take_up(self)
-        for note in notes(self.cfg, self._asked_schedules) if self._begun else ():
+            prepare_resume(self)
+        for note in config_notes(self.cfg, self._asked_schedules) if self._begun else ():
             self.logger.warning(note)
         super().load_or_resume()
 
@@ -210,7 +210,7 @@ class SegRunner(NamingRunner):
             self.run_id = new_run()
             self.length = length_of(self.cfg)
             if self._resume:
-                take_up(self)
+                prepare_resume(self)
             self._asked_schedules = self.param_schedulers
             return super().train()
 
@@ -268,13 +268,18 @@ class SegRunner(NamingRunner):
 
         The signature is mmengine's; the file goes to the file system, whatever the backends are.
         """
-        meta = {'epoch': self.epoch + by_epoch, 'iter': self.iter + (not by_epoch), **(meta or {}), **facts_of(self)}
+        meta = {
+            'epoch': self.epoch + by_epoch,
+            'iter': self.iter + (not by_epoch),
+            **(meta or {}),
+            **resume_facts(self),
+        }
         if self._sharded and not is_main_process():  # all processes gather, the first one writes
             self.model.state_dict()
             if save_optimizer:
                 self.optim_wrapper.state_dict()
         elif is_main_process():
-            content = contents(self, meta, save_optimizer, save_param_scheduler)
+            content = checkpoint_content(self, meta, save_optimizer, save_param_scheduler)
             self.call_hook('before_save_checkpoint', checkpoint=content)
             make_plain(self, content)
             write_checkpoint(content, Path(out_dir) / filename)

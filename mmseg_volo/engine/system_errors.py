@@ -20,7 +20,7 @@ WORKER = re.compile(r'DataLoader worker \(pid\(?s?\)? ([\d, ]+)\)(?: is killed b
 
 
 @contextmanager
-def in_a_sentence(work_dir: str | Path) -> Iterator[None]:
+def naming_system_errors(work_dir: str | Path) -> Iterator[None]:
     """Inside, what the system refuses ends in a UsageError that says it, and not in a traceback.
 
     Args:

@@ -20,13 +20,13 @@ from mmengine.visualization.vis_backend import BaseVisBackend, LocalVisBackend
 
 from mmseg_volo.errors import UsageError
 
-TRIES = 3  # a tracker that fails so often in a row is left alone
+MAX_FAILURES = 3  # a tracker that fails so often in a row is left alone
 PROJECT = 'mmseg_volo'  # of wandb and MLflow, unless their own variables name another
 # of a config, by which runs are compared in MLflow's table
 PARAMETERS = ('model.backbone', 'model.decode_head', 'optim_wrapper', 'train_cfg', 'train_dataloader.batch_size')
 
 
-class PatientTracker(BaseVisBackend):
+class FaultTolerantTracker(BaseVisBackend):
     """What all have in common: nothing that fails here ends a training. It is said once; after three times in a row, or
     where it cannot begin at all, no more is tried, as each try may wait for a network.
 
@@ -71,7 +71,7 @@ class PatientTracker(BaseVisBackend):
         return Path(self._save_dir).absolute().parents[1]
 
     @property
-    def experiment(self) -> PatientTracker:
+    def experiment(self) -> FaultTolerantTracker:
         return self
 
     def add_config(self, config: Config, **kwargs: Any) -> None:
@@ -90,31 +90,31 @@ class PatientTracker(BaseVisBackend):
         if self._env_initialized:
             self._attempt(self.end)
             self._env_initialized = False
-            self._failures = TRIES
+            self._failures = MAX_FAILURES
 
     def _init_env(self) -> None:
         """Part of mmengine's class; `_attempt` opens."""
 
     def _attempt(self, work: Callable, *args: Any) -> None:
-        if self._failures >= TRIES:
+        if self._failures >= MAX_FAILURES:
             return
         try:
             if not self._env_initialized:
-                self._failures = TRIES
+                self._failures = MAX_FAILURES
                 self.open()
                 self._env_initialized, self._failures = True, 0
             work(*args)
             self._failures = 0
         except Exception as error:  # whatever such a package raises
             self._failures += 1
-            if self._failures == 1 or self._failures >= TRIES:
-                what = 'gets nothing more' if self._failures >= TRIES else 'has a gap'
+            if self._failures == 1 or self._failures >= MAX_FAILURES:
+                what = 'gets nothing more' if self._failures >= MAX_FAILURES else 'has a gap'
                 said = ' '.join(str(error).split())[:300] or type(error).__name__
                 print_log(f'{type(self).__name__} {what}: {said}', logger='current', level=logging.WARNING)
 
 
-@VISBACKENDS.register_module()
-class PatientTensorboard(PatientTracker):
+@VISBACKENDS.register_module(name=['FaultTolerantTensorboard', 'PatientTensorboard'])
+class FaultTolerantTensorboard(FaultTolerantTracker):
     """Event files beside `scalars.json`: `tensorboard --logdir WORK_DIR` shows each session as a run."""
 
     def open(self) -> None:
@@ -137,8 +137,8 @@ class PatientTensorboard(PatientTracker):
         self._writer.close()
 
 
-@VISBACKENDS.register_module()
-class PatientWandb(PatientTracker):
+@VISBACKENDS.register_module(name=['FaultTolerantWandb', 'PatientWandb'])
+class FaultTolerantWandb(FaultTolerantTracker):
     """A run of Weights & Biases, of the group WORK_DIR; their variables (WANDB_PROJECT, WANDB_NAME, WANDB_MODE, ...)
     hold. Files are kept in the work dir.
     """
@@ -166,8 +166,8 @@ class PatientWandb(PatientTracker):
         self._run.finish()
 
 
-@VISBACKENDS.register_module()
-class PatientMLflow(PatientTracker):
+@VISBACKENDS.register_module(name=['FaultTolerantMLflow', 'PatientMLflow'])
+class FaultTolerantMLflow(FaultTolerantTracker):
     """A run of MLflow, where MLFLOW_TRACKING_URI says, else in WORK_DIR/mlflow.db; MLFLOW_EXPERIMENT_NAME holds.
 
     `mlflow ui --backend-store-uri sqlite:///WORK_DIR/mlflow.db` shows it.
@@ -212,7 +212,7 @@ def _leaves(config: Mapping[str, Any], path: str) -> list[tuple[str, Any]]:
     return [] if value is None else [(path, value)]
 
 
-TRACKERS = dict(tensorboard=PatientTensorboard, wandb=PatientWandb, mlflow=PatientMLflow)
+TRACKERS = dict(tensorboard=FaultTolerantTensorboard, wandb=FaultTolerantWandb, mlflow=FaultTolerantMLflow)
 
 
 @HOOKS.register_module()
@@ -248,7 +248,7 @@ def set_trackers(cfg: Config, names: Sequence[str] | None, test: bool = False) -
         if name == 'wandb':
             _check_wandb()
         if not cfg.get('visualizer'):
-            cfg.visualizer = dict(type='SegLocalVisualizer', vis_backends=[dict(type='PatientVisBackend')])
+            cfg.visualizer = dict(type='SegLocalVisualizer', vis_backends=[dict(type='FaultTolerantVisBackend')])
         cfg.visualizer.vis_backends = [*cfg.visualizer.get('vis_backends', []), dict(type=TRACKERS[name].__name__)]
     if names and test:
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='TestScoresHook')]
@@ -262,8 +262,8 @@ def _check_wandb() -> None:
         raise UsageError('--log wandb: nobody is logged in: run wandb login, or set WANDB_MODE=offline and sync later')
 
 
-@VISBACKENDS.register_module()
-class PatientVisBackend(LocalVisBackend):
+@VISBACKENDS.register_module(name=['FaultTolerantVisBackend', 'PatientVisBackend'])
+class FaultTolerantVisBackend(LocalVisBackend):
     """mmengine's backend of local files; numbers that cannot be written are left out, and the training goes on.
 
     The arguments are those of `LocalVisBackend`.

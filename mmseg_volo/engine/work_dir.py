@@ -20,13 +20,13 @@ from mmengine.dist import broadcast, is_main_process
 from mmengine.logging import MessageHub
 
 from mmseg_volo.errors import UsageError
-from mmseg_volo.utils.locks import Lock, in_words, others_in, take_one_of, told
+from mmseg_volo.utils.locks import Lock, acquire_shared, describe_holder, other_holders, read_holder
 
 TRAINING = '.train.lock'
 TEST = 'test'
 DATA_REPORT = 'data.json'  # in the work dir: what the check of the data has found
 RESULTS_PAGE = 'report.html'
-PATIENCE = 2.0  # seconds that a killed process may take to be gone
+LOCK_WAIT = 2.0  # seconds that a killed process may take to be gone
 STAMP = '%Y%m%d_%H%M%S'  # mmengine's
 SESSION = re.compile(r'\d{8}_\d{6}')
 CHECKPOINTS = ('iter_*.pth', 'epoch_*.pth', 'best_*.pth')
@@ -63,7 +63,7 @@ def in_use_by_test(work_dir: str | Path) -> Iterator[None]:
         UsageError: the folder cannot be written to.
     """
     try:
-        lock = take_one_of(Path(work_dir), TEST, what='test')
+        lock = acquire_shared(Path(work_dir), TEST, what='test')
     except OSError as error:
         raise _cannot_be_written(work_dir, error) from error
     with lock:
@@ -71,7 +71,7 @@ def in_use_by_test(work_dir: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def emptied(work_dir: str | Path, ours: str) -> Iterator[None]:
+def emptied_work_dir(work_dir: str | Path, ours: str) -> Iterator[None]:
     """Removes all in a work dir; inside, no other process trains in it.
 
     Args:
@@ -83,7 +83,7 @@ def emptied(work_dir: str | Path, ours: str) -> Iterator[None]:
     """
     folder = Path(work_dir)
     with in_use_by_training(folder):
-        if said := next(others_in(folder, TEST), None):
+        if said := next(other_holders(folder, TEST), None):
             raise _in_use(work_dir, 'test', said)
         found = [path for path in folder.iterdir() if not path.name.endswith('.lock')]
         begun = all(
@@ -127,7 +127,7 @@ def remove_training(work_dir: str | Path, but: Sequence[str]) -> None:
         UsageError: a test is running there.
     """
     folder = Path(work_dir)
-    if said := next(others_in(folder, TEST), None):
+    if said := next(other_holders(folder, TEST), None):
         raise _in_use(work_dir, 'test', said)
     sessions = [path for path in folder.iterdir() if SESSION.fullmatch(path.name)]
     for path in {*sessions, *(path for kind in LEFT for path in folder.glob(kind))}:
@@ -163,20 +163,20 @@ def own_session(work_dir: str | Path, timestamp: str, experiment: str = '') -> s
 def _locked(work_dir: str | Path) -> Iterator[Lock]:
     lock = Lock(Path(work_dir) / TRAINING)
     try:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + LOCK_WAIT
         while not (free := lock.take()) and time.monotonic() < deadline:
             time.sleep(0.05)
     except OSError as error:
         raise _cannot_be_written(work_dir, error) from error
     if not free:
-        raise _in_use(work_dir, 'training', told(lock.path))
+        raise _in_use(work_dir, 'training', read_holder(lock.path))
     with lock:
         yield lock
 
 
 def _in_use(work_dir: str | Path, what: str, said: dict) -> UsageError:
     return UsageError(
-        f'{work_dir} is in use by a {what}, {in_words(said)}: wait until it ends or stop it, or name another --work-dir'
+        f'{work_dir} is in use by a {what}, {describe_holder(said)}: wait until it ends or stop it, or name another --work-dir'
     )
 
 

@@ -16,7 +16,7 @@ from mmseg.datasets import BaseSegDataset, CityscapesDataset
 
 from mmseg_volo.datasets.loading import LABEL_STEPS
 from mmseg_volo.errors import UsageError
-from mmseg_volo.utils.files import encode, write_whole
+from mmseg_volo.utils.files import encode_image, write_whole
 
 
 @METRICS.register_module()
@@ -95,7 +95,7 @@ def write_mask(folder: Path, image: str, mask: np.ndarray) -> str:
     """
     path = folder / f'{Path(image).stem}.png'
     try:
-        write_whole(path, encode('.png', mask))
+        write_whole(path, encode_image('.png', mask))
     except OSError as error:
         raise UsageError(f'{path} cannot be written ({error.strerror}): make room, or name another --out') from error
     return path.name

@@ -22,12 +22,12 @@ from mmengine.registry import DefaultScope
 from PIL import Image
 from torch import Tensor, nn
 
-from mmseg_volo.errors import UsageError, said_by
+from mmseg_volo.errors import UsageError, describe
 from mmseg_volo.io.convert import Source
-from mmseg_volo.io.model_spec import config_of, shown_by
+from mmseg_volo.io.model_spec import config_of, dataset_meta_of
 from mmseg_volo.io.text_files import hidden
 from mmseg_volo.io.value_range import LOGGER, Tell
-from mmseg_volo.io.weights import read_source, strict_load, unwrap
+from mmseg_volo.io.weights import read_source, strict_load, unwrap_state_dict
 from mmseg_volo.utils.forks import about_to_compute
 
 Weights = str | Path
@@ -77,25 +77,25 @@ def load(
         FileNotFoundError, ValueError: a file is missing, is no config or checkpoint, or does not fit the model; or bf16
             is asked for on a device that is neither a CPU nor CUDA's.
     """
-    from mmseg_volo.models.cpu import prepare, suits, use_bf16
+    from mmseg_volo.models.cpu import can_optimize, optimize_for_cpu, use_bf16
 
     about_to_compute()
     cfg, weights, checkpoint, given = _read(config_or_checkpoint, checkpoint)
-    tensors = None if weights is None else unwrap(weights, str(checkpoint))
+    tensors = None if weights is None else unwrap_state_dict(weights, str(checkpoint))
     model = _build(cfg, given, tensors if checkpoint == given else None)
     if tensors is not None:
         strict_load(model, tensors, str(checkpoint))
         if checkpoint != given:  # the config is another one than the checkpoint's own
             _compare_pixels(model, cfg, checkpoint, weights)
     model.cfg, model.described_by = cfg, given if checkpoint == given else None
-    model.dataset_meta = shown_by(weights or {}, str(checkpoint)) or _dataset_meta(cfg, given)
+    model.dataset_meta = dataset_meta_of(weights or {}, str(checkpoint)) or _dataset_meta(cfg, given)
     if (count := len(model.dataset_meta['classes'])) != model.num_classes:
         raise UsageError(f'{given}: the model tells {model.num_classes} classes apart, but {count} are named')
     if odd := next((name for name in model.dataset_meta['classes'] if hidden(str(name))), None):
         raise UsageError(f'{given}: names of classes are plain text, {odd!r} has characters that cannot be shown')
     _to_device(model, device).eval()
-    if optimize and next(model.parameters()).device.type == 'cpu' and suits(model):
-        prepare(model)
+    if optimize and next(model.parameters()).device.type == 'cpu' and can_optimize(model):
+        optimize_for_cpu(model)
     if bf16:
         use_bf16(model)
     return model
@@ -128,10 +128,10 @@ def _read(
 
 
 def _compare_pixels(model: nn.Module, cfg: Config, checkpoint: Weights, weights: Mapping[str, Any]) -> None:
-    from mmseg_volo.models.normalisation import expected_by, given_to, mismatch, steps_of
+    from mmseg_volo.models.normalisation import applied_normalisation, expected_normalisation, mismatch, test_steps
 
-    given = given_to(model, cfg.get('test_pipeline') or steps_of(cfg))
-    if sentence := mismatch(checkpoint, expected_by(checkpoint, weights), given):
+    given = applied_normalisation(model, cfg.get('test_pipeline') or test_steps(cfg))
+    if sentence := mismatch(checkpoint, expected_normalisation(checkpoint, weights), given):
         warnings.warn(sentence, stacklevel=3)
 
 
@@ -154,7 +154,7 @@ def _build(cfg: Config, given: str, described: Mapping[str, Tensor] | None) -> n
     except TooLarge:
         raise UsageError(f'{given} describes a model that is much larger than its weights: get the file anew') from None
     except faults as error:
-        raise UsageError(f'the model of {given} cannot be built: {said_by(error)}') from error
+        raise UsageError(f'the model of {given} cannot be built: {describe(error)}') from error
 
 
 def _renew() -> None:
@@ -219,19 +219,19 @@ def predict(
     from mmseg_volo.inference.options import Options
     from mmseg_volo.inference.segment import mask_type, opened, segment
     from mmseg_volo.io.raster_pixels import RasterPixels
-    from mmseg_volo.models.segmentors.strips import collect
-    from mmseg_volo.models.segmentors.test_cfg import MAPS
-    from mmseg_volo.models.segmentors.unwrap import segmentor
+    from mmseg_volo.models.segmentors.strips import assemble
+    from mmseg_volo.models.segmentors.test_cfg import OPTIONAL_MAPS
+    from mmseg_volo.models.segmentors.unwrap import unwrap_segmentor
 
-    if isinstance(maps, str) or not set(maps) <= set(MAPS):
-        raise UsageError(f'maps must be a list of some of {MAPS}, got {maps!r}')
+    if isinstance(maps, str) or not set(maps) <= set(OPTIONAL_MAPS):
+        raise UsageError(f'maps must be a list of some of {OPTIONAL_MAPS}, got {maps!r}')
     Options(bands=bands, value_range=value_range, windows=windows)
-    model = segmentor(model)
+    model = unwrap_segmentor(model)
     classes, palette = (model.dataset_meta[k] for k in ('classes', 'palette'))
     with torch.inference_mode(), opened(model, image, bands, value_range, tell) as pixels:
         raster = pixels if isinstance(pixels, RasterPixels) else None
         size = pixels.shape[:2] if raster is None else tuple(pixels.shape[1:])
-        found = collect(segment(model, pixels, maps, windows, tell), size)
+        found = assemble(segment(model, pixels, maps, windows, tell), size)
         gone = ~raster.valid() if raster is not None and raster.masked else None
     dtype, nodata = mask_type(len(classes), gone is not None)
     mask = found.pop('pred_sem_seg')[0].cpu().numpy().astype(dtype)
@@ -259,13 +259,13 @@ def predict_each(
         UsageError: one image was given instead of several, or the model cannot predict as it is.
     """
     from mmseg_volo.inference.options import Options
-    from mmseg_volo.models.segmentors.unwrap import segmentor
+    from mmseg_volo.models.segmentors.unwrap import unwrap_segmentor
 
     one = isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image.Image)
     if one or getattr(images, 'ndim', 4) != 4:  # the rows of an array would be taken for grey images
         raise UsageError(f'expected several images, e.g. in a list, got {type(images).__name__}: predict takes one')
     Options(**{name: value for name, value in options.items() if name != 'tell'})
-    return _predict_each(segmentor(model), images, maps, options)
+    return _predict_each(unwrap_segmentor(model), images, maps, options)
 
 
 def _predict_each(

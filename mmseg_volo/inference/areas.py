@@ -19,7 +19,7 @@ FORMULAS = ('=', '+', '-', '@', '\t', '\r', '\n')  # begin so, for spreadsheets
 COLUMNS = ('class', 'index', 'pixels', 'share', 'square_metres')
 
 
-def count(mask: np.ndarray, classes: int) -> np.ndarray:
+def pixels_per_class(mask: np.ndarray, classes: int) -> np.ndarray:
     """Pixels of each class (classes,), int64; what is no class, as nodata, is not counted."""
     return np.bincount(mask.ravel(), minlength=classes)[:classes]
 
@@ -78,7 +78,7 @@ class PixelAreas:
             self.cell, self.columns = self._choose()
 
     def sums(self, mask: np.ndarray, top: int, classes: int) -> np.ndarray:
-        """Square metres of each class (classes,) in the rows (n, W) of a mask from `top` on; see `count`."""
+        """Square metres of each class (classes,) in the rows (n, W) of a mask from `top` on; see `pixels_per_class`."""
         total = np.zeros(classes)
         step = max(PIECE // self.width, 1)
         if not self.by_row:

@@ -17,23 +17,24 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmseg_volo.errors import UsageError, as_errors, printable, sentence
+from mmseg_volo.errors import UsageError, as_errors, message_of, printable
 from mmseg_volo.inference.api import Prediction, predict
-from mmseg_volo.inference.areas import count
+from mmseg_volo.inference.areas import pixels_per_class
 from mmseg_volo.inference.geotiff import predict_geotiff
-from mmseg_volo.inference.manifest import NAME, Record, fingerprint
+from mmseg_volo.inference.manifest import MANIFEST_NAME, Manifest, fingerprint
 from mmseg_volo.inference.options import Options
 from mmseg_volo.inference.outputs import write_image
 from mmseg_volo.inference.polygons import need_rasterio
 from mmseg_volo.inference.sources import Item, find_inputs
-from mmseg_volo.io.convert import as_rgb
-from mmseg_volo.io.file_types import TIFFS, Tally
-from mmseg_volo.io.multiband import as_picture
+from mmseg_volo.io.convert import to_rgb
+from mmseg_volo.io.file_types import TIFFS, FileCounts
+from mmseg_volo.io.multiband import to_picture
 from mmseg_volo.io.raster_reader import loses_georeference, open_georeferenced
-from mmseg_volo.models.cpu import settings
-from mmseg_volo.models.segmentors.unwrap import segmentor
+from mmseg_volo.io.steps import MULTI_BAND_STEPS
+from mmseg_volo.models.cpu import prediction_settings
+from mmseg_volo.models.segmentors.unwrap import unwrap_segmentor
 from mmseg_volo.utils.parallel import WriteBehind, prefetch
-from mmseg_volo.utils.progress import Bar
+from mmseg_volo.utils.progress import ProgressBar
 
 FILES = ('rasterio', 'av', 'cv2', 'PIL')  # packages whose errors, whatever their type, come of the file
 STOPS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # the next file would not fare better
@@ -67,8 +68,8 @@ def predict_files(
             predicted (after the others were written).
         Exception: the device is lost, so that no other file could be predicted.
     """
-    model, options, out = segmentor(model), options or Options(), Path(os.path.expanduser(out))
-    left = Tally('left alone')
+    model, options, out = unwrap_segmentor(model), options or Options(), Path(os.path.expanduser(out))
+    left = FileCounts('left alone')
     items = find_inputs(inputs, out, left, arrays=_sees_bands(model))
     if 'polygons' in options.outputs:
         need_rasterio('polygons')
@@ -84,9 +85,9 @@ def predict_files(
         run.record.close()
 
 
-def _say_kinds(items: Sequence[Item], left: Tally) -> None:
+def _say_kinds(items: Sequence[Item], left: FileCounts) -> None:
     """Which kinds of files are done and which are not, where there are several."""
-    taken = Tally('taken')
+    taken = FileCounts('taken')
     for item in items:
         taken.add(item.path)
     if left or len(taken) > 1:
@@ -97,16 +98,16 @@ def _say_kinds(items: Sequence[Item], left: Tally) -> None:
 
 def _sees_bands(model: nn.Module) -> bool:
     """Whether it is for other images than RGB."""
-    return model.cfg.test_pipeline[0]['type'] == 'LoadBands'
+    return model.cfg.test_pipeline[0]['type'] in MULTI_BAND_STEPS
 
 
 class _Run:
     def __init__(self, model: nn.Module, items: Sequence[Item], out: Path, options: Options, overwrite: bool):
         self.model, self.items, self.out, self.options = model, items, out, options
-        depends_on = dict(model=fingerprint(model), **settings(model), **asdict(options))
+        depends_on = dict(model=fingerprint(model), **prediction_settings(model), **asdict(options))
         del depends_on['outputs']  # each file knows which it has
         try:
-            self.record = Record(out, depends_on, items, overwrite)
+            self.record = Manifest(out, depends_on, items, overwrite)
         except OSError as error:
             raise UsageError(f'{out} cannot be written to ({error.strerror}): give another folder to --out') from error
         self.failed: dict[Item, str] = {}
@@ -139,7 +140,9 @@ class _Run:
         done = [item for item in self.items if self.record.is_done(item, wanted)]
         print(f'{", ".join(wanted)} of {len(done)} files in {self.out}')
         if self.failed:
-            more = f'; {len(self.failed) - SHOWN} more, see {self.out / NAME}' if len(self.failed) > SHOWN else ''
+            more = (
+                f'; {len(self.failed) - SHOWN} more, see {self.out / MANIFEST_NAME}' if len(self.failed) > SHOWN else ''
+            )
             raise UsageError(
                 f'{len(self.failed)} of {len(self.items)} files left out: '
                 f'{"; ".join([*self.failed.values()][:SHOWN])}{more}'
@@ -151,7 +154,7 @@ class _Run:
         with (
             WriteBehind() as behind,
             closing(self._sources(todo)) as sources,
-            Bar(sources, 'predicting', len(todo), 'file', delay=0, disable=not todo) as bar,
+            ProgressBar(sources, 'predicting', len(todo), 'file', delay=0, disable=not todo) as bar,
         ):
             for item, source in bar:
                 self._predict(item, source, behind)
@@ -190,10 +193,10 @@ class _Run:
     def _source(self, path: Path) -> Any:
         source = open_georeferenced(path)
         if source is None and self.bands:
-            return as_picture(path)
+            return to_picture(path)
         if source is None:
             self._note_georeference(path)
-            return as_rgb(path, self.options.bands, self.options.value_range, self._note)
+            return to_rgb(path, self.options.bands, self.options.value_range, self._note)
         return source
 
     def _note(self, text: str) -> None:
@@ -243,7 +246,7 @@ class _Run:
     def _write(self, item: Item, image: np.ndarray, found: Prediction) -> tuple[dict[str, list[str]], dict[str, Any]]:
         kinds = [kind for kind in self.options.outputs if kind != 'areas']
         files, left_out = write_image(self.out, item.stem, image, found, self.options, kinds)
-        return files, dict(pixels=count(found.mask, len(found.classes)).tolist(), left_out=left_out)
+        return files, dict(pixels=pixels_per_class(found.mask, len(found.classes)).tolist(), left_out=left_out)
 
     def _keep(self, item: Item, results: Callable[[], tuple[dict[str, list[str]], dict[str, Any]]]) -> None:
         """Makes results and tells the record of them."""
@@ -272,7 +275,7 @@ class _Run:
         Raises:
             Exception: the error, if the device is lost, so that no other file would do.
         """
-        text, kept = ' '.join(sentence(error).split()), {}
+        text, kept = ' '.join(message_of(error).split()), {}
         if isinstance(error, MemoryError | RuntimeError) and 'memory' in f'{text}{type(error).__name__}'.lower():
             text = 'not enough memory: see --windows, --device'
         elif not isinstance(error, OSError | ValueError):

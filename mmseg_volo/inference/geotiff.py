@@ -12,9 +12,9 @@ from torch import nn
 
 from mmseg_volo.errors import UsageError
 from mmseg_volo.inference.api import Prediction
-from mmseg_volo.inference.areas import PixelAreas, count
+from mmseg_volo.inference.areas import PixelAreas, pixels_per_class
 from mmseg_volo.inference.georeference import Ground
-from mmseg_volo.inference.options import MAPS, Options
+from mmseg_volo.inference.options import OUTPUT_TO_MAP, Options
 from mmseg_volo.inference.outputs import write_image
 from mmseg_volo.inference.polygons import geojson
 from mmseg_volo.inference.raster_io import CACHE, RasterFile
@@ -23,9 +23,9 @@ from mmseg_volo.inference.sources import Item
 from mmseg_volo.io.raster_pixels import RasterPixels
 from mmseg_volo.io.raster_reader import forget_error
 from mmseg_volo.io.value_range import LOGGER, Tell
-from mmseg_volo.utils.files import Replacement
-from mmseg_volo.utils.progress import Bar
-from mmseg_volo.visualization import colour
+from mmseg_volo.utils.files import AtomicFile
+from mmseg_volo.utils.progress import ProgressBar
+from mmseg_volo.visualization import colour_mask
 
 PREVIEW = 4096  # longer side of the overlay
 
@@ -60,7 +60,7 @@ def predict_geotiff(
             writer = _Writer(model, item, pixels, out, options, ground)
             with (
                 writer,
-                Bar(None, f'predicting {item.path.name}', raster.height, 'row', leave=False) as bar,
+                ProgressBar(None, f'predicting {item.path.name}', raster.height, 'row', leave=False) as bar,
             ):
                 for rows, found in segment(model, pixels, options.maps, options.windows, tell):
                     writer.add(rows, {name: values.cpu().numpy() for name, values in found.items()})
@@ -138,16 +138,16 @@ class _Writer:
             window = ((rows.start, rows.stop), (0, self.raster.width))
             valid = self.pixels.valid(window)[None]
             mask[~valid] = self.nodata
-        self.counts += count(mask, len(self.classes))
+        self.counts += pixels_per_class(mask, len(self.classes))
         if self.areas:
             self.square_metres += self.areas.sums(mask[0], rows.start, len(self.classes))
         for kind, file in self._open.items():
             if kind == 'masks':
                 file.write(mask)
             elif kind == 'colours':
-                file.write(colour(mask[0], self.palette).transpose(2, 0, 1))
+                file.write(colour_mask(mask[0], self.palette).transpose(2, 0, 1))
             else:
-                values = found[MAPS[kind]].astype(np.float32)
+                values = found[OUTPUT_TO_MAP[kind]].astype(np.float32)
                 file.write(values if valid is None else np.where(valid, values, np.float32('nan')))
         if self.shapes is not None and self.shapes not in self._open.values():
             self.shapes.write(mask)
@@ -175,7 +175,7 @@ class _Writer:
             place.parent.mkdir(parents=True, exist_ok=True)
             lost: list[str] = []
             with (
-                Replacement(place) as temporary,
+                AtomicFile(place) as temporary,
                 rasterio.open(self.shapes.finish(), driver='GTiff') as mask,
                 temporary.open('wb') as file,
             ):

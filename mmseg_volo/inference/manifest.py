@@ -22,10 +22,10 @@ from mmseg_volo.inference.options import OUTPUTS
 from mmseg_volo.inference.sources import AREAS, RECORD, Item, real_path
 from mmseg_volo.inference.verify import confirmed, is_whole
 from mmseg_volo.models.segmentors.unwrap import is_compiled
-from mmseg_volo.utils.files import sweep, write_whole
-from mmseg_volo.utils.locks import Lock, in_words, others_in, take_one_of
+from mmseg_volo.utils.files import remove_scratch_files, write_whole
+from mmseg_volo.utils.locks import Lock, acquire_shared, describe_holder, other_holders
 
-NAME = RECORD
+MANIFEST_NAME = RECORD
 LOCKS = '.predict'  # folder of locks
 PROCESS = 'process'
 REMEDY = 'give another folder to --out, or --overwrite to do them anew'
@@ -42,7 +42,7 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-class Record:
+class Manifest:
     """`OUT/predictions.jsonl`: a line of settings, then a line for each file, of which the last one counts.
 
     Any number of processes with the same settings may fill one folder: each file is done by the one that asks for it
@@ -62,7 +62,7 @@ class Record:
     """
 
     def __init__(self, out: Path, settings: Mapping[str, Any], items: Sequence[Item], overwrite: bool = False):
-        self.out, self.path = out, out / NAME
+        self.out, self.path = out, out / MANIFEST_NAME
         self.entries: dict[str, dict[str, Any]] = {}
         self.refused: dict[Item, str] = {}  # inputs whose names another process has begun with, of another folder
         self._settings = json.loads(json.dumps(settings))
@@ -87,7 +87,7 @@ class Record:
             _same(self.out, before, self._settings)
         elif others and before != self._settings:
             raise UsageError(
-                f'{self.out} is being filled by {in_words(others[0])} with other settings: wait until it ends, or give '
+                f'{self.out} is being filled by {describe_holder(others[0])} with other settings: wait until it ends, or give '
                 f'another folder to --out'
             )
         if before != self._settings:
@@ -100,7 +100,7 @@ class Record:
         replaced = self._names.check(items, self.entries, {*old} if overwrite else set())
         for name in {*replaced, *(str(item.name) for item in items if overwrite)} & old:
             del self.entries[name]
-        self._slot = take_one_of(self.out / LOCKS, PROCESS, run=self.run, at={})
+        self._slot = acquire_shared(self.out / LOCKS, PROCESS, run=self.run, at={})
         self._rewrite(before)
 
     def _rewrite(self, before: Mapping[str, Any] | None) -> None:
@@ -174,7 +174,7 @@ class Record:
     def _others(self) -> list[dict[str, Any]]:
         mine = 0 if self._slot is None else 1
         count = len([*(self.out / LOCKS).glob(f'.{PROCESS}-*.lock')]) - mine
-        living = [*others_in(self.out / LOCKS, PROCESS, self._slot)]
+        living = [*other_holders(self.out / LOCKS, PROCESS, self._slot)]
         self._killed |= count > len(living)
         return living
 
@@ -183,8 +183,8 @@ class Record:
         if self._killed:
             for kind in (self.out / name for name in OUTPUTS):
                 for folder, _, _ in os.walk(kind):
-                    sweep(Path(folder))
-            sweep(self.out)
+                    remove_scratch_files(Path(folder))
+            remove_scratch_files(self.out)
         self._killed = False
 
     def failure(self, item: Item) -> str | None:
@@ -241,7 +241,7 @@ class Record:
 def _same(out: Path, before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
     """Whether what is in the folder may be gone on with."""
     if before is None and any(any((out / name).glob('*')) for name in OUTPUTS):
-        raise UsageError(f'{out} holds files, and no {NAME} says what they were made of: {REMEDY}')
+        raise UsageError(f'{out} holds files, and no {MANIFEST_NAME} says what they were made of: {REMEDY}')
     if before is None:
         return
     changed = [name for name in {**before, **now} if name in before and before[name] != now.get(name)]

@@ -21,7 +21,7 @@ OUTPUTS = {
     'polygons': 'GeoJSON',
     'areas': 'areas.csv: pixels, share and, of GeoTIFFs, square metres on the ground of each class',
 }
-MAPS = {'confidence': 'confidence', 'probabilities': 'probability'}  # output -> what the segmentor calls it
+OUTPUT_TO_MAP = {'confidence': 'confidence', 'probabilities': 'probability'}  # output -> what the segmentor calls it
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Options:
     @property
     def maps(self) -> list[str]:
         """What is needed of the segmentor beside the mask."""
-        return [MAPS[name] for name in self.outputs if name in MAPS]
+        return [OUTPUT_TO_MAP[name] for name in self.outputs if name in OUTPUT_TO_MAP]
 
 
 def _are_numbers(values: Any, kind: type) -> bool:

@@ -13,8 +13,8 @@ from mmseg_volo.inference.api import Prediction
 from mmseg_volo.inference.georeference import Ground
 from mmseg_volo.inference.options import Options
 from mmseg_volo.inference.polygons import geojson
-from mmseg_volo.utils.files import encode, write_whole
-from mmseg_volo.visualization import colour, overlay, with_legend
+from mmseg_volo.utils.files import encode_image, write_whole
+from mmseg_volo.visualization import colour_mask, overlay, with_legend
 
 SUFFIXES = {
     'masks': '.png',
@@ -74,9 +74,9 @@ def _content(kind: str, image: np.ndarray, found: Prediction, options: Options) 
         height, width = found.mask.shape
         if kind == 'overlays' and max(height, width) > LARGEST:  # before it is drawn
             raise UsageError(f'a .jpg file cannot hold {width}x{height} pixels, at most {LARGEST} a side')
-        pixels = colour(found.mask, found.palette)
+        pixels = colour_mask(found.mask, found.palette)
         if kind == 'overlays':
             pixels = overlay(image, found.mask, found.palette, options.opacity)
             pixels = with_legend(pixels, found.mask, found.classes, found.palette)
         pixels = pixels[..., ::-1]  # as OpenCV has it
-    return encode(SUFFIXES[kind], pixels)
+    return encode_image(SUFFIXES[kind], pixels)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mmseg_volo.io.raster_reader import rasterio_module
-from mmseg_volo.utils.files import Replacement
+from mmseg_volo.utils.files import AtomicFile
 
 CACHE = 128  # MB of blocks that GDAL keeps; a row of blocks of 512 takes 31 MB of 20,000 RGB pixels
 ROWS = 1024  # a strip or block that is higher is not kept so, nor one of which a row takes more than ROW_BYTES
@@ -52,7 +52,7 @@ class RasterFile:
         points, points_crs = like.gcps
         if points:
             where = dict(gcps=points, crs=points_crs, width=like.width, height=like.height)
-        self._new = Replacement(path)
+        self._new = AtomicFile(path)
         self.scratch = self._new.scratch
         try:
             self.file = rasterio_module().open(

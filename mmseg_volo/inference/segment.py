@@ -18,18 +18,19 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from mmseg_volo.datasets.loading import LABEL_STEPS
-from mmseg_volo.errors import UsageError, said_by
-from mmseg_volo.io.convert import Source, as_rgb, path_of
+from mmseg_volo.errors import UsageError, describe
+from mmseg_volo.io.convert import Source, to_path, to_rgb
 from mmseg_volo.io.image import orientation_of
 from mmseg_volo.io.multiband import array_of
 from mmseg_volo.io.raster_pixels import OWN_VALUES, RasterPixels
 from mmseg_volo.io.raster_reader import driver_of, is_georeferenced, open_any
+from mmseg_volo.io.steps import MULTI_BAND_STEPS
 from mmseg_volo.io.value_range import LOGGER, Tell
 from mmseg_volo.models.segmentors.results import results
-from mmseg_volo.models.segmentors.streaming import BandedEncoderDecoder
+from mmseg_volo.models.segmentors.streaming import StreamingEncoderDecoder
 
 # steps that leave the pixels as they are
-PLAIN = ('LoadImageFromFile', 'LoadRGBImage', 'LoadBands', 'PackSegInputs', *LABEL_STEPS)
+PLAIN_STEPS = ('LoadImageFromFile', 'LoadRGBImage', 'PackSegInputs', *MULTI_BAND_STEPS, *LABEL_STEPS)
 WHOLE = 2048 * 2048  # pixels that a network which sees images whole is shown at once
 IN_MEMORY = 8192 * 8192  # pixels that are read at once for a test pipeline that needs them all
 DESCRIPTION_FAULTS = (
@@ -61,7 +62,7 @@ def opened(
     Args:
         model: from `mmseg_volo.load`.
         image: see `mmseg_volo.predict`.
-        bands, value_range, tell: see `as_rgb`.
+        bands, value_range, tell: see `to_rgb`.
 
     Yields:
         `RasterPixels` of a georeferenced file, or of any TIFF where the network takes other images than RGB; else
@@ -71,7 +72,7 @@ def opened(
         FileNotFoundError, UsageError: it is no image, or none for this network.
     """
     loading = loading_of(model)
-    own_values = loading['type'] == 'LoadBands'
+    own_values = loading['type'] in MULTI_BAND_STEPS
     if own_values and value_range is not None:
         raise UsageError(OWN_VALUES)
     image, is_raster = _source(image)
@@ -86,7 +87,7 @@ def opened(
                 raise UsageError(f'{name} cannot be read: {error.__cause__ or error}') from error
             return
     if not own_values:
-        yield as_rgb(image, bands, value_range, tell)
+        yield to_rgb(image, bands, value_range, tell)
         return
     pixels, _ = array_of(image)
     if bands is not None:
@@ -99,7 +100,7 @@ def opened(
 def _source(image: Source) -> tuple[Any, bool]:
     """A path or bytes as such, anything else as it is, and whether it is a TIFF or JPEG 2000 file."""
     if isinstance(image, (str, os.PathLike)):
-        image = path_of(image)
+        image = to_path(image)
         with image.open('rb') as file:
             return image, driver_of(file.read(12)) is not None
     if isinstance(image, (bytes, bytearray, memoryview)):
@@ -143,7 +144,7 @@ def _described(model: nn.Module) -> Iterator[None]:
         if source is None or isinstance(error, RuntimeError) and ODD_TYPES not in str(error):
             raise
         raise UsageError(
-            f'the model and test pipeline that {source} describes do not work on this image ({said_by(error)}): give '
+            f'the model and test pipeline that {source} describes do not work on this image ({describe(error)}): give '
             f'the config of its training too, load(CONFIG, {source!r})'
         ) from error
 
@@ -157,7 +158,7 @@ def _segment(
         windows = trained_on(model)
         if tell is not None:
             tell(f'images of more than 4 million pixels are seen through windows of {windows} (others: --windows)')
-    if windows is not None and isinstance(model, BandedEncoderDecoder):
+    if windows is not None and isinstance(model, StreamingEncoderDecoder):
         stride = max(windows * 2 // 3, 1)
         options = replace(model.options, mode='slide', crop_size=(windows, windows), stride=(stride, stride))
         steps = [step for step in steps if step['type'] != 'Resize']
@@ -168,7 +169,7 @@ def _segment(
     if why := why_whole(model, steps):
         if size[0] * size[1] > IN_MEMORY:
             remedy = f'--windows {trained_on(model)} leaves resizing out and looks through windows of that size'
-            remedy = remedy if isinstance(model, BandedEncoderDecoder) else 'cut it into tiles'
+            remedy = remedy if isinstance(model, StreamingEncoderDecoder) else 'cut it into tiles'
             raise UsageError(f'{size[1]}x{size[0]} pixels are too many for {why} of the checkpoint: {remedy}')
         image = pixels.read().transpose(1, 2, 0)
         if pixels.normal is not None:
@@ -184,10 +185,10 @@ def as_batch(steps: Sequence[Mapping[str, Any]], image: np.ndarray) -> dict[str,
 
     Args:
         steps: of a test pipeline; those that read labels are left out.
-        image: uint8 RGB (H, W, 3), or what `LoadBands` or `LoadImageFromNDArray` takes, if it is the first step.
+        image: uint8 RGB (H, W, 3), or what `LoadMultiBandImage` or `LoadImageFromNDArray` takes, if it is the first step.
     """
     kept = [copy.deepcopy(dict(step)) for step in steps if step['type'] not in LABEL_STEPS]
-    if kept[0]['type'] not in ('LoadBands', 'LoadImageFromNDArray'):
+    if kept[0]['type'] not in (*MULTI_BAND_STEPS, 'LoadImageFromNDArray'):
         image = np.ascontiguousarray(image[..., ::-1])  # BGR, as mmseg's pipelines have it
         kept[0] = dict(type='LoadImageFromNDArray')
     data: Any = dict(img=image)
@@ -200,14 +201,14 @@ def as_batch(steps: Sequence[Mapping[str, Any]], image: np.ndarray) -> dict[str,
 
 def why_whole(model: nn.Module, steps: Sequence[Mapping[str, Any]]) -> str:
     """What needs all pixels of an image at once; empty if nothing does."""
-    if not isinstance(model, BandedEncoderDecoder):
+    if not isinstance(model, StreamingEncoderDecoder):
         return type(model).__name__
     if type(model.data_preprocessor) is not SegDataPreProcessor:
         return type(model.data_preprocessor).__name__
-    return ', '.join(step['type'] for step in steps if step['type'] not in PLAIN)
+    return ', '.join(step['type'] for step in steps if step['type'] not in PLAIN_STEPS)
 
 
-def _is_too_large(model: BandedEncoderDecoder, size: Sequence[int]) -> bool:
+def _is_too_large(model: StreamingEncoderDecoder, size: Sequence[int]) -> bool:
     return model.options.mode != 'slide' and size[0] * size[1] > WHOLE
 
 

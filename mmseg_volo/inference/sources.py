@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mmseg_volo.errors import UsageError
 from mmseg_volo.inference.options import OUTPUTS
-from mmseg_volo.io.file_types import ARRAYS, IMAGES, PICTURES, TIFFS, VIDEOS, Tally, folders
+from mmseg_volo.io.file_types import ARRAYS, IMAGES, PICTURES, TIFFS, VIDEOS, FileCounts, walk_folders
 
 __all__ = ['IMAGES', 'TIFFS', 'VIDEOS', 'Item', 'find_inputs', 'real_path']
 
@@ -46,7 +46,7 @@ def real_path(path: Path) -> str:
     return os.path.join(os.path.realpath(path.parent), path.name)
 
 
-def find_inputs(inputs: Sequence[str], out: Path, left: Tally | None = None, arrays: bool = False) -> list[Item]:
+def find_inputs(inputs: Sequence[str], out: Path, left: FileCounts | None = None, arrays: bool = False) -> list[Item]:
     """The images and videos that inputs name.
 
     Args:
@@ -61,7 +61,7 @@ def find_inputs(inputs: Sequence[str], out: Path, left: Tally | None = None, arr
     Raises:
         UsageError: an input names nothing, two would be written to the same place, or a package for videos is absent.
     """
-    left = Tally() if left is None else left
+    left = FileCounts() if left is None else left
     search = _Search(out, IMAGES + VIDEOS + (ARRAYS if arrays else ()), left)
     found: dict[str, Item] = {}
     for given in inputs:
@@ -103,7 +103,7 @@ def _refuse_same_names(items: Sequence[Item]) -> None:
 class _Search:
     """Looks for files of some kinds, and leaves results out."""
 
-    def __init__(self, out: Path, suffixes: tuple[str, ...], left: Tally):
+    def __init__(self, out: Path, suffixes: tuple[str, ...], left: FileCounts):
         self.out, self.suffixes, self.left = os.path.realpath(out), suffixes, left
         self.results: Path | None = None  # the last that was left out
 
@@ -125,7 +125,7 @@ class _Search:
                         yield from self._taken(match, top)
 
     def _below(self, folder: Path, top: Path) -> Iterator[Item]:
-        for _, _, files in folders(folder, self.left, lambda path, real: self._skip(path, real, folder)):
+        for _, _, files in walk_folders(folder, self.left, lambda path, real: self._skip(path, real, folder)):
             for file in files:
                 yield from self._taken(file, top)
 
@@ -180,7 +180,7 @@ def _matches(parts: Sequence[str]) -> Iterator[Path]:
         if at + 1 == len(parts):
             yield Path(top)
         elif os.path.isdir(top):
-            for folder, _, _ in folders(Path(top), Tally()):
+            for folder, _, _ in walk_folders(Path(top), FileCounts()):
                 yield from _matches([glob.escape(str(folder)), *parts[at + 1 :]])
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from mmseg_volo.utils.files import sync
+from mmseg_volo.utils.files import sync_folder
 
 ENDS = {'.png': b'IEND\xaeB`\x82', '.jpg': b'\xff\xd9'}  # of whole files: somebody may have corrected a mask
 
@@ -26,7 +26,7 @@ def confirmed(out: Path, names: Iterable[str]) -> dict[str, int]:
     """
     paths = {name: out / name for name in names}
     for folder in {path if path.is_dir() else path.parent for path in paths.values()}:
-        sync(folder)
+        sync_folder(folder)
     return {name: size(path) for name, path in paths.items()}
 
 

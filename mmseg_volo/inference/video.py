@@ -18,14 +18,14 @@ from torch import nn
 
 from mmseg_volo.errors import UsageError
 from mmseg_volo.inference.api import Prediction, predict
-from mmseg_volo.inference.areas import count, table
+from mmseg_volo.inference.areas import pixels_per_class, table
 from mmseg_volo.inference.options import Options
 from mmseg_volo.inference.outputs import write_image
 from mmseg_volo.inference.sources import Item
-from mmseg_volo.utils.files import Replacement, write_whole
+from mmseg_volo.utils.files import AtomicFile, write_whole
 from mmseg_volo.utils.parallel import WriteBehind, prefetch
-from mmseg_volo.utils.progress import Bar
-from mmseg_volo.visualization import colour, legend, overlay
+from mmseg_volo.utils.progress import ProgressBar
+from mmseg_volo.visualization import colour_mask, legend, overlay
 
 PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)  # not the video's fault
 LEGEND = 0.75  # opacity
@@ -61,7 +61,7 @@ def predict_video(
                 _Writer(model, item, stream, out, options) as writer,
                 WriteBehind() as behind,
                 closing(prefetch(_frames(item.path, source, stream))) as frames,  # before the file is closed
-                Bar(frames, f'predicting {item.path.name}', stream.frames or None, 'frame', leave=False) as bar,
+                ProgressBar(frames, f'predicting {item.path.name}', stream.frames or None, 'frame', leave=False) as bar,
             ):
                 for image, when in bar:
                     behind.submit(writer.add, image, when, predict(model, image, options.maps))
@@ -137,7 +137,7 @@ class _Video:
         self.path, self.like = path, like
         self.codec, self.pixels, self.given = codec, pixels, given
         self.problem, self.stream = '', None
-        self._new = Replacement(path)
+        self._new = AtomicFile(path)
         try:
             with self._told():
                 self.file = av.open(_url(self._new.scratch), 'w')
@@ -238,7 +238,7 @@ class _Writer:
     def add(self, image: np.ndarray, when: int, found: Prediction) -> None:
         """The next frame."""
         self.number += 1
-        pixels = count(found.mask, len(self.classes))
+        pixels = pixels_per_class(found.mask, len(self.classes))
         self.counts += pixels
         if 'areas' in self.files:
             self._areas.append(pixels)
@@ -255,9 +255,11 @@ class _Writer:
         if kind == 'confidence':
             return np.rint(found.confidence * 255).astype(np.uint8)
         if kind == 'colours':
-            return colour(found.mask, found.palette)
+            return colour_mask(found.mask, found.palette)
         picture = overlay(image, found.mask, found.palette, self.options.opacity)
-        seen = np.flatnonzero(count(found.mask, len(self.classes)))  # in one order, so that names do not jump
+        seen = np.flatnonzero(
+            pixels_per_class(found.mask, len(self.classes))
+        )  # in one order, so that names do not jump
         strip = legend({i: self.classes[i] for i in seen}, self.palette, *picture.shape[1::-1])
         if 2 * len(strip) < len(picture):  # over the image, for a video keeps its size
             below = picture[-len(strip) :]

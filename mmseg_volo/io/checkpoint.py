@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 
 from mmseg_volo.errors import UsageError, printable
-from mmseg_volo.io.unpickling import STAND_INS, as_data
-from mmseg_volo.utils.files import Replacement, sweep
+from mmseg_volo.io.unpickling import STAND_INS, to_data
+from mmseg_volo.utils.files import AtomicFile, remove_scratch_files
 from mmseg_volo.utils.locks import Lock
-from mmseg_volo.utils.progress import Bar
+from mmseg_volo.utils.progress import ProgressBar
 
 RECORD = 'mmseg_volo'  # meta[RECORD] is what inference needs, as data: no config text is ever executed
 CHECKSUM = f'{RECORD}.sha256'  # in the metadata of .safetensors, beside RECORD
@@ -46,7 +46,7 @@ if hasattr(os, 'register_at_fork'):  # a thread that held it is not in the child
     os.register_at_fork(after_in_child=_renew)
 
 
-def damage(path: Path) -> str | None:
+def find_damage(path: Path) -> str | None:
     """What is wrong with the bytes of a checkpoint that torch wrote.
 
     Returns:
@@ -84,7 +84,7 @@ def read_checkpoint(path: str | Path, trust_pickle: bool = False) -> dict[str, A
         return _read_safetensors(path)
     with open(path, 'rb') as file:
         zipped = file.read(4) == b'PK\x03\x04'  # files of torch before 1.6 are not
-    if zipped and (found := damage(path)):
+    if zipped and (found := find_damage(path)):
         raise UsageError(f'{path} is not a readable checkpoint ({found}): fetch or save it again')
     try:
         content = _read_pickle(path, trust_pickle)
@@ -107,7 +107,7 @@ def _read_pickle(path: Path, trust_pickle: bool) -> Any:
     with _READING, torch.serialization.safe_globals(STAND_INS):
         content = torch.load(path, map_location='cpu', weights_only=True)
     _check_depth(content)
-    return as_data(content)
+    return to_data(content)
 
 
 def _check_depth(content: Any) -> None:
@@ -154,7 +154,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         ours = metadata.keys() & {RECORD, CHECKSUM}
         if ours and metadata.get(CHECKSUM) != checksum(weights, metadata):
             raise ValueError('its checksum is wrong')
-        meta = decode(metadata[RECORD]) if ours else {}
+        meta = decode_metadata(metadata[RECORD]) if ours else {}
         _check_depth([meta])
     except Exception as error:  # whatever safetensors and JSON make of flipped bits
         raise UsageError(
@@ -182,12 +182,12 @@ def save_safetensors(
 
     path = Path(path)
     plain = {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in weights.items()}
-    header = {'format': 'pt', RECORD: encode(meta or {}), **metadata}
+    header = {'format': 'pt', RECORD: encode_metadata(meta or {}), **metadata}
     try:
         with Lock(path.with_name(f'.{path.name}.lock')) as lock:  # that of the file goes, as save_file makes it anew
             lock.take(wait=True)
-            sweep(path.parent, glob.escape(path.name))
-            with Replacement(path) as partial:
+            remove_scratch_files(path.parent, glob.escape(path.name))
+            with AtomicFile(path) as partial:
                 save_file(plain, partial, {**header, CHECKSUM: checksum(plain, header)})
     except (OSError, SafetensorError) as error:
         reason = getattr(error, 'strerror', None) or error
@@ -202,12 +202,12 @@ def checksum(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     parts = [sorted((k, v) for k, v in metadata.items() if k != CHECKSUM)]
     parts.append(sorted((name, str(v.dtype), list(v.shape)) for name, v in weights.items()))
     digest.update(json.dumps(parts).encode())
-    for name in Bar(sorted(weights), 'checksum of the weights', unit='tensor', leave=False):
+    for name in ProgressBar(sorted(weights), 'checksum of the weights', unit='tensor', leave=False):
         digest.update(weights[name].cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
-def encode(value: Any) -> str:
+def encode_metadata(value: Any) -> str:
     """Plain data as JSON that tells tuples from lists.
 
     Raises:
@@ -219,7 +219,7 @@ def encode(value: Any) -> str:
         raise UsageError(
             f'the description of the model is no plain data ({error}): convert the backbone alone'
         ) from None
-    if decode(text) != value:  # e.g. keys that are numbers
+    if decode_metadata(text) != value:  # e.g. keys that are numbers
         raise UsageError('the description of the model does not survive JSON: convert the backbone alone')
     return text
 
@@ -233,6 +233,6 @@ def _marked(value: Any) -> Any:
     return value
 
 
-def decode(text: str) -> Any:
-    """What `encode` made."""
+def decode_metadata(text: str) -> Any:
+    """What `encode_metadata` made."""
     return json.loads(text, object_hook=lambda found: tuple(found[TUPLE]) if found.keys() == {TUPLE} else found)

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from mmseg_volo.errors import UsageError
 from mmseg_volo.io.image import decode_image, read_image
-from mmseg_volo.io.value_range import LOGGER, Tell, to_rgb
+from mmseg_volo.io.value_range import LOGGER, Tell, values_to_rgb
 
 Source = str | os.PathLike | bytes | Image.Image | np.ndarray | Tensor
 LONGEST = 1024  # characters: a text beyond that is no path
 
 
-def as_rgb(
+def to_rgb(
     image: Source,
     bands: Sequence[int] | None = None,
     value_range: Sequence[float] | None = None,
@@ -49,14 +49,14 @@ def as_rgb(
         UsageError: it is none of these, or its values are not of the stated range.
     """
     if isinstance(image, (str, os.PathLike)):
-        return read_image(path_of(image), bands, value_range, tell)
+        return read_image(to_path(image), bands, value_range, tell)
     if isinstance(image, (bytes, bytearray, memoryview)):
         return decode_image(bytes(image), 'the image given as bytes', bands, value_range, tell)
     pixels, name = as_array(image)
-    return to_rgb(pixels, name, bands, value_range, tell)
+    return values_to_rgb(pixels, name, bands, value_range, tell)
 
 
-def path_of(given: str | os.PathLike) -> Path:
+def to_path(given: str | os.PathLike) -> Path:
     """The file that an application names.
 
     Raises:

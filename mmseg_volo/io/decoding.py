@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from mmseg_volo.errors import BadFile, UsageError
+from mmseg_volo.errors import BadFileError, UsageError
 from mmseg_volo.io.image import open_picture, read_image
 from mmseg_volo.utils.files import refuse_special
 
@@ -19,11 +19,11 @@ def shown_size(picture: Image.Image) -> tuple[tuple[int, int], bool]:
 
 
 def check_size(label: Path, found: tuple[int, int], wanted: tuple[int, int], turned: bool) -> None:
-    """Raises a `BadFile` if a label (width, height) has not the size of its image."""
+    """Raises a `BadFileError` if a label (width, height) has not the size of its image."""
     if found != wanted:
         how = ', as its EXIF orientation turns it' if turned else ''
         size = 'x'.join(map(str, wanted))
-        raise BadFile('size', f'{label} is {found[0]}x{found[1]}, its image {size}{how}')
+        raise BadFileError('size', f'{label} is {found[0]}x{found[1]}, its image {size}{how}')
 
 
 def decoded_image(path: Path) -> Image.Image:
@@ -35,14 +35,14 @@ def decoded_image(path: Path) -> Image.Image:
     try:
         picture = decoded(path)
         deep = picture.mode in ('I', 'F') or picture.mode.startswith('I;')
-    except BadFile as error:
+    except BadFileError as error:
         if error.kind == 'missing' or 'truncated' in str(error):
             raise
         deep = True
     try:
         return Image.fromarray(read_image(path)) if deep else picture
     except UsageError as error:
-        raise BadFile('unreadable', str(error)) from error
+        raise BadFileError('unreadable', str(error)) from error
 
 
 def decoded(path: Path) -> Image.Image:
@@ -57,8 +57,8 @@ def decoded(path: Path) -> Image.Image:
             picture.load()
             return picture
     except FileNotFoundError:
-        raise BadFile('missing', f'{path} is missing') from None
+        raise BadFileError('missing', f'{path} is missing') from None
     except Exception as error:  # whatever a broken file makes Pillow raise
         size = path.stat().st_size if path.exists() else 0
         reason = ' '.join(str(error).replace(str(path), 'it').split())
-        raise BadFile('unreadable', f'{path} ({size} bytes) is not a readable picture ({reason})') from error
+        raise BadFileError('unreadable', f'{path} ({size} bytes) is not a readable picture ({reason})') from error

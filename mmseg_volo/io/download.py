@@ -48,7 +48,7 @@ def fetch(url: str) -> Path:
             written. Says what to do; where a network blocks it, where to put the file by hand.
     """
     place = cached_path(url)
-    if found := find(url):
+    if found := find_cached(url):
         return found
     address = _address(url)
     try:
@@ -77,7 +77,7 @@ def cached_path(url: str) -> Path:
     return Path(torch.hub.get_dir()) / 'checkpoints' / 'mmseg_volo' / _tree(url)
 
 
-def find(url: str) -> Path | None:
+def find_cached(url: str) -> Path | None:
     """The file of a URL where it lies already: in our cache, in a mirror that is a folder, in the hub's cache."""
     places = [cached_path(url)]
     mirror = _mirror()

@@ -34,7 +34,7 @@ NOISE = ('thumbs.db', 'desktop.ini')  # of Windows
 SHOWN = 8  # kinds in a message
 
 
-class Tally:
+class FileCounts:
     """Counts files of folders by kind, and says it in one line.
 
     Args:
@@ -72,8 +72,8 @@ class Tally:
         return f'{self.heading}: {", ".join(parts)}'
 
 
-def folders(
-    top: Path, left: Tally, skip: Callable[[Path, str], bool] = lambda folder, real: False
+def walk_folders(
+    top: Path, left: FileCounts, skip: Callable[[Path, str], bool] = lambda folder, real: False
 ) -> Iterator[tuple[Path, str, list[Path]]]:
     """All folders from `top` down, without hidden ones: path, path without links, files in order.
 

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from mmseg_volo.errors import UsageError
-from mmseg_volo.utils.progress import Bar
+from mmseg_volo.utils.progress import ProgressBar
 
 LOOPBACK = ('localhost', '127.0.0.1', '::1')
 # torch.hub's way of naming files, NAME-SHA256.pth with eight digits or more; a date is none
@@ -30,7 +30,7 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBI
 PASSING = (408, 429)  # HTTP errors below 500 that are worth another try
 CHUNK = 1 << 20
 TIMEOUT = 20.0  # seconds without a byte
-TRIES = 3  # in a row that bring nothing new
+MAX_STALLED_TRIES = 3  # in a row that bring nothing new
 WAIT = 1.0  # seconds between them
 
 
@@ -95,7 +95,7 @@ def download(address: str, place: Path) -> None:
             cause = error.reason if isinstance(error, URLError) else error
             reason = ' '.join(str(cause).split()) or type(cause).__name__
         fruitless = 0 if part.size() > best else fruitless + 1
-        if fruitless == TRIES:
+        if fruitless == MAX_STALLED_TRIES:
             kept = '; what has come is kept, and another try goes on from there' if part.size() else ''
             raise TransferError(reason + kept)
         time.sleep(WAIT)
@@ -186,7 +186,9 @@ def _write(answer: Any, part: _Part, version: Version, start: int) -> None:
     part.path.touch()
     with (
         open(part.path, 'r+b') as out,
-        Bar(desc=name, total=version.size, initial=start, unit='B', unit_scale=True, unit_divisor=1024, delay=0) as bar,
+        ProgressBar(
+            desc=name, total=version.size, initial=start, unit='B', unit_scale=True, unit_divisor=1024, delay=0
+        ) as bar,
     ):
         out.seek(start)
         while chunk := answer.read1(CHUNK):
@@ -224,7 +226,9 @@ def sha256(path: Path) -> str:
     size, name = path.stat().st_size, path.name.removesuffix('.part')
     with (
         open(path, 'rb') as file,
-        Bar(desc=f'checksum of {name}', total=size, unit='B', unit_scale=True, unit_divisor=1024, leave=False) as bar,
+        ProgressBar(
+            desc=f'checksum of {name}', total=size, unit='B', unit_scale=True, unit_divisor=1024, leave=False
+        ) as bar,
     ):
         while chunk := file.read(CHUNK):
             digest.update(chunk)

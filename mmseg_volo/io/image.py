@@ -21,7 +21,7 @@ from mmseg_volo.errors import UsageError, as_errors
 from mmseg_volo.io.image_size import HEAD, broken_png, overstated_png, states_its_size
 from mmseg_volo.io.raster_pixels import RasterPixels
 from mmseg_volo.io.raster_reader import GEO_KEYS, driver_of, is_georeferenced, open_any, rasterio_module
-from mmseg_volo.io.value_range import LOGGER, Tell, to_rgb
+from mmseg_volo.io.value_range import LOGGER, Tell, values_to_rgb
 from mmseg_volo.utils.files import refuse_special
 
 try:
@@ -98,7 +98,7 @@ def decode_image(
     if driver_of(content[:12]) is not None:
         return _raster_or_picture(content, name, bands, value_range, tell)
     image = None if bands or value_range else _plain_png(content, 'rgb')
-    return to_rgb(decode_pixels(content, name), str(name), bands, value_range, tell) if image is None else image
+    return values_to_rgb(decode_pixels(content, name), str(name), bands, value_range, tell) if image is None else image
 
 
 def decode_pixels(content: bytes, name: str | Path) -> np.ndarray:
@@ -162,19 +162,19 @@ def _raster_or_picture(
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     plain = is_plain_tiff(file) and not (bands and rasterio_module())
     if plain and (image := _by_pillow(file)) is not None:
-        return to_rgb(image, str(name), bands, value_range, tell)
+        return values_to_rgb(image, str(name), bands, value_range, tell)
     with open_any(source) as raster:
         if raster is not None:
             try:
                 image = RasterPixels(raster, None, bands, value_range, name=name, tell=tell).rgb()
-                return image if is_georeferenced(raster) else turned(image, orientation_of(source))
+                return image if is_georeferenced(raster) else apply_orientation(image, orientation_of(source))
             except (UsageError, MemoryError):
                 raise
             except Exception as error:  # GDAL raises more than rasterio's errors
                 reason = error.__cause__ or error
                 raise UsageError(f'{name} is not a readable picture ({reason}): repair or remove it') from error
     if (image := _by_pillow(file)) is not None and not _loses_bits(file):
-        return to_rgb(image, str(name), bands, value_range, tell)
+        return values_to_rgb(image, str(name), bands, value_range, tell)
     size = len(source) if isinstance(source, bytes) else source.stat().st_size
     remedy = '' if rasterio_module() else '; if other programs read it, pip install rasterio'
     raise UsageError(f'{name} ({size} bytes) is not a readable picture: repair or remove it{remedy}')
@@ -211,7 +211,7 @@ def orientation_of(file: Path | bytes) -> int:
         return 1
 
 
-def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+def apply_orientation(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """An image (H, W, ...) as its orientation, 1 to 8 (EXIF), says."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)

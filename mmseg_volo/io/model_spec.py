@@ -14,9 +14,11 @@ from mmengine.config import Config
 from mmseg_volo.errors import UsageError
 from mmseg_volo.io.allowed.kinds import MOST, START, Integer, Name, NotTaken, Several
 from mmseg_volo.io.checkpoint import RECORD
+from mmseg_volo.io.steps import MULTI_BAND_STEPS
 
 CLASSES = Several(Name(r'[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{0,200}'), most=MOST)  # no control characters
-LOADING, PACKING = ('LoadImageFromFile', 'LoadRGBImage', 'LoadBands', 'LoadImageFromNDArray'), 'PackSegInputs'
+LOADING = ('LoadImageFromFile', 'LoadRGBImage', 'LoadImageFromNDArray', *MULTI_BAND_STEPS)
+PACKING = 'PackSegInputs'
 NEEDED = frozenset(('ori_shape', 'img_shape'))  # of what it packs
 SHOWN = 4  # steps in a message
 PALETTE = Several(Several(Integer(0, 255), exactly=3), most=MOST)
@@ -71,7 +73,7 @@ def _wrong_steps(steps: Sequence[Mapping[str, Any]]) -> str | None:
     return None
 
 
-def shown_by(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any] | None:
+def dataset_meta_of(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any] | None:
     """The `classes` and `palette` of a checkpoint, all that is taken of its `dataset_meta`; None if it names none.
 
     Args:

@@ -13,14 +13,24 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from mmseg_volo.errors import BadFile, UsageError
-from mmseg_volo.io.convert import path_of
-from mmseg_volo.io.image import orientation_of, read_image, turned
+from mmseg_volo.errors import BadFileError, UsageError
+from mmseg_volo.io.convert import to_path
+from mmseg_volo.io.image import apply_orientation, orientation_of, read_image
 from mmseg_volo.io.raster_pixels import missing, native
 from mmseg_volo.io.raster_reader import driver_of, is_georeferenced, open_any, rasterio_module
 
 TIFF = ('.tif', '.tiff')
-PLAIN = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr')  # modes that loading makes RGB; alpha is dropped
+RGB_MODES = (
+    '1',
+    'L',
+    'LA',
+    'P',
+    'PA',
+    'RGB',
+    'RGBA',
+    'CMYK',
+    'YCbCr',
+)  # modes that loading makes RGB; alpha is dropped
 BITS_PER_SAMPLE, SAMPLES, SAMPLE_FORMAT = 258, 277, 339  # tags of TIFF
 
 
@@ -45,7 +55,7 @@ def is_plain(path: Path) -> bool:
         bits = head[24]
     elif driver_of(head) == 'JP2OpenJPEG' and (place := head.find(b'ihdr')) >= 0:
         bits = (head[place + 14] & 127) + 1
-    return mode in PLAIN and bits <= 8 and kinds == {1}
+    return mode in RGB_MODES and bits <= 8 and kinds == {1}
 
 
 def read_bands(source: str | Path | bytes) -> tuple[np.ndarray, np.ndarray | None]:
@@ -67,17 +77,19 @@ def read_bands(source: str | Path | bytes) -> tuple[np.ndarray, np.ndarray | Non
     """
     name = 'the image given as bytes' if isinstance(source, bytes) else str(source)
     if not isinstance(source, bytes) and not Path(source).is_file():
-        raise BadFile('missing', f'{source} is missing')
+        raise BadFileError('missing', f'{source} is missing')
     try:
         pixels, gone = _read(source, name)
     except UsageError:
         raise
     except Exception as error:  # whatever a broken file makes the libraries raise
-        raise BadFile('unreadable', f'{name} is not a readable image ({" ".join(str(error).split())})') from error
+        raise BadFileError('unreadable', f'{name} is not a readable image ({" ".join(str(error).split())})') from error
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or pixels.dtype.kind not in 'uif' or not pixels.size:
-        raise BadFile('unreadable', f'{name} is {pixels.dtype} of the shape {pixels.shape}, expected (H, W, channels)')
+        raise BadFileError(
+            'unreadable', f'{name} is {pixels.dtype} of the shape {pixels.shape}, expected (H, W, channels)'
+        )
     if gone is None and pixels.dtype.kind == 'f' and not (known := np.isfinite(pixels)).all():
         gone = ~known
     return pixels, gone
@@ -106,7 +118,7 @@ def _read(source: str | Path | bytes, name: str) -> tuple[np.ndarray, np.ndarray
             gone = missing(raster, None, pixels)
             both = pixels.transpose(1, 2, 0), None if gone is None else gone.transpose(1, 2, 0)
             how = 1 if is_georeferenced(raster) else orientation_of(content)
-            return both if how == 1 else tuple(part if part is None else turned(part, how) for part in both)
+            return both if how == 1 else tuple(part if part is None else apply_orientation(part, how) for part in both)
     return _grey_tiff(content, name), None
 
 
@@ -135,7 +147,7 @@ def array_of(image: Any) -> tuple[np.ndarray, np.ndarray | None]:
     if isinstance(image, (bytes, bytearray, memoryview)):
         return read_bands(bytes(image))
     if isinstance(image, (str, os.PathLike)):
-        return read_bands(path_of(image))
+        return read_bands(to_path(image))
     if isinstance(image, Tensor):
         pixels = image.detach().cpu()
         pixels = (pixels.float() if pixels.dtype == torch.bfloat16 else pixels).numpy()
@@ -154,7 +166,7 @@ def array_of(image: Any) -> tuple[np.ndarray, np.ndarray | None]:
     return pixels, ~np.isfinite(pixels) if pixels.dtype.kind == 'f' else None
 
 
-def as_picture(path: str | Path) -> np.ndarray:
+def to_picture(path: str | Path) -> np.ndarray:
     """An image of any kind to look at, uint8 RGB (H, W, 3): of what is no 8-bit RGB the first three channels, or the
     first one as grey, from their smallest to their largest value.
 

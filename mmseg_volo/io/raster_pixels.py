@@ -12,8 +12,9 @@ from torch import Tensor
 
 from mmseg_volo.errors import UsageError
 from mmseg_volo.io.raster_reader import is_georeferenced
+from mmseg_volo.io.steps import MULTI_BAND_STEPS
 from mmseg_volo.io.value_range import LOGGER, NODATA_RGB, Tell, Values, check_range, to_bytes
-from mmseg_volo.utils.progress import Bar
+from mmseg_volo.utils.progress import ProgressBar
 
 OWN_VALUES = 'the network takes the values of files as they are: leave the value range out'
 PIECE = 64 << 20  # bytes that are looked at at once
@@ -100,7 +101,7 @@ class RasterPixels:
 
     Args:
         raster: open.
-        loading: the first step of the model's test pipeline. Of `LoadBands` the slices are float32, normalised, in the
+        loading: the first step of the model's test pipeline. Of `LoadMultiBandImage` the slices are float32, normalised, in the
             order of the bands; else there are three channels, uint8 BGR, by the rules of `value_ranges`.
         bands, value_range: see `inference.Options`.
         device: of the slices.
@@ -127,7 +128,7 @@ class RasterPixels:
         self.is_cuda, self._checked = self.device.type == 'cuda', False
         channels, dtype = 3, raster.dtypes[0]
         palette = colours_of(raster) is not None
-        if loading is not None and loading['type'] == 'LoadBands':
+        if loading is not None and loading['type'] in MULTI_BAND_STEPS:
             if value_range is not None:
                 raise UsageError(OWN_VALUES)
             self.normal = [np.array(loading[key], np.float32)[:, None, None] for key in ('mean', 'std')]
@@ -214,7 +215,7 @@ class RasterPixels:
             check_range(values, self.name)
         (_, height, width), block = self.shape, self.raster.block_shapes[0][0]
         step = max(PIECE // (width * dtype.itemsize * len(self.bands) * block), 1) * block
-        with Bar(None, f'looking at the values of {Path(self.name).name}', height, 'row', leave=False) as bar:
+        with ProgressBar(None, f'looking at the values of {Path(self.name).name}', height, 'row', leave=False) as bar:
             for top in range(0, height, step):
                 window = ((top, min(top + step, height)), (0, width))
                 pixels = native(self.raster, self.bands, window)

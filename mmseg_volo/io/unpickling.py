@@ -77,7 +77,7 @@ STAND_INS = [
 ]
 
 
-def as_data(value: Any) -> Any:
+def to_data(value: Any) -> Any:
     """The same content in plain containers: tensors for arrays (lists for text), and dicts for buffers, as our own
     trainings save them. What a file may hang on a container or a tensor, in place of its methods, is left behind.
 
@@ -87,14 +87,14 @@ def as_data(value: Any) -> Any:
     if isinstance(value, Tensor):
         return Tensor.detach(value)
     if isinstance(value, dict):
-        return {as_data(key): as_data(inner) for key, inner in dict.items(value)}
+        return {to_data(key): to_data(inner) for key, inner in dict.items(value)}
     if isinstance(value, (list, tuple)):
-        return (list if isinstance(value, list) else tuple)(as_data(inner) for inner in value)
+        return (list if isinstance(value, list) else tuple)(to_data(inner) for inner in value)
     if isinstance(value, Array):
         text = value.values.dtype.kind in 'SU'
         native = value.values.astype(value.values.dtype.newbyteorder('='))
         return native.tolist() if text else torch.from_numpy(native)
     if isinstance(value, Buffer):
-        found = {key: as_data(vars(value)[f'_{key}']) for key in ('log_history', 'count_history')}
+        found = {key: to_data(vars(value)[f'_{key}']) for key in ('log_history', 'count_history')}
         return {**found, 'max_length': vars(value)['max_length']}
     return value

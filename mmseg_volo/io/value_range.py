@@ -107,7 +107,7 @@ def to_bytes(pixels: np.ndarray, value_range: Sequence[float] | None = None) -> 
     return np.rint(np.nan_to_num(pixels).clip(0, 1).astype(np.float32) * 255).astype(np.uint8)
 
 
-def to_rgb(
+def values_to_rgb(
     pixels: np.ndarray,
     name: str,
     bands: Sequence[int] | None = None,

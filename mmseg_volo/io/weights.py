@@ -18,7 +18,7 @@ from mmseg_volo.io.download import HUB_HOST, fetch
 WRAPPERS = ('state_dict_ema', 'state_dict', 'model')  # what official files wrap their weights in; EMA is the published
 RECORD = 'mmseg_volo'  # meta[RECORD] is what inference needs, as data: no config text is ever executed
 WHOLE = 'backbone.'  # begins the keys of a whole model's backbone
-SHOWN = 3  # keys named in a message
+MAX_KEYS_SHOWN = 3  # keys named in a message
 NUMBERS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # of weights that are no whole numbers
 COUNTS = (torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 COUNTS += (torch.int8, torch.int16, torch.int32, torch.int64)
@@ -28,7 +28,7 @@ POSITION_TABLES = ('pos_embed', 'relative_position_bias_table', 'random_matrix')
 SIZE_HINT = 'set pretrain_img_size to the size of the images that these weights were trained on'
 
 
-def unwrap(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+def unwrap_state_dict(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]:
     """The weights of a checkpoint: raw, or under `state_dict_ema` (preferred), `state_dict` or `model`, with or without
     a `module.` prefix.
 
@@ -81,9 +81,9 @@ def read_source(source: str | Path) -> dict[str, Any]:
             e.g. `timm://volo_d1_224.sail_in1k`.
 
     Raises:
-        FileNotFoundError, UsageError: see `read_checkpoint` and `locate`.
+        FileNotFoundError, UsageError: see `read_checkpoint` and `local_file`.
     """
-    path = locate(source)
+    path = local_file(source)
     try:
         return read_checkpoint(path)
     except UsageError as error:
@@ -93,35 +93,37 @@ def read_source(source: str | Path) -> dict[str, Any]:
 
 
 def read_state_dict(source: str | Path, prefix: str = '') -> dict[str, Tensor]:
-    """The weights of a source, see `read_source` and `pick`."""
-    return pick(read_source(source), source, prefix)
+    """The weights of a source, see `read_source` and `select_weights`."""
+    return select_weights(read_source(source), source, prefix)
 
 
 def read_backbone(source: str | Path, prefix: str = '') -> dict[str, Tensor]:
     """The weights of a backbone: those under `prefix`, or under `WHOLE` where the source is a whole model."""
     checkpoint = read_source(source)
-    return pick(checkpoint, source, prefix or whole_prefix(unwrap(checkpoint, str(source))))
+    return select_weights(checkpoint, source, prefix or whole_prefix(unwrap_state_dict(checkpoint, str(source))))
 
 
-def pick(checkpoint: Mapping[str, Any], source: str | Path, prefix: str = '') -> dict[str, Tensor]:
+def select_weights(checkpoint: Mapping[str, Any], source: str | Path, prefix: str = '') -> dict[str, Tensor]:
     """The weights of a checkpoint, or some of them.
 
     Args:
-        checkpoint: see `unwrap`.
+        checkpoint: see `unwrap_state_dict`.
         source: where it came from, for the message.
         prefix: keep only keys that start with it, and take it off, e.g. `backbone.`.
 
     Raises:
         UsageError: there are none.
     """
-    weights = unwrap(checkpoint, str(source))
+    weights = unwrap_state_dict(checkpoint, str(source))
     found = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     if not found:
-        raise UsageError(f'{source}: no key starts with {prefix!r}, the first ones are {sorted(weights)[:SHOWN]}')
+        raise UsageError(
+            f'{source}: no key starts with {prefix!r}, the first ones are {sorted(weights)[:MAX_KEYS_SHOWN]}'
+        )
     return found
 
 
-def locate(source: str | Path) -> Path:
+def local_file(source: str | Path) -> Path:
     """The file of a source that `init_cfg` takes; fetched if it is not local.
 
     Raises:
@@ -160,7 +162,7 @@ def _timm_repository(name: str) -> str:
     return config.hf_hub_id
 
 
-def starts(model: Mapping[str, Any]) -> list[str]:
+def pretrained_sources(model: Mapping[str, Any]) -> list[str]:
     """The sources that a model's config and its parts start from, by `init_cfg`."""
     return [source for _, source in _starts(model, 'model')]
 
@@ -174,7 +176,7 @@ def _starts(value: Any, key: str, inside: bool = False) -> Iterator[tuple[str, s
             yield from _starts(part, key if inside else f'{key}.{name}', inside or name == 'init_cfg')
 
 
-def fetch_starts(model: Mapping[str, Any], way_out: str = '--cfg-options {key}=None') -> None:
+def fetch_pretrained(model: Mapping[str, Any], way_out: str = '--cfg-options {key}=None') -> None:
     """Fetches what a model's config starts from, before anything else is done.
 
     Args:
@@ -186,7 +188,7 @@ def fetch_starts(model: Mapping[str, Any], way_out: str = '--cfg-options {key}=N
     """
     for key, source in _starts(model, 'model'):
         try:
-            have(source)
+            ensure_local(source)
         except (FileNotFoundError, UsageError) as error:
             out = f'--cfg-options {key}=None starts this part from random weights'
             if key == 'model.backbone.init_cfg':
@@ -196,24 +198,24 @@ def fetch_starts(model: Mapping[str, Any], way_out: str = '--cfg-options {key}=N
             raise type(error)(f'the model starts from {source}: {error}; {out}') from None
 
 
-def have(source: str | Path) -> Path:
+def ensure_local(source: str | Path) -> Path:
     """The file of a source, fetched if need be, which is not read.
 
     Raises:
         FileNotFoundError, UsageError: it cannot be had.
     """
-    path = locate(str(source).removeprefix('mmseg_volo://'))
+    path = local_file(str(source).removeprefix('mmseg_volo://'))
     if not path.is_file():
         raise FileNotFoundError(f'no checkpoint at {path.absolute()}')
     return path
 
 
-def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
+def non_finite_names(weights: Mapping[str, Tensor]) -> list[str]:
     """Names of the tensors that hold infinity or no number."""
     return [k for k, v in weights.items() if v.is_floating_point() and not v.is_meta and not v.isfinite().all()]
 
 
-def positions(key: str, table: Tensor) -> int | None:
+def count_positions(key: str, table: Tensor) -> int | None:
     """How many positions along a side a table of `POSITION_TABLES` holds; None of other weights.
 
     Args:
@@ -260,14 +262,14 @@ def check_fit(module: nn.Module, weights: Mapping[str, Tensor], source: str | Pa
     problems = []
     for what, keys in (('missing', missing), ('unknown', unknown), ('of another shape', shapes)):
         if keys:
-            more = f' and {len(keys) - SHOWN} more' if len(keys) > SHOWN else ''
-            problems.append(f'{len(keys)} {what}: {", ".join(map(one_line, keys[:SHOWN]))}{more}')
+            more = f' and {len(keys) - MAX_KEYS_SHOWN} more' if len(keys) > MAX_KEYS_SHOWN else ''
+            problems.append(f'{len(keys)} {what}: {", ".join(map(one_line, keys[:MAX_KEYS_SHOWN]))}{more}')
     if problems:
         tables = any(k.split(' ')[0].endswith(POSITION_TABLES) for k in shapes)
         more = f'; {hint}' if hint and tables else ''
         raise UsageError(f'{source} does not fit {type(module).__name__}: {"; ".join(problems)}{more}')
-    if names := not_finite(weights):
+    if names := non_finite_names(weights):
         raise UsageError(
-            f'{source} holds weights that are not finite: {", ".join(map(one_line, names[:SHOWN]))}; its training '
+            f'{source} holds weights that are not finite: {", ".join(map(one_line, names[:MAX_KEYS_SHOWN]))}; its training '
             f'went wrong before it was saved: take an earlier checkpoint'
         )

@@ -32,15 +32,15 @@ def has_bf16(device: torch.device | str = 'cpu') -> bool | None:
     return not BF16_FLAGS.isdisjoint(flags)
 
 
-def suits(model: nn.Module) -> bool:
-    """Whether `prepare` was tried with all parts of a segmentor; some heads view maps as if they lay row by row."""
+def can_optimize(model: nn.Module) -> bool:
+    """Whether `optimize_for_cpu` was tried with all parts of a segmentor; some heads view maps as if they lay row by row."""
     heads = [getattr(model, name, None) for name in ('decode_head', 'auxiliary_head')]
     parts = [part for head in heads for part in (head if isinstance(head, nn.ModuleList) else [head])]
     known = all(part is None or type(part).__name__ in HEADS for part in parts)
     return known and isinstance(getattr(model, 'backbone', None), Backbone)
 
 
-def prepare(model: nn.Module) -> None:
+def optimize_for_cpu(model: nn.Module) -> None:
     """Makes a segmentor predict faster on a CPU.
 
     Tensors are laid out channels-last; without gradients, 3x3 convolutions go by Winograd's way, and in eval mode batch
@@ -83,7 +83,7 @@ def autocast(model: nn.Module) -> AbstractContextManager:
     return torch.autocast(next(model.parameters()).device.type, torch.bfloat16)
 
 
-def settings(model: nn.Module) -> dict[str, Any]:
+def prediction_settings(model: nn.Module) -> dict[str, Any]:
     """What of the above was chosen for a model, as masks depend on it; one from elsewhere than `load` has nothing."""
     return dict(
         precision='bfloat16' if getattr(model, 'bf16', False) else 'float32',

@@ -14,6 +14,7 @@ from mmseg_volo.io.allowed.backbones import PRETRAINED
 from mmseg_volo.io.allowed.kinds import Table
 from mmseg_volo.io.checkpoint import RECORD
 from mmseg_volo.io.model_spec import meta_of
+from mmseg_volo.io.steps import MULTI_BAND_STEPS
 from mmseg_volo.io.weights import read_source
 from mmseg_volo.models.pretrained import Weights, available, record_of
 
@@ -48,7 +49,7 @@ class Normalisation(NamedTuple):
         )
 
 
-def expected_by(source: str | Path, content: Mapping[str, Any] | None = None) -> Normalisation | None:
+def expected_normalisation(source: str | Path, content: Mapping[str, Any] | None = None) -> Normalisation | None:
     """What weights were trained with: as their file says, else by their name (`zoo.record_of`).
 
     Args:
@@ -65,11 +66,11 @@ def expected_by(source: str | Path, content: Mapping[str, Any] | None = None) ->
     content = _read(source) if content is None else content
     if (own := _of_meta(meta_of(content))) is not None:
         return own
-    known = published_as(source, content)
+    known = published_weights_of(source, content)
     return Normalisation(known.mean, known.std) if known else None
 
 
-def published_as(source: str | Path, content: Mapping[str, Any]) -> Weights | None:
+def published_weights_of(source: str | Path, content: Mapping[str, Any]) -> Weights | None:
     """Which published ImageNet weights these are: as their file says, else by their name; None if none that are known.
 
     Args:
@@ -94,7 +95,7 @@ def trained_size(source: str | Path, content: Mapping[str, Any]) -> tuple[Weight
     Returns:
         None of what nobody says.
     """
-    meta, known = meta_of(content), published_as(source, content)
+    meta, known = meta_of(content), published_weights_of(source, content)
     try:
         said = meta[TRAINED] if TRAINED in meta else meta[RECORD]['model']['backbone']
         pixels = said.get('pixels', said.get('pretrain_img_size'))
@@ -109,12 +110,12 @@ def _read(source: str | Path) -> Mapping[str, Any]:
     return {} if '://' in str(source) and record_of(source) else read_source(source)
 
 
-def given_to(model: nn.Module, steps: Sequence[Mapping[str, Any]]) -> Normalisation:
+def applied_normalisation(model: nn.Module, steps: Sequence[Mapping[str, Any]]) -> Normalisation:
     """What a segmentor is given.
 
     Args:
         model: with mmseg's or mmengine's `data_preprocessor`.
-        steps: of its pipeline: `LoadBands` and mmcv's `Normalize` count; images are loaded as BGR else.
+        steps: of its pipeline: `LoadMultiBandImage` and mmcv's `Normalize` count; images are loaded as BGR else.
     """
     if (own := _of_steps(steps)) is not None:
         return own
@@ -125,7 +126,7 @@ def given_to(model: nn.Module, steps: Sequence[Mapping[str, Any]]) -> Normalisat
     return Normalisation(*numbers, 'RGB' if turned else 'BGR')
 
 
-def steps_of(cfg: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+def test_steps(cfg: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """The steps by which a config loads images: of its training, else of its validation or test."""
     for role in ('train', 'val', 'test'):
         dataset = (cfg.get(f'{role}_dataloader') or {}).get('dataset')
@@ -155,15 +156,15 @@ def mismatches(model: nn.Module, steps: Sequence[Mapping[str, Any]]) -> Iterator
     Raises:
         FileNotFoundError, UsageError: see `read_source`.
     """
-    given = given_to(model, steps)
+    given = applied_normalisation(model, steps)
     for part in (model, getattr(model, 'backbone', None)):
         start = getattr(part, 'init_cfg', None)
         source = start.get('checkpoint') if isinstance(start, Mapping) else None
         if isinstance(source, str) and getattr(part, 'in_channels', 3) == 3:
             source = source.removeprefix('mmseg_volo://')
             content = _read(source)
-            expected = expected_by(source, content)
-            if given.order == OWN and (published_as(source, content) or (expected and expected.order == OWN)):
+            expected = expected_normalisation(source, content)
+            if given.order == OWN and (published_weights_of(source, content) or (expected and expected.order == OWN)):
                 continue
             if (said := mismatch(source, expected, given)) is not None:
                 yield said
@@ -191,7 +192,7 @@ def _of_meta(meta: Mapping[str, Any]) -> Normalisation | None:
 
 def _of_steps(steps: Sequence[Mapping[str, Any]]) -> Normalisation | None:
     for step in steps:
-        if step.get('type') == 'LoadBands':
+        if step.get('type') in MULTI_BAND_STEPS:
             return Normalisation(_numbers(step['mean']), _numbers(step['std']), OWN)
         if step.get('type') == 'Normalize':
             order = 'RGB' if step.get('to_rgb', True) else 'BGR'

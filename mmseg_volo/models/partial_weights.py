@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mmseg_volo.errors import UsageError
 from mmseg_volo.io.checkpoint import RECORD, one_line
 from mmseg_volo.io.model_spec import meta_of
-from mmseg_volo.io.weights import SHOWN, WHOLE, check_fit, pick
+from mmseg_volo.io.weights import MAX_KEYS_SHOWN, WHOLE, check_fit, select_weights
 from mmseg_volo.models.backbones.base import Backbone
 
 CLASSIFIER = '.conv_seg'  # ends the name of the layer whose rows are classes, in mmseg's heads
@@ -31,7 +31,7 @@ def backbone_words(model: Any) -> str:
     return one_line(' '.join([part['type'], *(str(size) for size in sizes if isinstance(size, str | int))]))
 
 
-def what_fits(
+def partial_state(
     model: nn.Module,
     weights: Mapping[str, Tensor],
     checkpoint: Mapping[str, Any],
@@ -76,8 +76,8 @@ def what_fits(
     left = sorted({*left})
     left += _by_part([k for k in own if k not in given and not k.endswith('num_batches_tracked')], 'of this model')
     left += _by_part([k for k in given if k not in own], 'of the checkpoint')
-    more = f', and {len(left) - 2 * SHOWN} more' if len(left) > 2 * SHOWN else ''
-    not_loaded = f'; not loaded: {", ".join(left[: 2 * SHOWN])}{more}' if left else ''
+    more = f', and {len(left) - 2 * MAX_KEYS_SHOWN} more' if len(left) > 2 * MAX_KEYS_SHOWN else ''
+    not_loaded = f'; not loaded: {", ".join(left[: 2 * MAX_KEYS_SHOWN])}{more}' if left else ''
     return state, f'weights: {count} of {len(own)} tensors from {source}{not_loaded}'
 
 
@@ -90,7 +90,7 @@ def _backbone(
             f'{source} holds no segmentor, as none of its keys begins with {WHOLE!r}: if these are weights of a '
             f"backbone, name them there, model.backbone.init_cfg=dict(type='Pretrained', checkpoint={source!r})"
         )
-    found = pick(weights, source, WHOLE)
+    found = select_weights(weights, source, WHOLE)
     record = meta_of(checkpoint).get(RECORD)
     theirs = backbone_words(record.get('model') if isinstance(record, Mapping) else None)
     if ' ' in theirs and ' ' in words and theirs != words:  # both by name
@@ -116,7 +116,9 @@ def _rows(own: Tensor, given: Tensor, there: Sequence[str], here: Sequence[str])
     rows = own.clone()
     for name in known:
         rows[here.index(name)] = given[there.index(name)]
-    shown = ', '.join(map(one_line, known[:SHOWN])) + (f' and {len(known) - SHOWN} more' if len(known) > SHOWN else '')
+    shown = ', '.join(map(one_line, known[:MAX_KEYS_SHOWN])) + (
+        f' and {len(known) - MAX_KEYS_SHOWN} more' if len(known) > MAX_KEYS_SHOWN else ''
+    )
     counts = f'{len(there)} classes there, {len(here)}{" others" if len(there) == len(here) else ""} here'
     return rows, f'{counts}, but for the rows of {shown}' if known else counts
 

@@ -220,7 +220,7 @@ def _is(row: Weights, text: str) -> bool:
     return False
 
 
-def size(family: str, arch: str) -> tuple[int, float]:
+def backbone_size(family: str, arch: str) -> tuple[int, float]:
     """Parameters of a backbone without `out_norm` and classifier, and GMACs for one image of 224x224.
 
     Counted are the products of convolutions, linear layers and attention, those of T2T-ViT's class token too; no norms,

@@ -13,15 +13,15 @@ import numpy as np
 from mmseg_volo.errors import UsageError
 from mmseg_volo.evaluation.confusion import iou
 from mmseg_volo.report.figures import matrix
-from mmseg_volo.utils.files import encode
-from mmseg_volo.visualization import colour
+from mmseg_volo.utils.files import encode_image
+from mmseg_volo.visualization import colour_mask
 
 CONFUSIONS = 8  # rows of the table of the most frequent ones
 MISTAKE = (225, 48, 36)  # RGB of wrong pixels in an error map
 UNSCORED = (70, 90, 130)
 
 
-def shown(record: Mapping[str, Any]) -> dict[str, Any]:
+def evaluation_view(record: Mapping[str, Any]) -> dict[str, Any]:
     """What the page's template takes of the record of a validation or a test."""
     confusion = np.array(record['confusion'], np.int64)
     classes, palette = record['classes'], record['palette']
@@ -108,8 +108,8 @@ def _panels(item: Mapping[str, Any], classes: Sequence[str], palette: Sequence) 
         score=item['score'],
         wrong=100 * float(wrong.sum() / max(scored.sum(), 1)),
         picture=item['picture'] and f'data:image/jpeg;base64,{item["picture"]}',
-        truth=_png(colour(truth, palette)),
-        prediction=_png(colour(prediction, palette)),
+        truth=_png(colour_mask(truth, palette)),
+        prediction=_png(colour_mask(prediction, palette)),
         errors=_jpeg(errors(picture, wrong, scored)),
         classes=[(classes[index], css(palette[index])) for index in order],
     )
@@ -141,12 +141,12 @@ def _decode(text: str, flag: int) -> np.ndarray:
 
 
 def _png(picture: np.ndarray) -> str:
-    return _uri('png', encode('.png', picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9]))
+    return _uri('png', encode_image('.png', picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9]))
 
 
 def _jpeg(picture: np.ndarray) -> str:
     try:
-        return _uri('jpeg', encode('.jpg', picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85]))
+        return _uri('jpeg', encode_image('.jpg', picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85]))
     except UsageError:  # too wide or too high for such a file
         return _png(picture)
 

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from mmseg_volo.datasets.check.files import IGNORED
 from mmseg_volo.engine.work_dir import DATA_REPORT, RESULTS_PAGE
 from mmseg_volo.errors import UsageError
-from mmseg_volo.report.evaluation_view import shown
+from mmseg_volo.report.evaluation_view import evaluation_view
 from mmseg_volo.report.figures import curves
 from mmseg_volo.report.sessions import Curve, Session, joined, read_sessions
 from mmseg_volo.utils.files import write_whole
@@ -63,7 +63,7 @@ def render(work_dir: Path) -> str:
         loader=PackageLoader('mmseg_volo.report', '.'), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters |= dict(number=_number, when=_when, per_cent=_per_cent)
-    result = shown(newest) if newest else None
+    result = evaluation_view(newest) if newest else None
     if result:
         result['matrix'] = Markup(result['matrix'])
     return environment.get_template('page.html').render(

@@ -26,9 +26,9 @@ from mmseg.structures import SegDataSample
 
 from mmseg_volo.engine.optim.precision import precision_of
 from mmseg_volo.evaluation.iou import SegIoUMetric
-from mmseg_volo.redaction import masked
+from mmseg_volo.redaction import redact
 from mmseg_volo.report import write_report
-from mmseg_volo.report.tally import FORMAT, Tally
+from mmseg_volo.report.tally import FORMAT, EvaluationTally
 from mmseg_volo.utils.files import write_whole
 
 SESSION = 'session.json'
@@ -51,7 +51,7 @@ class RecordHook(Hook):
     def __init__(self, command: str):
         self.session: dict[str, Any] = dict(format=FORMAT, command=command)
         self.folder: Path | None = None  # once something has begun
-        self._tally: Tally | None = None
+        self._tally: EvaluationTally | None = None
         self._place = 0  # in this process's part of the data set
 
     def before_train(self, runner: Runner) -> None:
@@ -120,7 +120,7 @@ class RecordHook(Hook):
     def _open(self, dataset: Any) -> None:
         self._place = 0
         classes = getattr(dataset, 'metainfo', {}).get('classes') or ()
-        self._tally = Tally(len(classes), getattr(dataset, 'ignore_index', 255)) if classes else None
+        self._tally = EvaluationTally(len(classes), getattr(dataset, 'ignore_index', 255)) if classes else None
 
     def _count(self, loop: BaseLoop, outputs: Sequence[SegDataSample]) -> None:
         rank, processes = get_dist_info()
@@ -163,11 +163,11 @@ class RecordHook(Hook):
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(self.folder / name, json.dumps(masked(content)).encode())
+        write_whole(self.folder / name, json.dumps(redact(content)).encode())
 
 
 @contextmanager
-def reporting(runner: Runner, command: str) -> Iterator[None]:
+def recording(runner: Runner, command: str) -> Iterator[None]:
     """Inside, what a training or test does is recorded; at the end, `WORK_DIR/report.html` is written.
 
     Also when it is stopped or fails, if it had begun. A report that cannot be written is said in one line.

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from mmseg_volo.evaluation.confusion import confusion_matrix, iou
 from mmseg_volo.io.image import read_image
-from mmseg_volo.utils.files import encode
+from mmseg_volo.utils.files import encode_image
 
-KEPT = 4  # best images, and as many worst ones
+MAX_SHOWN_IMAGES = 4  # best images, and as many worst ones
 SIDE = 512  # pixels: the longer side of the pictures that are kept, at most
 FORMAT = 1
 
@@ -31,7 +31,7 @@ class Shown:
     prediction: bytes
 
 
-class Tally:
+class EvaluationTally:
     """Counts the images of an evaluation, or of one process's part of it.
 
     Args:
@@ -63,13 +63,13 @@ class Tally:
         self.images.append((image, score))
         if score is None:
             return
-        if len(self.best) < KEPT or score > self.best[-1].score or score < self.worst[-1].score:
+        if len(self.best) < MAX_SHOWN_IMAGES or score > self.best[-1].score or score < self.worst[-1].score:
             step = -(-max(truth.shape) // SIDE)
             masks = [mask[::step, ::step].cpu().numpy() for mask in (truth, prediction)]
             size = masks[0].shape
             self._keep([Shown(image, score, size, *(_index_png(mask, self.num_classes) for mask in masks))])
 
-    def merge(self, other: Tally) -> None:
+    def merge(self, other: EvaluationTally) -> None:
         """Adds what another process has counted."""
         self.confusion += other.confusion
         self.images += other.images
@@ -77,8 +77,8 @@ class Tally:
 
     def _keep(self, more: Sequence[Shown]) -> None:
         key = lambda shown: (shown.score, shown.image)  # noqa: E731
-        self.best = sorted({*self.best, *more}, key=key, reverse=True)[:KEPT]
-        self.worst = sorted({*self.worst, *more}, key=key)[:KEPT]
+        self.best = sorted({*self.best, *more}, key=key, reverse=True)[:MAX_SHOWN_IMAGES]
+        self.worst = sorted({*self.worst, *more}, key=key)[:MAX_SHOWN_IMAGES]
 
     def record(self) -> dict[str, Any]:
         """Plain data; reads the files of the images that are shown."""
@@ -96,7 +96,7 @@ class Tally:
 def _index_png(mask: np.ndarray, num_classes: int) -> bytes:
     wide = num_classes > 255
     indices = np.where((mask >= 0) & (mask < num_classes), mask, num_classes)
-    return encode('.png', indices.astype(np.uint16 if wide else np.uint8))
+    return encode_image('.png', indices.astype(np.uint16 if wide else np.uint8))
 
 
 def _with_picture(shown: Shown) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def _with_picture(shown: Shown) -> dict[str, Any]:
     try:
         height, width = shown.size
         image = cv2.resize(read_image(shown.image), (width, height), interpolation=cv2.INTER_AREA)
-        picture = _text(encode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88]))
+        picture = _text(encode_image('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88]))
     except (OSError, ValueError, cv2.error):
         pass  # gone, or of a kind that only its data set can read: the masks are shown alone
     masks = dict(truth=_text(shown.truth), prediction=_text(shown.prediction))

@@ -13,35 +13,35 @@ import cv2
 import numpy as np
 
 from mmseg_volo.errors import UsageError
-from mmseg_volo.utils.locks import create_locked, remove_forsaken
+from mmseg_volo.utils.locks import create_locked, remove_stale
 
 SCRATCH = re.compile(r'\..*\.writing-[0-9a-f]{8}(?:\.[^.]+)?')
 LONGEST = 255  # bytes of a name, of most file systems
 
 
-def scratch(path: Path) -> Path:
+def scratch_path(path: Path) -> Path:
     """A free hidden name beside a file, with its suffix: data sets do not list it, `os.replace` makes it the file."""
     end = f'.writing-{uuid4().hex[:8]}{path.suffix}'
     stem = os.fsencode(path.stem)[: LONGEST - len(os.fsencode(end)) - 1]
     return path.with_name(f'.{stem.decode(errors="ignore")}{end}')
 
 
-class Replacement:
-    """A hidden file beside `path`, its `scratch`, to be written; it becomes `path` when `with` ends without an error.
+class AtomicFile:
+    """A hidden file beside `path`, its `scratch_path`, to be written; it becomes `path` when `with` ends without an error.
 
-    A killed process leaves it behind, no longer locked: `sweep` removes it.
+    A killed process leaves it behind, no longer locked: `remove_scratch_files` removes it.
 
     Raises:
         OSError: it cannot be made; or, when `with` ends, cannot be written to the disk.
     """
 
     def __init__(self, path: Path):
-        self.path, self.scratch = path, scratch(path)
+        self.path, self.scratch = path, scratch_path(path)
         self._lock: int | None = create_locked(self.scratch)
 
     def keep(self) -> None:
         """Has the disk confirm what was written, and gives it its name."""
-        sync(self.scratch)
+        sync_folder(self.scratch)
         if os.name != 'posix':  # Windows renames no open file
             self._unlock()
         os.replace(self.scratch, self.path)
@@ -71,8 +71,8 @@ class Replacement:
             self.close()
 
 
-def sweep(folder: Path, pattern: str = '*') -> None:
-    """Removes what killed processes have left of a `Replacement` in a folder; what others write now is left alone.
+def remove_scratch_files(folder: Path, pattern: str = '*') -> None:
+    """Removes what killed processes have left of a `AtomicFile` in a folder; what others write now is left alone.
 
     Args:
         pattern: of the names that the files would have got.
@@ -80,10 +80,10 @@ def sweep(folder: Path, pattern: str = '*') -> None:
     wanted = Path(pattern)
     for path in folder.glob(f'.{wanted.stem}.writing-*{wanted.suffix}'):
         if SCRATCH.fullmatch(path.name):
-            remove_forsaken(path)
+            remove_stale(path)
 
 
-def sync(path: Path) -> None:
+def sync_folder(path: Path) -> None:
     """Has the disk confirm a file, or, where the system can, the names in a folder.
 
     Raises:
@@ -105,7 +105,7 @@ def refuse_special(path: str | Path) -> None:
         raise UsageError(f'{path} is a pipe or a device, expected a file')
 
 
-def encode(suffix: str, pixels: np.ndarray, how: Sequence[int] = ()) -> bytes:
+def encode_image(suffix: str, pixels: np.ndarray, how: Sequence[int] = ()) -> bytes:
     """What a file with these pixels holds.
 
     Args:
@@ -133,5 +133,5 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    with Replacement(path) as temporary:
+    with AtomicFile(path) as temporary:
         temporary.write_bytes(content)

@@ -29,7 +29,7 @@ except ImportError:  # Windows
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)  # of a file system without them
 FAR = 1 << 30  # Windows lets nobody read the byte that is locked: it lies behind what the file says
 PAUSE = 0.02  # seconds
-TRIES = 100  # while others remove the file or its folder
+MAX_TRIES = 100  # while others remove the file or its folder
 
 
 class Lock:
@@ -62,7 +62,7 @@ class Lock:
                 self._make_folder()
                 file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
             except (FileNotFoundError, FileExistsError):  # its folder was removed meanwhile by who had it
-                if tried > TRIES:
+                if tried > MAX_TRIES:
                     raise
                 continue
             try:
@@ -72,7 +72,7 @@ class Lock:
             except BaseException:
                 os.close(file)
                 raise
-            if tried > TRIES or _is_at(file, self.path):  # some network file systems know no file again
+            if tried > MAX_TRIES or _is_at(file, self.path):  # some network file systems know no file again
                 self._file, self._since = file, datetime.now().isoformat(' ', 'seconds')
                 _HELD.add(self)
                 return True
@@ -116,7 +116,7 @@ class Lock:
         self._made += [folder for folder in reversed(absent) if folder not in self._made]
 
 
-def told(path: Path) -> dict[str, Any]:
+def read_holder(path: Path) -> dict[str, Any]:
     """What the process that has a lock says of itself; empty if it has said nothing yet."""
     try:
         said = json.loads(path.read_bytes())
@@ -125,14 +125,14 @@ def told(path: Path) -> dict[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
-def in_words(said: Mapping[str, Any]) -> str:
+def describe_holder(said: Mapping[str, Any]) -> str:
     """Who has a lock: `process 17 on HOST since 2025-01-31 12:00:00`."""
     if not {'pid', 'host', 'since'} <= said.keys():
         return 'another process'
     return f'process {said["pid"]} on {said["host"]} since {said["since"]}'
 
 
-def take_one_of(folder: Path, kind: str, **facts: Any) -> Lock:
+def acquire_shared(folder: Path, kind: str, **facts: Any) -> Lock:
     """Any number of processes may be in a folder: takes the first free one of `.KIND-0.lock`, `.KIND-1.lock`, ...
 
     Args:
@@ -148,15 +148,15 @@ def take_one_of(folder: Path, kind: str, **facts: Any) -> Lock:
             return lock
 
 
-def others_in(folder: Path, kind: str, mine: Lock | None = None) -> Iterator[dict[str, Any]]:
-    """What the processes say that hold one of a folder's `take_one_of`; what killed ones have left is removed."""
+def other_holders(folder: Path, kind: str, mine: Lock | None = None) -> Iterator[dict[str, Any]]:
+    """What the processes say that hold one of a folder's `acquire_shared`; what killed ones have left is removed."""
     for path in sorted(folder.glob(f'.{kind}-*.lock')):
         if mine is None or path.name != mine.path.name:
             lock = Lock(path)
             if lock.take():
                 lock.release()
             else:
-                yield told(path)
+                yield read_holder(path)
 
 
 def create_locked(path: Path) -> int:
@@ -165,11 +165,11 @@ def create_locked(path: Path) -> int:
     Raises:
         OSError: it cannot be made.
     """
-    for _ in range(TRIES):
+    for _ in range(MAX_TRIES):
         file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, 'O_BINARY', 0), 0o666)
         try:
             _lock(file, wait=True)
-            if _is_at(file, path):  # else `remove_forsaken` was faster
+            if _is_at(file, path):  # else `remove_stale` was faster
                 return file
         except BaseException:
             os.close(file)
@@ -178,7 +178,7 @@ def create_locked(path: Path) -> int:
     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 
 
-def remove_forsaken(path: Path) -> None:
+def remove_stale(path: Path) -> None:
     """Removes a file of `create_locked` whose process is gone; left alone where the file system has no locks."""
     try:
         file = os.open(path, os.O_RDWR)

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from mmseg_volo.errors import as_errors
-from mmseg_volo.utils.progress import Bar
+from mmseg_volo.utils.progress import ProgressBar
 
 T = TypeVar('T')
 COUNT = 4  # things that wait between two threads
@@ -86,7 +86,7 @@ def map_parallel(pool: Executor, work: Callable, jobs: Sequence[tuple], what: st
         work = partial(_run, work)
     futures = {pool.submit(work, *job): job for job in jobs}
     try:
-        for future in Bar(as_completed(futures), total=len(jobs), desc=what, unit='file'):
+        for future in ProgressBar(as_completed(futures), total=len(jobs), desc=what, unit='file'):
             error = future.exception()
             yield futures[future], future.result() if error is None else error
     finally:

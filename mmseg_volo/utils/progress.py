@@ -16,7 +16,7 @@ LINE = '{desc}: {n_fmt}/{total_fmt}, {rate_noinv_fmt}, {remaining} left'
 ENDLESS = '{desc}: {n_fmt}, {rate_noinv_fmt}'
 
 
-class Bar(tqdm):
+class ProgressBar(tqdm):
     """tqdm's bar with rate and time left, shown after two seconds. Where the errors go to no terminal, it is a line
     instead, after two seconds and then now and then: in a file each step of a bar would be one.
 

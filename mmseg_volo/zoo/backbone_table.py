@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmseg_volo.models.pretrained import ARCHS, PUBLISHED, START, size
+from mmseg_volo.models.pretrained import ARCHS, PUBLISHED, backbone_size
 
 START, END = '<!-- backbones: tools/backbone_table.py writes this -->', '<!-- /backbones -->'
 
@@ -17,7 +17,7 @@ def table() -> str:
     ]
     for family, archs in ARCHS.items():
         for arch in archs:
-            params, gmacs = size(family, arch)
+            params, gmacs = backbone_size(family, arch)
             top1, weights, source = PUBLISHED[family][arch]
             link = f'[{Path(weights).name}]({weights})' if weights.startswith('https') else weights
             cell = f'`{link}`' if link.startswith('timm') else link

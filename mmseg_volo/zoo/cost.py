@@ -81,13 +81,13 @@ def estimate(cfg: Config) -> Cost:
     images = cfg.train_dataloader.batch_size
     gpus = cfg.auto_scale_lr.base_batch_size // images
     model = build_on_meta(cfg).train()
-    flops, peak = count(model, images, cfg.crop_size)
+    flops, peak = count_flops(model, images, cfg.crop_size)
     per_parameter = STATES + BUCKETS * (gpus > 1)
     constant = sum(per_parameter * p.numel() for p in model.parameters() if p.requires_grad)
     return Cost(gpus, cfg.train_cfg.max_iters, flops, OVERHEAD * (constant + peak))
 
 
-def count(model: nn.Module, images: int, crop: Sequence[int], autocast: bool = True) -> tuple[int, int]:
+def count_flops(model: nn.Module, images: int, crop: Sequence[int], autocast: bool = True) -> tuple[int, int]:
     """FLOPs of a training iteration, and peak of the bytes that it allocates (its gradients too, not its weights).
 
     Args:

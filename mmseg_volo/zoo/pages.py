@@ -78,7 +78,7 @@ class Model(NamedTuple):
     card: Card
 
 
-def count(cfg: Config) -> Size:
+def model_size(cfg: Config) -> Size:
     """Parameters and multiply-accumulates: at 512x2048 on ADE20K, else at the crop."""
     pixels = (512, 2048) if cfg.train_dataloader.dataset.type == 'ADE20KDataset' else tuple(cfg.crop_size)
     model = build_on_meta(cfg).eval()
@@ -103,7 +103,7 @@ def describe(name: str, size: Size | None = None) -> Model:
         tuple(cfg.crop_size),
         cfg.auto_scale_lr.base_batch_size,
         cfg.train_cfg.max_iters,
-        size or count(cfg),
+        size or model_size(cfg),
         backbone.init_cfg.checkpoint if backbone.get('init_cfg') else None,
         read_card(path),
     )

@@ -7,7 +7,7 @@ num_classes = 19
 train_pipeline = [
     dict(type='LoadRandomCrop', scale=(2048, 1024), ratio_range=(0.5, 2.0), crop_size=crop_size, cat_max_ratio=0.75),
     dict(type='ContiguousRandomFlip', prob=0.5),
-    dict(type='TablePhotoMetricDistortion'),
+    dict(type='FastPhotoMetricDistortion'),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
@@ -31,7 +31,7 @@ train_dataloader = dict(
     batch_size=2,
     num_workers=4,
     persistent_workers=True,
-    sampler=dict(type='DrawSampler', shuffle=True),
+    sampler=dict(type='ResumableInfiniteSampler', shuffle=True),
     dataset=dict(
         type='CityscapesDataset',
         data_root=data_root,

@@ -4,7 +4,7 @@ As there the loss is averaged over all pixels of a crop, ignored ones included (
 """
 
 model = dict(
-    type='BandedEncoderDecoder',
+    type='StreamingEncoderDecoder',
     data_preprocessor=dict(
         type='SegDataPreProcessor',
         mean=[123.675, 116.28, 103.53],  # RGB, ImageNet

@@ -7,7 +7,7 @@ mean over all pixels of a crop, ignored ones included (mmseg's default, avg_non_
 
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
-    type='BandedEncoderDecoder',
+    type='StreamingEncoderDecoder',
     data_preprocessor=dict(
         type='SegDataPreProcessor',
         mean=[123.675, 116.28, 103.53],  # RGB, ImageNet

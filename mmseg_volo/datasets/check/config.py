@@ -18,13 +18,13 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 
-from mmseg_volo.datasets.check.files import IGNORED, examine
-from mmseg_volo.datasets.check.survey import Files, complain, summary, survey
+from mmseg_volo.datasets.check.files import IGNORED, check_pair
+from mmseg_volo.datasets.check.survey import FilePairs, format_report, raise_if_faulty, scan
 from mmseg_volo.datasets.transforms import label_table
 from mmseg_volo.errors import UsageError
 from mmseg_volo.io.image import read_label
 from mmseg_volo.utils.files import write_whole
-from mmseg_volo.utils.progress import Bar
+from mmseg_volo.utils.progress import ProgressBar
 
 WORTH = 2.0  # seconds: what a shorter look has found is not kept
 FORMAT = 1  # of what is kept; with another number all is looked at anew
@@ -39,7 +39,7 @@ def check_data(cfg: Config, roles: Sequence[str], pixels: bool) -> dict[str, Any
         pixels: whether to look at every pixel, if that was not done before, and print what is odd; else at headers.
 
     Returns:
-        What `survey` found, if all pixels were looked at.
+        What `scan` found, if all pixels were looked at.
 
     Raises:
         FileNotFoundError, UsageError: something is wrong; says what, where and what to do.
@@ -49,14 +49,14 @@ def check_data(cfg: Config, roles: Sequence[str], pixels: bool) -> dict[str, Any
         for role, parts in sets.items():
             _headers(parts, role)
         return None
-    report = remembered(sets)
-    complain(report)
+    report = cached_report(sets)
+    raise_if_faulty(report)
     for note in report['notes']:
         print(f'note: {note}')
     return report
 
 
-def all_files(cfg: Config, roles: Sequence[str]) -> dict[str, list[Files]]:
+def all_files(cfg: Config, roles: Sequence[str]) -> dict[str, list[FilePairs]]:
     """The files of a config's data sets, of which the model's heads have the classes.
 
     Args:
@@ -72,7 +72,7 @@ def all_files(cfg: Config, roles: Sequence[str]) -> dict[str, list[Files]]:
     return sets
 
 
-def files_of(dataset: ConfigDict, what: str) -> list[Files]:
+def files_of(dataset: ConfigDict, what: str) -> list[FilePairs]:
     """Lists the files of a data set, or of those that it wraps (`RepeatDataset`, `ConcatDataset`, ...).
 
     Args:
@@ -105,11 +105,11 @@ def files_of(dataset: ConfigDict, what: str) -> list[Files]:
     ]
     if not (classes := found.metainfo.get('classes')):
         raise UsageError(f'{what}: the data set names no classes: add metainfo=dict(classes=(...))')
-    names, look = reading(found, found.data_list[0], classes)
-    return [Files(pairs, names, classes, look)]
+    names, look = reader_of(found, found.data_list[0], classes)
+    return [FilePairs(pairs, names, classes, look)]
 
 
-def keep_apart(dataset: ConfigDict, folder: str, option: str) -> None:
+def refuse_output_in_data(dataset: ConfigDict, folder: str, option: str) -> None:
     """Results among a data set's files would replace those of their names, or be taken for some of them.
 
     Args:
@@ -127,18 +127,18 @@ def keep_apart(dataset: ConfigDict, folder: str, option: str) -> None:
             raise UsageError(f'{option} {folder} lies in {place}, which holds files of the data set: name another one')
 
 
-def reading(
+def reader_of(
     dataset: Any, item: Mapping[str, Any], classes: Sequence[str]
 ) -> tuple[dict[int, str], Callable[..., tuple[str, dict[str, int], bool]]]:
     """What label values of a data set mean, and what looks at its files: its own `value_names` and `look`, if it reads
-    other files than mmseg does, else `meanings` and `examine`.
+    other files than mmseg does, else `classes_by_value` and `check_pair`.
     """
     if hasattr(dataset, 'value_names'):
         return dataset.value_names, dataset.look
-    return meanings(item, classes, getattr(dataset, 'ignore_index', 255)), examine
+    return classes_by_value(item, classes, getattr(dataset, 'ignore_index', 255)), check_pair
 
 
-def meanings(item: Mapping[str, Any], classes: Sequence[str], ignore_index: int) -> dict[int, str]:
+def classes_by_value(item: Mapping[str, Any], classes: Sequence[str], ignore_index: int) -> dict[int, str]:
     """What label values mean: value -> class, or 'ignored'.
 
     Args:
@@ -186,13 +186,13 @@ def check_files(dataset: ConfigDict, what: str) -> int:
     return sum(len(part.pairs) for part in parts)
 
 
-def _headers(parts: Sequence[Files], what: str) -> None:
+def _headers(parts: Sequence[FilePairs], what: str) -> None:
     pairs = [(*pair, part.look) for part in parts for pair in part.pairs]
-    for image, label, look in Bar(pairs, desc=f'checking files of {what}', unit='image', leave=False):
+    for image, label, look in ProgressBar(pairs, desc=f'checking files of {what}', unit='image', leave=False):
         for path in filter(None, (image, label)):
             if not path.is_file():
                 raise FileNotFoundError(f'{what}: {path} is missing: every image needs a label of the same name')
-            if look is not examine:  # other files than pictures, too
+            if look is not check_pair:  # other files than pictures, too
                 continue
             try:
                 with Image.open(path) as picture:
@@ -204,17 +204,17 @@ def _headers(parts: Sequence[Files], what: str) -> None:
                 read_label(path)  # mmseg would cut 16 bits to 8
 
 
-def remembered(sets: Mapping[str, Sequence[Files]]) -> dict[str, Any]:
-    """What `survey` found in these files, or finds now. A look that took long and found no fault is kept."""
+def cached_report(sets: Mapping[str, Sequence[FilePairs]]) -> dict[str, Any]:
+    """What `scan` found in these files, or finds now. A look that took long and found no fault is kept."""
     place = _place(sets)
     try:
         return json.loads(place.read_text())
     except (OSError, ValueError):  # there is none, or it is no longer whole
         pass
     start = time.monotonic()
-    report = survey(sets, bar='looking at all data once, --no-check skips it')
+    report = scan(sets, bar='looking at all data once, --no-check skips it')
     if not report['faults'] and time.monotonic() - start > WORTH:
-        keep(report, place)
+        write_report_file(report, place)
     return report
 
 
@@ -233,8 +233,8 @@ def check_config(cfg: Config, workers: int | None = None, out: str | None = None
     if cfg.get('test_dataloader') and cfg.test_dataloader.dataset == (cfg.get('val_dataloader') or {}).get('dataset'):
         roles.pop()
     sets = all_files(cfg, roles)
-    report = survey(sets, workers)
-    print(summary(report))
+    report = scan(sets, workers)
+    print(format_report(report))
     for note in report['notes']:
         print(f'note: {note}')
     if out:
@@ -242,20 +242,20 @@ def check_config(cfg: Config, workers: int | None = None, out: str | None = None
             write_whole(Path(out), _as_text(report))
         except OSError as error:
             raise UsageError(f'--out {out} cannot be written ({error.strerror}): name another place') from error
-    complain(report)
-    remember(report, sets)
+    raise_if_faulty(report)
+    cache_report(report, sets)
 
 
-def remember(report: Mapping[str, Any], sets: Mapping[str, Sequence[Files]]) -> None:
-    """Keeps what was found in these files for `remembered`."""
-    keep(report, _place(sets))
+def cache_report(report: Mapping[str, Any], sets: Mapping[str, Sequence[FilePairs]]) -> None:
+    """Keeps what was found in these files for `cached_report`."""
+    write_report_file(report, _place(sets))
 
 
 def _as_text(report: Mapping[str, Any]) -> bytes:
     return (json.dumps(report, indent=1) + '\n').encode()
 
 
-def keep(report: Mapping[str, Any], place: Path) -> None:
+def write_report_file(report: Mapping[str, Any], place: Path) -> None:
     """Writes a report to a file, if that can be written."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -264,7 +264,7 @@ def keep(report: Mapping[str, Any], place: Path) -> None:
         pass
 
 
-def _place(sets: Mapping[str, Sequence[Files]]) -> Path:
+def _place(sets: Mapping[str, Sequence[FilePairs]]) -> Path:
     """Where the report is kept: another file once an image, a label, or what its values mean has changed."""
 
     def stamp(path: Path | None) -> tuple[str, int, int] | None:

@@ -9,23 +9,23 @@ from pathlib import Path
 
 import numpy as np
 
-from mmseg_volo.errors import BadFile
+from mmseg_volo.errors import BadFileError
 from mmseg_volo.io.decoding import check_size, decoded, decoded_image, shown_size
 from mmseg_volo.utils.text import format_ranges
 
 IGNORED = 'ignored'  # beside the names of classes
 
 
-def fault_of(image: Path, error: BaseException) -> BadFile:
+def fault_of(image: Path, error: BaseException) -> BadFileError:
     """What an error of any type says of an image or its label; the others are looked at all the same."""
-    if isinstance(error, BadFile):
+    if isinstance(error, BadFileError):
         return error
     text = 'not enough memory' if isinstance(error, MemoryError) else f'{type(error).__name__}: {error}'
-    return BadFile('unreadable', f'{image} or its label cannot be read ({" ".join(text.split())})')
+    return BadFileError('unreadable', f'{image} or its label cannot be read ({" ".join(text.split())})')
 
 
 @dataclass(kw_only=True)
-class Tally:
+class DatasetStats:
     """What the images and labels of a data set hold."""
 
     sizes: Counter[str] = field(default_factory=Counter)  # 'WIDTHxHEIGHT' -> images
@@ -35,7 +35,7 @@ class Tally:
     turned: list[str] = field(default_factory=list)  # images that loading turns, and not their labels
 
     def add(self, image: Path, label: Path | None, result: tuple[str, Mapping[str, int], bool]) -> None:
-        """Counts what `examine` has found."""
+        """Counts what `check_pair` has found."""
         size, pixels, turned = result
         self.sizes[size] += 1
         self.pixels.update(pixels)
@@ -46,7 +46,7 @@ class Tally:
             self.turned.append(str(image))
 
 
-def examine(image: Path, label: Path | None, names: Mapping[int, str]) -> tuple[str, dict[str, int], bool]:
+def check_pair(image: Path, label: Path | None, names: Mapping[int, str]) -> tuple[str, dict[str, int], bool]:
     """Decodes an image and its label to the end.
 
     Args:
@@ -68,7 +68,9 @@ def examine(image: Path, label: Path | None, names: Mapping[int, str]) -> tuple[
     mask = decoded(label)
     values = np.asarray(mask)
     if values.ndim != 2 or values.dtype.kind == 'f':
-        raise BadFile('channels', f'{label} is a picture of mode {mask.mode}, expected class indices in one channel')
+        raise BadFileError(
+            'channels', f'{label} is a picture of mode {mask.mode}, expected class indices in one channel'
+        )
     check_size(label, mask.size, (width, height), turned)
     if values.dtype in (np.uint8, bool):
         counts = np.bincount(values.ravel())
@@ -77,11 +79,11 @@ def examine(image: Path, label: Path | None, names: Mapping[int, str]) -> tuple[
         pixels = {int(v): int(n) for v, n in zip(*np.unique(values, return_counts=True), strict=True)}
     if strange := sorted(pixels.keys() - names.keys()):
         shown = ', '.join(map(str, strange[:5])) + (', ...' if len(strange) > 5 else '')
-        raise BadFile('values', f'{label} holds {shown}, expected {format_ranges(names)}')
-    return size, named(pixels, names), turned
+        raise BadFileError('values', f'{label} holds {shown}, expected {format_ranges(names)}')
+    return size, count_by_class(pixels, names), turned
 
 
-def named(pixels: Mapping[int, int], names: Mapping[int, str]) -> dict[str, int]:
+def count_by_class(pixels: Mapping[int, int], names: Mapping[int, str]) -> dict[str, int]:
     """Value -> pixels as class -> pixels; several values may be one class."""
     found: Counter[str] = Counter()
     for value, n in pixels.items():

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmseg_volo.datasets.check.files import IGNORED, Tally, examine, fault_of
-from mmseg_volo.errors import BadFile, UsageError
+from mmseg_volo.datasets.check.files import IGNORED, DatasetStats, check_pair, fault_of
+from mmseg_volo.errors import BadFileError, UsageError
 from mmseg_volo.utils.parallel import map_parallel
 from mmseg_volo.utils.text import format_table
 
@@ -32,16 +32,18 @@ ADVICE = {  # by the kind of a fault: what is wrong, and what to do
 
 
 @dataclass(frozen=True)
-class Files:
+class FilePairs:
     """The files of a data set and what its labels mean."""
 
     pairs: Sequence[tuple[Path, Path | None]]  # images with their labels
     names: Mapping[int, str]  # label value -> class, or 'ignored'
     classes: Sequence[str]
-    look: Callable[..., tuple[str, dict[str, int], bool]] = examine  # what does for these files what `examine` does
+    look: Callable[..., tuple[str, dict[str, int], bool]] = (
+        check_pair  # what does for these files what `check_pair` does
+    )
 
 
-def survey(sets: Mapping[str, Sequence[Files]], workers: int | None = None, bar: str = 'files') -> dict[str, Any]:
+def scan(sets: Mapping[str, Sequence[FilePairs]], workers: int | None = None, bar: str = 'files') -> dict[str, Any]:
     """Decodes every image and label of data sets, in threads: Pillow's decoders free Python's lock.
 
     Args:
@@ -50,16 +52,16 @@ def survey(sets: Mapping[str, Sequence[Files]], workers: int | None = None, bar:
         bar: name of the progress bar.
 
     Returns:
-        Plain data: `data_sets` (role -> counts), `faults` (kind -> sentences, see `complain`) and `notes` (sentences).
+        Plain data: `data_sets` (role -> counts), `faults` (kind -> sentences, see `raise_if_faulty`) and `notes` (sentences).
     """
     jobs = [
         (role, *pair, part.names, part.look) for role, parts in sets.items() for part in parts for pair in part.pairs
     ]
-    tallies, faults, notes = {role: Tally() for role in sets}, defaultdict(list), []
+    tallies, faults, notes = {role: DatasetStats() for role in sets}, defaultdict(list), []
     work = lambda _, image, label, names, look: look(image, label, names)  # noqa: E731
     pool = ThreadPoolExecutor(workers or min(os.cpu_count() or 1, 16))
     for (role, image, label, *_), result in map_parallel(pool, work, jobs, bar):
-        if isinstance(result, BadFile):
+        if isinstance(result, BadFileError):
             faults[result.kind].append(str(result))
         elif isinstance(result, UsageError):
             raise result
@@ -67,16 +69,16 @@ def survey(sets: Mapping[str, Sequence[Files]], workers: int | None = None, bar:
             faults['unreadable'].append(str(fault_of(image, result)))
         else:
             tallies[role].add(image, label, result)
-    return judge(sets, tallies, faults, notes)
+    return build_report(sets, tallies, faults, notes)
 
 
-def judge(
-    sets: Mapping[str, Sequence[Files]],
-    tallies: Mapping[str, Tally],
+def build_report(
+    sets: Mapping[str, Sequence[FilePairs]],
+    tallies: Mapping[str, DatasetStats],
     faults: dict[str, list[str]],
     notes: list[str],
 ) -> dict[str, Any]:
-    """What `survey` returns, of files that were looked at.
+    """What `scan` returns, of files that were looked at.
 
     Args:
         sets: by role.
@@ -98,7 +100,7 @@ def judge(
     )
 
 
-def _counts(parts: Sequence[Files], tally: Tally) -> dict[str, Any]:
+def _counts(parts: Sequence[FilePairs], tally: DatasetStats) -> dict[str, Any]:
     names = [*dict.fromkeys(name for part in parts for name in part.classes), IGNORED]
     return dict(
         images=sum(len(part.pairs) for part in parts),
@@ -162,11 +164,11 @@ def _some(names: Sequence[str | Path]) -> str:
     return ', '.join(map(str, names[:3])) + (', ...' if len(names) > 3 else '')
 
 
-def complain(report: Mapping[str, Any], way: str = 'mmseg-volo check CONFIG --out FILE lists all files') -> None:
-    """Ends the work if `survey` has found faults.
+def raise_if_faulty(report: Mapping[str, Any], way: str = 'mmseg-volo check CONFIG --out FILE lists all files') -> None:
+    """Ends the work if `scan` has found faults.
 
     Args:
-        report: of `survey`.
+        report: of `scan`.
         way: to the whole list.
 
     Raises:
@@ -183,7 +185,7 @@ def complain(report: Mapping[str, Any], way: str = 'mmseg-volo check CONFIG --ou
     raise UsageError('\n'.join(lines))
 
 
-def summary(report: Mapping[str, Any]) -> str:
+def format_report(report: Mapping[str, Any]) -> str:
     """A table of the data sets, and one of their classes."""
     sets = report['data_sets']
     rows = [('data set', 'images', 'labels', 'size')]

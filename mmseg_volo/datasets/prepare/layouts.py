@@ -13,7 +13,7 @@ from mmseg_volo.datasets.camvid import VOID, CamVidDataset
 
 
 @dataclass(frozen=True)
-class Layout:
+class DatasetLayout:
     """Where the files of a data set lie and what its labels hold."""
 
     images: str  # folder below the root
@@ -34,7 +34,7 @@ class Layout:
 
 
 LAYOUTS = {
-    'cityscapes': Layout(
+    'cityscapes': DatasetLayout(
         images='leftImg8bit',
         labels='gtFine',
         image_suffix='_leftImg8bit.png',
@@ -48,7 +48,7 @@ LAYOUTS = {
         sources=('_gtFine_polygons.json', '_gtFine_labelIds.png'),
         unscored=('test',),
     ),
-    'ade20k': Layout(
+    'ade20k': DatasetLayout(
         images='images',
         labels='annotations',
         image_suffix='.jpg',
@@ -61,7 +61,7 @@ LAYOUTS = {
         'groups.csail.mit.edu/vision/datasets/ADE20K and unpack it, so that {root}/images/training and '
         '{root}/annotations/training are there',
     ),
-    'camvid': Layout(
+    'camvid': DatasetLayout(
         images='images',
         labels='labels',
         image_suffix='.jpg',
@@ -95,7 +95,7 @@ def _listed(folder: Path, suffix: str) -> dict[str, Path]:
     return {name.removesuffix(suffix): folder / name for name in names}
 
 
-def find(layout: Layout, root: Path) -> dict[str, Split]:
+def find_splits(layout: DatasetLayout, root: Path) -> dict[str, Split]:
     """The files of every split; a split that is not there is empty."""
     found = {}
     for split in layout.counts:
@@ -109,7 +109,7 @@ def find(layout: Layout, root: Path) -> dict[str, Split]:
     return found
 
 
-def unpaired(layout: Layout, root: Path, splits: Mapping[str, Split]) -> list[str]:
+def unpaired(layout: DatasetLayout, root: Path, splits: Mapping[str, Split]) -> list[str]:
     """Images without a label and labels without an image, a sentence for each kind and split."""
     problems = []
     for name, split in splits.items():

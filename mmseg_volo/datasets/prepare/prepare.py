@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mmseg_volo.datasets import cache
-from mmseg_volo.datasets.check.files import IGNORED, Tally, examine
-from mmseg_volo.datasets.prepare.layouts import LAYOUTS, Layout, Split, find, unpaired
+from mmseg_volo.datasets.check.files import IGNORED, DatasetStats, check_pair
+from mmseg_volo.datasets.prepare.layouts import LAYOUTS, DatasetLayout, Split, find_splits, unpaired
 from mmseg_volo.datasets.prepare.train_ids import complete_png, make_train_ids
 from mmseg_volo.errors import UsageError
 from mmseg_volo.io.image import read_image, read_label
@@ -30,7 +30,7 @@ SIZES = 10  # image sizes of a split in the report
 
 
 @dataclass(kw_only=True)
-class Found(Tally):
+class SplitSummary(DatasetStats):
     """What was found in a split."""
 
     images: int
@@ -46,7 +46,7 @@ class Found(Tally):
         return dict(images=self.images, published=self.published, labels=self.labels, sizes=common, pixels=pixels)
 
 
-def prepare(
+def prepare_dataset(
     name: str, root: str | Path, workers: int | None = None, overwrite: bool = False, decode: bool = False
 ) -> dict[str, Any]:
     """Checks a data set, makes Cityscapes' training labels, prints a table, and writes `ROOT/mmseg_volo_data.json`.
@@ -79,8 +79,8 @@ def prepare(
     made, problems = _make_labels(layout, splits, workers, overwrite)
     if problems:
         _fail(name, layout, root, problems)
-    splits = find(layout, root)
-    found, problems = look(layout, root, splits, workers)
+    splits = find_splits(layout, root)
+    found, problems = check_splits(layout, root, splits, workers)
     if problems:
         _fail(name, layout, root, problems)
     report = dict(data_set=name, versions=_versions(), warnings=_warnings(layout, found), problems=[])
@@ -97,7 +97,7 @@ def prepare(
 
 
 def _fill_cache(
-    layout: Layout, root: Path, splits: Mapping[str, Split], found: Mapping[str, Found], workers: int
+    layout: DatasetLayout, root: Path, splits: Mapping[str, Split], found: Mapping[str, SplitSummary], workers: int
 ) -> None:
     """Decoded copies of the training split: the first."""
     train = next(iter(layout.counts))
@@ -108,11 +108,11 @@ def _fill_cache(
     print(f'{written} files decoded; training finds them by itself, and removing {root / cache.FOLDER} undoes it')
 
 
-def _present(name: str, layout: Layout, root: Path) -> dict[str, Split]:
+def _present(name: str, layout: DatasetLayout, root: Path) -> dict[str, Split]:
     """The files of all splits, or an error if there is no image or no label anywhere."""
     if not root.is_dir():
         raise FileNotFoundError(f'{name}: there is no folder {root.absolute()}: {layout.download.format(root=root)}')
-    splits = find(layout, root)
+    splits = find_splits(layout, root)
     for kind, folder in (('images', layout.images), ('labels', layout.labels)):
         if not any(split.images if kind == 'images' else split.labels or split.sources for split in splits.values()):
             suffixes = [layout.image_suffix] if kind == 'images' else [layout.label_suffix, *layout.sources]
@@ -128,7 +128,7 @@ def _present(name: str, layout: Layout, root: Path) -> dict[str, Split]:
 
 
 def _make_labels(
-    layout: Layout, splits: Mapping[str, Split], workers: int, overwrite: bool
+    layout: DatasetLayout, splits: Mapping[str, Split], workers: int, overwrite: bool
 ) -> tuple[int, Sequence[str]]:
     """(how many training labels were made, what failed): those that are missing or cut off, or all that can be."""
     jobs = []
@@ -141,9 +141,9 @@ def _make_labels(
     return len(jobs) - len(failed), failed
 
 
-def look(
-    layout: Layout, root: Path, splits: Mapping[str, Split], workers: int
-) -> tuple[dict[str, Found], Sequence[str]]:
+def check_splits(
+    layout: DatasetLayout, root: Path, splits: Mapping[str, Split], workers: int
+) -> tuple[dict[str, SplitSummary], Sequence[str]]:
     """Decodes every image and label, in threads: Pillow's decoders free Python's lock.
 
     Returns:
@@ -151,11 +151,11 @@ def look(
     """
     names, problems = layout.value_names(), []
     found = {
-        s: Found(images=len(split.images), labels=len(split.labels), published=layout.counts[s])
+        s: SplitSummary(images=len(split.images), labels=len(split.labels), published=layout.counts[s])
         for s, split in splits.items()
     }
     jobs = [(s, path, split.labels.get(key)) for s, split in splits.items() for key, path in split.images.items()]
-    work = lambda _, image, label: examine(image, label, names)  # noqa: E731
+    work = lambda _, image, label: check_pair(image, label, names)  # noqa: E731
     for (split, image, label), result in map_parallel(ThreadPoolExecutor(workers), work, jobs, 'files'):
         if isinstance(result, UsageError):
             problems.append(str(result).replace(f'{root}/', ''))
@@ -169,7 +169,7 @@ def look(
     return found, sorted(problems)
 
 
-def _warnings(layout: Layout, found: Mapping[str, Found]) -> list[str]:
+def _warnings(layout: DatasetLayout, found: Mapping[str, SplitSummary]) -> list[str]:
     said = []
     for split, f in found.items():
         if f.images != f.published:
@@ -186,7 +186,7 @@ def _warnings(layout: Layout, found: Mapping[str, Found]) -> list[str]:
     return said
 
 
-def _fail(name: str, layout: Layout, root: Path, problems: Sequence[str]) -> NoReturn:
+def _fail(name: str, layout: DatasetLayout, root: Path, problems: Sequence[str]) -> NoReturn:
     """Writes the report, and raises what is wrong with the way out."""
     report = dict(data_set=name, versions=_versions(), problems=list(problems))
     written = _write_report(root, report, quiet=True)
@@ -215,7 +215,7 @@ def _write_report(root: Path, report: Mapping[str, Any], quiet: bool = False) ->
     return True
 
 
-def _table(found: Mapping[str, Found], num_classes: int) -> str:
+def _table(found: Mapping[str, SplitSummary], num_classes: int) -> str:
     rows = [('split', 'images', 'published', 'labels', 'size', 'classes', 'ignored pixels')]
     for split, f in found.items():
         sizes = [*f.sizes] if len(f.sizes) < 2 else [f'{len(f.sizes)} sizes']
@@ -247,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     try:
-        prepare(args.data_set, args.path, args.workers, args.overwrite, args.cache)
+        prepare_dataset(args.data_set, args.path, args.workers, args.overwrite, args.cache)
     except (UsageError, FileNotFoundError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from mmseg_volo.errors import UsageError
-from mmseg_volo.utils.files import scratch, sweep
-from mmseg_volo.utils.locks import Lock, in_words, told
+from mmseg_volo.utils.files import remove_scratch_files, scratch_path
+from mmseg_volo.utils.locks import Lock, describe_holder, read_holder
 from mmseg_volo.utils.parallel import map_parallel
 
 PNG_END = b'\x00\x00\x00\x00IEND\xaeB`\x82'  # a PNG that was cut off lacks it
@@ -78,18 +78,20 @@ def make_train_ids(jobs: Sequence[tuple[Path, Path]], workers: int) -> list[str]
     folders = sorted({label.parent for _, label in jobs})
     with Lock(Path(os.path.commonpath(folders)) / LOCK) as lock:
         if not lock.take():
-            raise UsageError(f'training labels are being made, by {in_words(told(lock.path))}: wait until that ends')
+            raise UsageError(
+                f'training labels are being made, by {describe_holder(read_holder(lock.path))}: wait until that ends'
+            )
         lock.tell()
         for folder in folders:
-            sweep(folder)
+            remove_scratch_files(folder)
         return _make(jobs, workers)
 
 
 def _make(jobs: Sequence[tuple[Path, Path]], workers: int) -> list[str]:
     from cityscapesscripts.preparation.json2labelImg import json2labelImg
 
-    polygons = {str(scratch(label)): (source, label) for source, label in jobs if source.suffix == '.json'}
-    images = {str(scratch(label)): (source, label) for source, label in jobs if source.suffix != '.json'}
+    polygons = {str(scratch_path(label)): (source, label) for source, label in jobs if source.suffix == '.json'}
+    images = {str(scratch_path(label)): (source, label) for source, label in jobs if source.suffix != '.json'}
     failed: list[str] = []
     for todo, work, extra in ((polygons, json2labelImg, ('trainIds',)), (images, from_label_ids, ())):
         if not todo:
@@ -125,7 +127,7 @@ def writable(paths: Sequence[Path]) -> None:
         UsageError: the folder is read-only or full.
     """
     for folder in sorted({path.parent for path in paths}):
-        probe = scratch(folder / 'probe')
+        probe = scratch_path(folder / 'probe')
         try:
             probe.touch()
             probe.unlink()

@@ -30,9 +30,9 @@ from mmseg_volo.datasets.synthetic.canvas import (
     oval,
     vary,
 )
-from mmseg_volo.utils.files import encode
+from mmseg_volo.utils.files import encode_image
 from mmseg_volo.utils.locks import Lock
-from mmseg_volo.utils.progress import Bar
+from mmseg_volo.utils.progress import ProgressBar
 
 CLASSES: tuple[str, ...] = tuple(
     'road,sidewalk,building,pole,traffic sign,vegetation,terrain,sky,person,car'.split(',')
@@ -208,7 +208,7 @@ def _write(job: tuple[Path, Path, int, int, int]) -> None:
     image, labels = scene(*job[2:])
     for path, pixels in ((job[0], image[..., ::-1]), (job[1], labels)):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode('.png', pixels))  # imwrite would hide a full disk
+        path.write_bytes(encode_image('.png', pixels))  # imwrite would hide a full disk
 
 
 def _holds(root: Path, manifest: dict[str, int]) -> bool:
@@ -278,7 +278,7 @@ def generate(
         build.mkdir()
         try:
             jobs = [j for part in (0, 1) for j in _jobs(build, part, (num_train, num_val)[part], (height, width), seed)]
-            for job in Bar(jobs, desc='scenes', unit='scene'):
+            for job in ProgressBar(jobs, desc='scenes', unit='scene'):
                 _write(job)
             (build / _MANIFEST).write_text(json.dumps(manifest, indent=1) + '\n', encoding='utf-8')
             if root.exists():

@@ -11,8 +11,8 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 
-@HOOKS.register_module()
-class MeanOverProcessesHook(Hook):
+@HOOKS.register_module(name=['AverageLogsHook', 'MeanOverProcessesHook'])
+class AverageLogsHook(Hook):
     """Losses and accuracies are logged as the mean over all processes; mmengine logs those of the first."""
 
     priority = 'HIGHEST'  # before the hook that writes them down

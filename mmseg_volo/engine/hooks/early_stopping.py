@@ -8,20 +8,20 @@ from mmengine.hooks import EarlyStoppingHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-PATIENCE = 'early_stopping'  # in the message hub: validations without a better score, best score
+EARLY_STOPPING_KEY = 'early_stopping'  # in the message hub: validations without a better score, best score
 
 
-@HOOKS.register_module()
-class LastingEarlyStoppingHook(EarlyStoppingHook):
+@HOOKS.register_module(name=['ResumableEarlyStoppingHook', 'LastingEarlyStoppingHook'])
+class ResumableEarlyStoppingHook(EarlyStoppingHook):
     """mmengine's; the best score and for how long there was no better one are in checkpoints, and outlast a resume."""
 
     priority = 'LOW'  # before the checkpoint of a best score is written
 
     def before_train(self, runner: Runner) -> None:
         self.wait_count, self.best_score = runner.message_hub.runtime_info.get(
-            PATIENCE, (self.wait_count, self.best_score)
+            EARLY_STOPPING_KEY, (self.wait_count, self.best_score)
         )
 
     def after_val_epoch(self, runner: Runner, metrics: Mapping[str, float] | None = None) -> None:
         super().after_val_epoch(runner, metrics)
-        runner.message_hub.update_info(PATIENCE, (self.wait_count, self.best_score))
+        runner.message_hub.update_info(EARLY_STOPPING_KEY, (self.wait_count, self.best_score))

@@ -15,14 +15,14 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from mmseg_volo.errors import UsageError
-from mmseg_volo.io.weights import not_finite
+from mmseg_volo.io.weights import non_finite_names
 
 SHOWN = 8  # images that a message names
-NAME = 'diverged_iter_{}.pth'  # no name that `--resume` takes up
+DIVERGED_NAME = 'diverged_iter_{}.pth'  # no name that `--resume` takes up
 
 
-@HOOKS.register_module()
-class FiniteHook(Hook):
+@HOOKS.register_module(name=['NonFiniteGuardHook', 'FiniteHook'])
+class NonFiniteGuardHook(Hook):
     """Ends a training at a loss or a gradient that is not finite, names the iteration and its images, and keeps the
     state in `diverged_iter_N.pth`. An update with such gradients is not made, so that the weights there are the last
     good ones. Weights that are not finite are in no checkpoint: the one before stays.
@@ -40,7 +40,7 @@ class FiniteHook(Hook):
 
     def __init__(self, tries: int = 1):
         if tries < 1:
-            raise ValueError(f'FiniteHook: tries must be 1 or more, got {tries}')
+            raise ValueError(f'NonFiniteGuardHook: tries must be 1 or more, got {tries}')
         self.tries = tries
         self._failed = 0  # updates in a row
         self._reason = ''  # what is not finite in this update
@@ -88,7 +88,9 @@ class FiniteHook(Hook):
             self._failed = 0
 
     def _fail(self, runner: Runner, data_batch: Any) -> None:
-        every = all_gather_object((self._reason, _images(data_batch), not_finite(dict(runner.model.named_buffers()))))
+        every = all_gather_object(
+            (self._reason, _images(data_batch), non_finite_names(dict(runner.model.named_buffers())))
+        )
         found = [part for part in every if part[0]]
         said = f'{found[0][0]} at iteration {runner.iter + 1} ({_some([path for part in found for path in part[1]])})'
         broken = [name for part in every for name in part[2]]
@@ -101,7 +103,7 @@ class FiniteHook(Hook):
 
     def _end(self, runner: Runner, said: str) -> None:
         self._ending, step = True, runner.iter + 1
-        name = NAME.format(step)
+        name = DIVERGED_NAME.format(step)
         try:
             meta = dict(epoch=runner.epoch, iter=step)
             runner.save_checkpoint(runner.work_dir, name, meta=meta, by_epoch=False)
@@ -116,7 +118,7 @@ class FiniteHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Weights that are not finite must not take the place of good ones."""
-        if not self._ending and (names := not_finite(checkpoint['state_dict'])):
+        if not self._ending and (names := non_finite_names(checkpoint['state_dict'])):
             raise UsageError(
                 f'{names[0]} is not finite before iteration {runner.iter + 1} is saved, so it is not, and the '
                 f'checkpoints before it stay: lower the learning rate and go on from the last one with --resume'

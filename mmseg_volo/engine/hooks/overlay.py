@@ -14,9 +14,9 @@ from mmengine.runner import Runner
 from mmseg.structures import SegDataSample
 
 from mmseg_volo.errors import UsageError
-from mmseg_volo.io.multiband import as_picture
-from mmseg_volo.utils.files import encode, write_whole
-from mmseg_volo.visualization import colour, overlay, with_legend
+from mmseg_volo.io.multiband import to_picture
+from mmseg_volo.utils.files import encode_image, write_whole
+from mmseg_volo.visualization import colour_mask, overlay, with_legend
 
 
 @HOOKS.register_module()
@@ -38,11 +38,11 @@ class OverlayHook(Hook):
         dataset = runner.test_dataloader.dataset
         classes, palette = dataset.metainfo['classes'], dataset.metainfo['palette']
         for sample in outputs:
-            image = as_picture(sample.img_path)
+            image = to_picture(sample.img_path)
             mask = sample.pred_sem_seg.data[0].cpu().numpy()
             pictures = [image, overlay(image, mask, palette, self.opacity)]
             if 'gt_sem_seg' in sample:
-                pictures.insert(1, colour(sample.gt_sem_seg.data[0].cpu().numpy(), palette))
+                pictures.insert(1, colour_mask(sample.gt_sem_seg.data[0].cpu().numpy(), palette))
             picture = with_legend(np.concatenate(pictures, 1), mask, classes, palette)
             path = self.out_dir / os.path.relpath(sample.img_path, dataset.data_prefix['img_path'])
             _write(path.with_suffix('.jpg'), picture)
@@ -51,7 +51,7 @@ class OverlayHook(Hook):
 def _write(path: Path, picture: np.ndarray) -> None:
     """Writes a picture, RGB, or says why such a file cannot hold it: that is no reason to end a test."""
     try:
-        content = encode(path.suffix, picture[..., ::-1])
+        content = encode_image(path.suffix, picture[..., ::-1])
     except UsageError as error:
         MMLogger.get_current_instance().warning(f'{path} is left out: {error}')
         return

@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from mmseg.structures import SegDataSample
 from torch.utils.data import DataLoader
 
-from mmseg_volo.utils.progress import Bar
+from mmseg_volo.utils.progress import ProgressBar
 
 PAUSE = 30.0  # seconds without a line of mmengine's, after which there is one of ours
 
@@ -23,10 +23,12 @@ class ProgressHook(Hook):
     """A bar on a terminal; elsewhere a line when mmengine, which counts iterations, has been silent for long."""
 
     def __init__(self) -> None:
-        self._bars: list[Bar] = []
+        self._bars: list[ProgressBar] = []
 
     def before_train(self, runner: Runner) -> None:
-        self._begin(runner, Bar(None, 'training', runner.max_iters, 'iteration', initial=runner.iter, **_look()))
+        self._begin(
+            runner, ProgressBar(None, 'training', runner.max_iters, 'iteration', initial=runner.iter, **_look())
+        )
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
@@ -58,7 +60,7 @@ class ProgressHook(Hook):
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         self._end(runner)
 
-    def _begin(self, runner: Runner, bar: Bar) -> None:
+    def _begin(self, runner: Runner, bar: ProgressBar) -> None:
         self.make_room()
         if not self._bars:
             for handler in _consoles(runner):
@@ -88,8 +90,8 @@ def _look() -> dict[str, Any]:
     return dict(pause=PAUSE, leave=False, disable=not is_main_process())
 
 
-def _of_images(loader: DataLoader, what: str) -> Bar:
-    return Bar(None, what, len(loader.dataset), 'image', **_look())
+def _of_images(loader: DataLoader, what: str) -> ProgressBar:
+    return ProgressBar(None, what, len(loader.dataset), 'image', **_look())
 
 
 def _consoles(runner: Runner) -> list[logging.Handler]:

@@ -24,8 +24,8 @@ SIGNALS = [getattr(signal, name) for name in ('SIGTERM', 'SIGINT', 'SIGHUP') if 
 SAME_MOMENT = 1.0  # seconds: a launcher passes on what the terminal has sent to all
 
 
-@HOOKS.register_module()
-class StopHook(Hook):
+@HOOKS.register_module(name=['GracefulStopHook', 'StopHook'])
+class GracefulStopHook(Hook):
     """The first SIGTERM, SIGINT or SIGHUP ends the iteration and writes a checkpoint, from which `--resume` goes on;
     the exit status is the usual one (143, 130, 129). A second one, not at the same moment, ends the process at once.
     A SIGHUP that is ignored, as by nohup, stays so.
@@ -124,7 +124,7 @@ def ended_by_signals() -> Iterator[None]:
 
 
 def keep_answering(initialize: Callable[[int], None] | None, worker: int) -> None:
-    """`worker_init_fn` of a data loader: its own, then gives SIGTERM, which torch lets end workers, to the `StopHook`.
+    """`worker_init_fn` of a data loader: its own, then gives SIGTERM, which torch lets end workers, to the `GracefulStopHook`.
 
     Args:
         initialize: the loader's own.
@@ -133,5 +133,5 @@ def keep_answering(initialize: Callable[[int], None] | None, worker: int) -> Non
     if initialize is not None:
         initialize(worker)
     handler = signal.getsignal(signal.SIGTERM)
-    if isinstance(getattr(handler, '__self__', None), StopHook):
+    if isinstance(getattr(handler, '__self__', None), GracefulStopHook):
         signal.signal(signal.SIGTERM, handler)

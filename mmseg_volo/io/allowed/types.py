@@ -28,6 +28,7 @@ from mmseg_volo.io.allowed.arguments import (
 )
 from mmseg_volo.io.allowed.backbones import BACKBONES, RESNETS, STDC
 from mmseg_volo.io.allowed.kinds import Either, Integer, Needed, Several, Table
+from mmseg_volo.io.steps import MULTI_BAND_STEPS
 
 _BATCH = typed('eps affine track_running_stats requires_grad', momentum=or_none(SHARE))
 _PLAIN_ACT = typed('inplace')
@@ -188,7 +189,8 @@ _ENCODER_DECODER = dict(
     data_preprocessor=or_none(part('preprocessors')),
 )
 SEGMENTORS = {
-    'BandedEncoderDecoder': _ENCODER_DECODER,
+    'StreamingEncoderDecoder': _ENCODER_DECODER,
+    'BandedEncoderDecoder': _ENCODER_DECODER,  # its former name
     'EncoderDecoder': _ENCODER_DECODER,
     'CascadeEncoderDecoder': {**_ENCODER_DECODER, **typed('num_stages', decode_head=Several(part('heads')))},
 }
@@ -198,14 +200,15 @@ _FACTOR = or_none(Either((Integer(1, 8), SHARE, Several(RATIO, exactly=2))))
 _LOADING = typed('to_float32 color_type imdecode_backend file_client_args ignore_empty backend_args')
 _KEYS = 'img_path seg_map_path depth_map_path ori_shape img_shape pad_shape scale_factor flip flip_direction '
 _KEYS += 'reduce_zero_label scale keep_ratio sample_idx'
+_MULTI_BAND = dict(
+    mean=EACH_CHANNEL,
+    std=EACH_CHANNEL,
+    dtype=or_none(words(*'uint8 int8 uint16 int16 uint32 int32 uint64 int64 float16 float32 float64 bool'.split())),
+)
 TRANSFORMS = {
     'LoadRGBImage': {},
     'LoadMask': {},
-    'LoadBands': dict(
-        mean=EACH_CHANNEL,
-        std=EACH_CHANNEL,
-        dtype=or_none(words(*'uint8 int8 uint16 int16 uint32 int32 uint64 int64 float16 float32 float64 bool'.split())),
-    ),
+    **dict.fromkeys(MULTI_BAND_STEPS, _MULTI_BAND),
     'LoadImageFromFile': _LOADING,
     'LoadImageFromNDArray': _LOADING,
     'LoadAnnotations': typed('imdecode_backend backend_args', reduce_zero_label=or_none(FLAG)),

@@ -19,18 +19,18 @@ from mmseg.utils import stack_batch
 from torch import Tensor, nn
 
 from mmseg_volo.models import cpu as processor
-from mmseg_volo.models.normalisation import SEEN, given_to, mismatch
-from mmseg_volo.models.segmentors.strips import Geometry, bands, collect, read
+from mmseg_volo.models.normalisation import SEEN, applied_normalisation, mismatch
+from mmseg_volo.models.segmentors.strips import Geometry, assemble, read_strip, strips
 from mmseg_volo.models.segmentors.test_cfg import PredictionOptions
-from mmseg_volo.models.segmentors.windows import LazyImage, WindowMean
+from mmseg_volo.models.segmentors.windows import LazyImage, SlidingWindowMean
 
 GPU_WINDOWS = 4  # per call: a training step of two images with gradients takes more memory
 
 Bands = Iterator[tuple[slice, Tensor]]
 
 
-@MODELS.register_module()
-class BandedEncoderDecoder(EncoderDecoder):
+@MODELS.register_module(name=['StreamingEncoderDecoder', 'BandedEncoderDecoder'])
+class StreamingEncoderDecoder(EncoderDecoder):
     """The same arguments, weights, losses and results as mmseg's EncoderDecoder, in less time and memory.
 
     mmseg pads the logits of every window to the full size to add them, and makes whole maps of means and of resized
@@ -93,7 +93,7 @@ class BandedEncoderDecoder(EncoderDecoder):
         """
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
         source, expected = local_metadata.get(SEEN, (None, None))
-        given = given_to(self, [])
+        given = applied_normalisation(self, [])
         if given.mean and (sentence := mismatch(source, expected, given)):
             warnings.warn(sentence, stacklevel=2)
 
@@ -113,7 +113,7 @@ class BandedEncoderDecoder(EncoderDecoder):
         found = []
         for image, meta in zip(inputs, batch_img_metas, strict=True):
             mean = self._mean(LazyImage(image, image.shape[1:], _as_it_is), meta, inputs.device, self.options)
-            parts = bands(mean, Geometry(mean.image.size), self.out_channels, self.align_corners)
+            parts = strips(mean, Geometry(mean.image.size), self.out_channels, self.align_corners)
             whole = torch.empty(self.out_channels, *mean.image.size, device=inputs.device)
             for rows, logits in parts:
                 whole[:, rows] = logits
@@ -169,7 +169,7 @@ class BandedEncoderDecoder(EncoderDecoder):
             if 'img_padding_size' in sample.metainfo:  # by a preprocessor that does not know of windows
                 image.size, geometry = _without_padding(image.size, geometry, options)
             mean = self._mean(image, sample.metainfo, self._device_for(image, geometry, options), options)
-            parts = bands(mean, geometry, self.out_channels, self.align_corners)
+            parts = strips(mean, geometry, self.out_channels, self.align_corners)
             found.append((sample, geometry.size, parts))
         return found
 
@@ -177,15 +177,15 @@ class BandedEncoderDecoder(EncoderDecoder):
         wanted = [*self.options.maps, *(['seg_logits'] if self.keeps_logits else [])]
         threshold = getattr(self.decode_head, 'threshold', None)
         for sample, size, parts in images:
-            found = collect(((rows, read(logits, wanted, threshold)) for rows, logits in parts), size)
+            found = assemble(((rows, read_strip(logits, wanted, threshold)) for rows, logits in parts), size)
             sample.set_data({name: PixelData(data=values) for name, values in found.items()})
         return [sample for sample, _, _ in images]
 
     def _mean(
         self, image: LazyImage, meta: Mapping[str, Any], device: torch.device, options: PredictionOptions
-    ) -> WindowMean:
+    ) -> SlidingWindowMean:
         slides = options.mode == 'slide'
-        return WindowMean(
+        return SlidingWindowMean(
             lambda crops: self._logits(crops, meta),
             image,
             options.crop_size if slides else image.size,
@@ -254,7 +254,7 @@ def masks_only(model: nn.Module) -> Iterator[None]:
 
     Tools that look at masks alone use it; other models are left as they are.
     """
-    found = [(m, m.masks_only) for m in model.modules() if isinstance(m, BandedEncoderDecoder)]
+    found = [(m, m.masks_only) for m in model.modules() if isinstance(m, StreamingEncoderDecoder)]
     try:
         for segmentor, _ in found:
             segmentor.masks_only = True

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from mmseg_volo.errors import UsageError
 from mmseg_volo.models.segmentors.resize_rows import RowResize
-from mmseg_volo.models.segmentors.windows import WindowMean
+from mmseg_volo.models.segmentors.windows import SlidingWindowMean
 
 # what all classes of a band may take, in bytes: on CPUs it is to stay in the cache, GPUs want fewer, larger kernels
-BAND_BYTES = {'cpu': 3 << 20}
-GPU_BAND_BYTES = 256 << 20
+STRIP_BYTES = {'cpu': 3 << 20}
+GPU_STRIP_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,14 @@ class Geometry:
         return cls((int(height), int(width)), tuple(int(n) for n in padding), flip)
 
 
-def rows_per_band(channels: int, width: int, device: torch.device) -> int:
+def rows_per_strip(channels: int, width: int, device: torch.device) -> int:
     """How many rows of float32 are worked on at once."""
-    return max(BAND_BYTES.get(device.type, GPU_BAND_BYTES) // (4 * channels * width), 1)
+    return max(STRIP_BYTES.get(device.type, GPU_STRIP_BYTES) // (4 * channels * width), 1)
 
 
-def bands(mean: WindowMean, geometry: Geometry, channels: int, align_corners: bool) -> Iterator[tuple[slice, Tensor]]:
+def strips(
+    mean: SlidingWindowMean, geometry: Geometry, channels: int, align_corners: bool
+) -> Iterator[tuple[slice, Tensor]]:
     """Takes padding away, flips back and resizes to the image's own size, as mmseg's `postprocess_result` does.
 
     Args:
@@ -61,7 +63,7 @@ def bands(mean: WindowMean, geometry: Geometry, channels: int, align_corners: bo
     left, right, above, below = geometry.padding
     height, width = mean.image.size[0] - above - below, mean.image.size[1] - left - right
     resize = RowResize((height, width), geometry.size, channels, align_corners, mean.device)
-    count = rows_per_band(channels, max(mean.image.size[1], geometry.size[1]), mean.device)
+    count = rows_per_strip(channels, max(mean.image.size[1], geometry.size[1]), mean.device)
     upside_down = geometry.flip == 'vertical'
     last = geometry.size[0]
     for start in range(0, last, count):
@@ -96,13 +98,13 @@ def classes(scores: Tensor, threshold: float | None) -> Tensor:
     # on CPUs torch's argmax over the first axis takes ten times as long as these passes
     backwards = torch.arange(len(scores), 0, -1, dtype=scores.dtype)[:, None, None]
     found = []
-    for part in scores.split(rows_per_band(len(scores), scores.shape[2], scores.device), dim=1):
+    for part in scores.split(rows_per_strip(len(scores), scores.shape[2], scores.device), dim=1):
         marks = torch.eq(part, part.amax(0), out=torch.empty_like(part)).mul_(backwards)
         found.append((len(scores) - marks.amax(0, keepdim=True)).long())
     return torch.cat(found, 1).clamp_(max=len(scores) - 1)  # where a score is NaN none is the largest
 
 
-def read(logits: Tensor, wanted: Collection[str], threshold: float | None) -> dict[str, Tensor]:
+def read_strip(logits: Tensor, wanted: Collection[str], threshold: float | None) -> dict[str, Tensor]:
     """The results that logits (C, n, W) lead to, by their names in mmseg's samples.
 
     Args:
@@ -125,8 +127,8 @@ def read(logits: Tensor, wanted: Collection[str], threshold: float | None) -> di
     return found
 
 
-def collect(parts: Iterable[tuple[slice, Mapping[str, Tensor]]], size: Sequence[int]) -> dict[str, Tensor]:
-    """Puts together what is `read` from the bands of an image, each (channels, H, W)."""
+def assemble(parts: Iterable[tuple[slice, Mapping[str, Tensor]]], size: Sequence[int]) -> dict[str, Tensor]:
+    """Puts together what is `read_strip` from the bands of an image, each (channels, H, W)."""
     whole: dict[str, Tensor] = {}
     for rows, found in parts:
         for name, values in found.items():

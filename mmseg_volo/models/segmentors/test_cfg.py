@@ -10,7 +10,7 @@ from typing import Any
 from mmseg_volo.errors import UsageError
 from mmseg_volo.models.segmentors.windows import WEIGHTS
 
-MAPS = ('probability', 'confidence', 'entropy')
+OPTIONAL_MAPS = ('probability', 'confidence', 'entropy')
 
 
 @dataclass(frozen=True)
@@ -68,5 +68,5 @@ class PredictionOptions:
             raise UsageError(f'test_cfg: window_batch must be 1 or more, got {self.window_batch!r}')
         if self.window_weight not in WEIGHTS:
             raise UsageError(f'test_cfg: window_weight must be one of {WEIGHTS}, got {self.window_weight!r}')
-        if isinstance(self.maps, str) or not set(self.maps) <= set(MAPS):
-            raise UsageError(f'test_cfg: maps must be a list of some of {MAPS}, got {self.maps!r}')
+        if isinstance(self.maps, str) or not set(self.maps) <= set(OPTIONAL_MAPS):
+            raise UsageError(f'test_cfg: maps must be a list of some of {OPTIONAL_MAPS}, got {self.maps!r}')

@@ -14,8 +14,8 @@ from torch import Tensor
 from mmseg_volo.models.segmentors.strips import classes, probabilities
 
 
-@MODELS.register_module()
-class RunningTTA(BaseTTAModel):
+@MODELS.register_module(name=['StreamingTTA', 'RunningTTA'])
+class StreamingTTA(BaseTTAModel):
     """Averages the probabilities of all views of an image (scales, flips), adding one view at a time.
 
     mmseg's `SegTTAModel` keeps the logits of all views until the last one is done: for ten views of 1024x2048 and 19

@@ -18,7 +18,7 @@ WRAPPERS = (DataParallel, DistributedDataParallel, AveragedModel, BaseAveragedMo
 LOAD = 'give what mmseg_volo.load returns'
 
 
-def segmentor(model: Any) -> nn.Module:
+def unwrap_segmentor(model: Any) -> nn.Module:
     """The segmentor to predict with.
 
     Args:

@@ -64,7 +64,7 @@ class LazyImage:
         return F.pad(crop, padding, value=self.pad_value) if any(padding) else crop
 
 
-class WindowMean:
+class SlidingWindowMean:
     """The weighted mean of the logits of all windows that see a pixel, for any rows, from top to bottom.
 
     Windows are kept as small as the head made them (its stride is 4 or more), from when their rows are needed first to
