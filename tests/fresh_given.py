@@ -37,9 +37,12 @@ from mmseg_volo.datasets.check.config import all_files
 sets = all_files(cfg, ['val_dataloader'])
 """
 )
-WISHES = "from mmseg_volo.autotrain.run import Wishes\nwishes = Wishes(SHAPES, CONFIG, work_dir='work')\n"
-IMAGES = "from mmseg_volo.autotrain.recipe import Images, Start\nstart = Start(None, 224, '')\n"
-IMAGES += 'images = Images(64, 48, False)\n'
+WISHES = 'from mmseg_volo.autotrain.options import AutoTrainOptions\n'
+WISHES += "wishes = AutoTrainOptions(SHAPES, CONFIG, work_dir='work')\n"
+IMAGES = (
+    "from mmseg_volo.autotrain.recipe import ImageProperties, InitialWeights\nstart = InitialWeights(None, 224, '')\n"
+)
+IMAGES += 'images = ImageProperties(64, 48, False)\n'
 ARGS = 'from mmseg_volo_cli.parser import build_parser\n'
 ARGS += 'args = lambda *given: build_parser().parse_args(["weights", *given])\n'
 REFUSED = """

@@ -54,8 +54,8 @@ EXPRESSIONS = {
     'errors.message_of': "assert message_of(ValueError('what')) == 'what'",
     'utils.files.encode_image': PIXELS + "assert encode_image('.png', image)[1:4] == b'PNG'",
     'utils.files.refuse_special': 'assert refuse_special(IMAGE) is None',
-    'utils.files.remove_scratch_files': "import pathlib\nsweep(pathlib.Path('none'))",
-    'utils.files.sync_folder': "import pathlib\nsync(pathlib.Path('.'))",
+    'utils.files.remove_scratch_files': "import pathlib\nremove_scratch_files(pathlib.Path('none'))",
+    'utils.files.sync_folder': "import pathlib\nsync_folder(pathlib.Path('.'))",
     'utils.forks.about_to_compute': 'about_to_compute()',
     'utils.files.scratch_path': "import pathlib\nassert scratch_path(pathlib.Path('a'))",
     'utils.files.write_whole': "import pathlib\nwrite_whole(pathlib.Path('a'), b'')",
@@ -69,7 +69,7 @@ EXPRESSIONS = {
     'launch.torchrun_options': "assert torchrun_options('2', {})",
     'load': "assert len(load(CHECKPOINT, device='cpu').dataset_meta['classes']) == 10",
     'utils.locks.create_locked': "import os, pathlib\nos.close(create_locked(pathlib.Path('a')))",
-    'utils.locks.remove_stale': "import pathlib\nremove_forsaken(pathlib.Path('none'))",
+    'utils.locks.remove_stale': "import pathlib\nremove_stale(pathlib.Path('none'))",
     'utils.locks.describe_holder': "assert describe_holder({}) == 'another process'",
     'utils.locks.other_holders': "import pathlib\nassert not [*other_holders(pathlib.Path('a'), 'b')]",
     'utils.locks.acquire_shared': "import pathlib\nwith acquire_shared(pathlib.Path('a'), 'b') as lock:\n"
@@ -81,12 +81,14 @@ EXPRESSIONS = {
     'zoo.pages.metafile': "from mmseg_volo.zoo.pages import describe\nassert metafile([describe('volo_demo')])",
     'zoo.pages.page': "from mmseg_volo.zoo.pages import DATASETS, describe\nmodel = describe('volo_demo')\n"
     'assert page([model._replace(dataset=name) for name in DATASETS.values()])',
-    'models.normalisation.expected_normalisation': "assert expected_normalisation('timm://coatnet_0_rw_224.sw_in1k').mean == (127.5,) * 3",
+    'models.normalisation.expected_normalisation': 'assert '
+    "expected_normalisation('timm://coatnet_0_rw_224.sw_in1k').mean == (127.5,) * 3",
     'models.normalisation.applied_normalisation': MODEL + "assert applied_normalisation(model, []).order == 'RGB'",
     'models.normalisation.mismatch': 'from mmseg_volo.models.normalisation import Normalisation as Seen\n'
     "assert 'a was' in mismatch('a', Seen((0.0,), (1.0,)), Seen((0.0,), (2.0,)))",
     'models.normalisation.mismatches': MODEL + 'assert not [*mismatches(model, [])]',
-    'models.normalisation.published_weights_of': "assert published_weights_of('timm://volo_d1_384.sail_in1k', {}).pixels == 384",
+    'models.normalisation.published_weights_of': 'assert '
+    "published_weights_of('timm://volo_d1_384.sail_in1k', {}).pixels == 384",
     'models.normalisation.test_steps': AS_DATA + 'assert len(test_steps(cfg)) == 3',
     'models.normalisation.trained_size': "assert trained_size('timm://volo_d1_384.sail_in1k', {})[1] == 384",
     'io.image_size.broken_png': "assert not broken_png(open(IMAGE, 'rb').read())",
@@ -182,7 +184,8 @@ EXPRESSIONS = {
     'models.pretrained.available': 'assert len(available()) > 40',
     'models.pretrained.record_of': "assert record_of('timm://volo_d1_384.sail_in1k').pixels == 384",
     'models.pretrained.backbone_size': "assert backbone_size('CAFormer', 's18')[0] > 2e7",
-    'zoo.backbone_table.write_table': "import pathlib\nfrom mmseg_volo.zoo import backbone_table as zoo\nzoo.table = lambda: 'new'\n"
+    'zoo.backbone_table.write_table': 'import pathlib\n'
+    "from mmseg_volo.zoo import backbone_table as zoo\nzoo.table = lambda: 'new'\n"
     "page = pathlib.Path('page.md')\npage.write_text(f'{zoo.START}{zoo.END}')\nwrite_table(page)",
 }
 NOT_RUN = {  # with the reason

@@ -23,18 +23,21 @@ EXPRESSIONS = {
     + "assert check_data(cfg, ['val_dataloader'], True)['notes'] is not None",
     'datasets.check.config.check_files': AS_DATA + "assert check_files(Config(dataset), 'val') > 0",
     'datasets.check.config.files_of': AS_DATA + "assert len(files_of(Config(dataset), 'val')[0].pairs) > 0",
-    'datasets.check.config.write_report_file': "import pathlib\nkeep({}, pathlib.Path('kept.json'))",
+    'datasets.check.config.write_report_file': "import pathlib\nwrite_report_file({}, pathlib.Path('kept.json'))",
     'datasets.check.config.refuse_output_in_data': REFUSED
     + AS_DATA
-    + 'refuse_output_in_data(dataset, "elsewhere", "--out")\nrefused(refuse_output_in_data, dataset, f"{SHAPES}/images/out", "--out")',
+    + 'refuse_output_in_data(dataset, "elsewhere", "--out")\n'
+    'refused(refuse_output_in_data, dataset, f"{SHAPES}/images/out", "--out")',
     'datasets.check.config.classes_by_value': 'item = dict(label_map=None, reduce_zero_label=False)\n'
     "assert 1 in classes_by_value(item, 'ab', 255)",
     'datasets.check.config.reader_of': AS_DATA
     + "assert reader_of(object(), dict(label_map=None, reduce_zero_label=False), 'ab')",
-    'datasets.check.config.cache_report': SETS + 'import os\nos.environ["TORCH_HOME"] = "home"\nremember({}, sets)',
+    'datasets.check.config.cache_report': SETS + 'import os\nos.environ["TORCH_HOME"] = "home"\ncache_report({}, sets)',
     'datasets.check.config.cached_report': SETS + "assert cached_report(sets)['faults'] == {}",
-    'datasets.prepare.prepare.check_splits': 'import pathlib\nfrom mmseg_volo.datasets.prepare.layouts import LAYOUTS, find_splits\n'
-    "layout = LAYOUTS['cityscapes']\nassert check_splits(layout, pathlib.Path(DATA), find_splits(layout, pathlib.Path(DATA)), 1)",
+    'datasets.prepare.prepare.check_splits': 'import pathlib\n'
+    'from mmseg_volo.datasets.prepare.layouts import LAYOUTS, find_splits\n'
+    "layout, root = LAYOUTS['cityscapes'], pathlib.Path(DATA)\n"
+    'assert check_splits(layout, root, find_splits(layout, root), 1)',
     'datasets.prepare.prepare.main': "assert main(['camvid', 'nowhere']) == 2",
     'datasets.prepare.prepare.prepare_dataset': REFUSED
     + "try:\n    prepare_dataset('camvid', 'nowhere')\nexcept FileNotFoundError: pass",
@@ -48,13 +51,14 @@ EXPRESSIONS = {
     'datasets.check.survey.raise_if_faulty': 'raise_if_faulty(dict(faults={}))',
     'datasets.check.survey.build_report': SETS + 'from mmseg_volo.datasets.check.files import DatasetStats\n'
     'assert build_report(sets, {role: DatasetStats() for role in sets}, {}, [])',
-    'datasets.check.scan.format_report': SETS
-    + 'from mmseg_volo.datasets.check.scan import scan\nassert format_report(scan(sets, 1))',
+    'datasets.check.survey.format_report': SETS
+    + 'from mmseg_volo.datasets.check.survey import scan\nassert format_report(scan(sets, 1))',
     'datasets.check.survey.scan': SETS + "assert scan(sets, 1)['faults'] == {}",
     'engine.AveragePerUpdateHook': 'assert AveragePerUpdateHook()',
     'engine.CpuAmpOptimWrapper': 'import torch\nparameters = [torch.zeros(1, requires_grad=True)]\n'
     'assert CpuAmpOptimWrapper(optimizer=torch.optim.SGD(parameters, 0.1))',
-    'datasets.ResumableInfiniteSampler': 'assert len([draw for draw, _ in zip(ResumableInfiniteSampler(range(4), seed=0), range(4))]) == 4',
+    'datasets.ResumableInfiniteSampler': 'assert '
+    'len([draw for draw, _ in zip(ResumableInfiniteSampler(range(4), seed=0), range(4))]) == 4',
     'engine.NonFiniteGuardHook': 'assert NonFiniteGuardHook(tries=2)',
     'engine.ResumableEarlyStoppingHook': "assert ResumableEarlyStoppingHook(monitor='mIoU')",
     'engine.AverageLogsHook': 'assert AverageLogsHook()',
@@ -94,7 +98,8 @@ EXPRESSIONS = {
     + "import pathlib\nassert write_mask(pathlib.Path(), 'a.jpg', mask) == 'a.png'",
     'datasets.FolderDataset': AS_DATA
     + 'dataset.pop("type")\ndataset.pop("pipeline")\nassert len(FolderDataset(**dataset))',
-    'datasets.LoadMultiBandImage': "assert LoadMultiBandImage([0] * 5, [1] * 5)(dict(img_path=BANDS))['img'].shape[2] == 5",
+    'datasets.LoadMultiBandImage': 'assert '
+    "LoadMultiBandImage([0] * 5, [1] * 5)(dict(img_path=BANDS))['img'].shape[2] == 5",
     'datasets.LoadMask': 'assert LoadMask()({}) == {}',
     'io.multiband.array_of': "assert array_of(open(BANDS, 'rb').read())[0].shape[2] == 5",
     'io.multiband.to_picture': 'assert to_picture(BANDS).shape[2] == 3',

@@ -65,8 +65,9 @@ class LoadMask(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Adds `gt_seg_map`, uint8 (H, W), uint16 beyond 255 classes.
 
-        Where the image has no data, as `LoadMultiBandImage` has found, the mask is ignored. An image that is no data set's item,
-        which MMSegmentation's `inference_model` and `MMSegInferencer` hand in, has no mask and stays as it is.
+        Where the image has no data, as `LoadMultiBandImage` has found, the mask is ignored. An image that is no data
+        set's item, which MMSegmentation's `inference_model` and `MMSegInferencer` hand in, has no mask and stays as it
+        is.
 
         Raises:
             BadFile: it cannot be read, or holds what is no class; names the file.

@@ -185,7 +185,7 @@ class MaskRule:
     kind: str
     codes: Sequence[Code]
     ignored: Sequence[Code] = ()
-    nearest_index: bool = False
+    nearest: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

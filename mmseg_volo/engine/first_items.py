@@ -80,7 +80,8 @@ def _refuse_colours(part: Mapping[str, Any], dataset: Any, role: str) -> None:
     path = Path(dataset.get_data_info(0)['img_path'])
     if path.is_file() and not is_plain(path):
         raise UsageError(
-            f'{role}: {found} makes 8-bit RGB of an image, and {path} has other channels or more bits: take LoadMultiBandImage, '
+            f'{role}: {found} makes 8-bit RGB of an image, and {path} has other channels or more '
+            f'bits: take LoadMultiBandImage, '
             f'as the recipe has it'
         )
 

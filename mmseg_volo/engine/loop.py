@@ -35,7 +35,8 @@ def seeded(dataloader: DataLoader | Mapping[str, Any], runner: Runner, start: in
     sampler = dataloader['sampler']
     if sampler['type'] not in ('ResumableInfiniteSampler', 'DrawSampler', ResumableInfiniteSampler):
         raise UsageError(
-            f'train_dataloader.sampler is {sampler["type"]}: SegTrainLoop needs ResumableInfiniteSampler, which can go on anywhere '
+            f'train_dataloader.sampler is {sampler["type"]}: SegTrainLoop needs '
+            f'ResumableInfiniteSampler, which can go on anywhere '
             f'(or take train_cfg.type=IterBasedTrainLoop, whose resumed trainings draw other samples)'
         )
     dataset = DATASETS.build(dataloader['dataset'])

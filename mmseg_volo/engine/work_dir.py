@@ -176,7 +176,8 @@ def _locked(work_dir: str | Path) -> Iterator[Lock]:
 
 def _in_use(work_dir: str | Path, what: str, said: dict) -> UsageError:
     return UsageError(
-        f'{work_dir} is in use by a {what}, {describe_holder(said)}: wait until it ends or stop it, or name another --work-dir'
+        f'{work_dir} is in use by a {what}, {describe_holder(said)}: wait until it ends or stop it, '
+        f'or name another --work-dir'
     )
 
 

@@ -87,7 +87,8 @@ class Manifest:
             _same(self.out, before, self._settings)
         elif others and before != self._settings:
             raise UsageError(
-                f'{self.out} is being filled by {describe_holder(others[0])} with other settings: wait until it ends, or give '
+                f'{self.out} is being filled by {describe_holder(others[0])} with other settings: '
+                f'wait until it ends, or give '
                 f'another folder to --out'
             )
         if before != self._settings:

@@ -185,7 +185,8 @@ def as_batch(steps: Sequence[Mapping[str, Any]], image: np.ndarray) -> dict[str,
 
     Args:
         steps: of a test pipeline; those that read labels are left out.
-        image: uint8 RGB (H, W, 3), or what `LoadMultiBandImage` or `LoadImageFromNDArray` takes, if it is the first step.
+        image: uint8 RGB (H, W, 3), or what `LoadMultiBandImage` or `LoadImageFromNDArray` takes, if it is the first
+            step.
     """
     kept = [copy.deepcopy(dict(step)) for step in steps if step['type'] not in LABEL_STEPS]
     if kept[0]['type'] not in (*MULTI_BAND_STEPS, 'LoadImageFromNDArray'):

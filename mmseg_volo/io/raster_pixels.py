@@ -101,8 +101,9 @@ class RasterPixels:
 
     Args:
         raster: open.
-        loading: the first step of the model's test pipeline. Of `LoadMultiBandImage` the slices are float32, normalised, in the
-            order of the bands; else there are three channels, uint8 BGR, by the rules of `value_ranges`.
+        loading: the first step of the model's test pipeline. Of `LoadMultiBandImage` the slices are float32,
+            normalised, in the order of the bands; else there are three channels, uint8 BGR, by the rules of
+            `value_ranges`.
         bands, value_range: see `inference.Options`.
         device: of the slices.
         name: for messages.

@@ -270,6 +270,7 @@ def check_fit(module: nn.Module, weights: Mapping[str, Tensor], source: str | Pa
         raise UsageError(f'{source} does not fit {type(module).__name__}: {"; ".join(problems)}{more}')
     if names := non_finite_names(weights):
         raise UsageError(
-            f'{source} holds weights that are not finite: {", ".join(map(one_line, names[:MAX_KEYS_SHOWN]))}; its training '
+            f'{source} holds weights that are not finite: '
+            f'{", ".join(map(one_line, names[:MAX_KEYS_SHOWN]))}; its training '
             f'went wrong before it was saved: take an earlier checkpoint'
         )

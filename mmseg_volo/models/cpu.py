@@ -33,7 +33,7 @@ def has_bf16(device: torch.device | str = 'cpu') -> bool | None:
 
 
 def can_optimize(model: nn.Module) -> bool:
-    """Whether `optimize_for_cpu` was tried with all parts of a segmentor; some heads view maps as if they lay row by row."""
+    """Whether `optimize_for_cpu` was tried with all parts of a segmentor; some heads want maps that lie row by row."""
     heads = [getattr(model, name, None) for name in ('decode_head', 'auxiliary_head')]
     parts = [part for head in heads for part in (head if isinstance(head, nn.ModuleList) else [head])]
     known = all(part is None or type(part).__name__ in HEADS for part in parts)

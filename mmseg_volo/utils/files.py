@@ -27,7 +27,8 @@ def scratch_path(path: Path) -> Path:
 
 
 class AtomicFile:
-    """A hidden file beside `path`, its `scratch_path`, to be written; it becomes `path` when `with` ends without an error.
+    """A hidden file beside `path`, its `scratch_path`, to be written; it becomes `path` when `with` ends without an
+    error.
 
     A killed process leaves it behind, no longer locked: `remove_scratch_files` removes it.
 

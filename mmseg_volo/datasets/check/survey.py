@@ -52,7 +52,8 @@ def scan(sets: Mapping[str, Sequence[FilePairs]], workers: int | None = None, ba
         bar: name of the progress bar.
 
     Returns:
-        Plain data: `data_sets` (role -> counts), `faults` (kind -> sentences, see `raise_if_faulty`) and `notes` (sentences).
+        Plain data: `data_sets` (role -> counts), `faults` (kind -> sentences, see `raise_if_faulty`) and `notes`
+            (sentences).
     """
     jobs = [
         (role, *pair, part.names, part.look) for role, parts in sets.items() for part in parts for pair in part.pairs

@@ -124,7 +124,8 @@ def ended_by_signals() -> Iterator[None]:
 
 
 def keep_answering(initialize: Callable[[int], None] | None, worker: int) -> None:
-    """`worker_init_fn` of a data loader: its own, then gives SIGTERM, which torch lets end workers, to the `GracefulStopHook`.
+    """`worker_init_fn` of a data loader: its own, then gives SIGTERM, which torch lets end workers, to the
+    `GracefulStopHook`.
 
     Args:
         initialize: the loader's own.
