@@ -50,7 +50,10 @@ def main() -> None:
             importlib.import_module(module)
     gc.collect()
     gc.freeze()  # else every copy's first collection copies all pages
-    registering = {f'mmseg_volo.{part}' for part in ('parts', 'segmentors', 'heads', 'engine', 'folders')}
+    registering = {
+        f'mmseg_volo.{part}'
+        for part in ('register_all', 'models.segmentors', 'models.decode_heads', 'engine', 'datasets')
+    }
     assert registering.isdisjoint(sys.modules), 'importing mmseg_volo brings more than it says'
     assert given['preload'] or 'mmseg' not in sys.modules
     print(json.dumps({name: run(name, source, given['names']) for name, source in given['snippets'].items()}))

@@ -231,7 +231,7 @@ def test_what_was_looked_at_is_not_looked_at_again(
 ) -> None:
     looks = []
     survey = check.survey
-    monkeypatch.setattr(check, 'survey', lambda *a, **k: looks.append(1) or survey(*a, **k))
+    monkeypatch.setattr(check, 'scan', lambda *a, **k: looks.append(1) or survey(*a, **k))
     monkeypatch.setattr(check, 'WORTH', 0.0)
     options = [
         'train_cfg.max_iters=1',

@@ -55,7 +55,7 @@ def test_trains_and_predicts(
 
 
 def test_the_config_alone_trains_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, 'survey', None)  # every file was looked at once
+    monkeypatch.setattr(check, 'scan', None)  # every file was looked at once
     data = fd.write(Path('data'), 6, fd.as_colours)
     names = ['none=0,0,0', 'red=200,30,30', 'blue=30,30,200']
     assert train(data, '--classes', *names, '--ignore', '0,0,0', '--seed', '5') == 0
@@ -135,7 +135,7 @@ def test_interrupted_before_the_training(monkeypatch: pytest.MonkeyPatch, capsys
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(start, 'look_at_all', stop)
+    monkeypatch.setattr(start, 'collect_stats', stop)
     assert train(fd.write(Path('data'), 2)) == 130
     assert 'Ctrl-C' in capsys.readouterr().err
     assert not Path('work').exists()

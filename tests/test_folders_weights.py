@@ -45,7 +45,7 @@ def test_no_weights_end_it(
 ) -> None:
     """Before the images are read, and anything is written."""
     no_network(monkeypatch)
-    monkeypatch.setattr(start, 'look_at_all', None)
+    monkeypatch.setattr(start, 'collect_stats', None)
     assert train(fd.write(Path('data'), 2), *given, model=model) == 2
     error = capsys.readouterr().err.strip()
     assert re.search(said, error) and len(error.splitlines()) == 1, error
@@ -161,7 +161,7 @@ def test_recipes_say_what_the_weights_expect(
 ) -> None:
     torch.save(CoAtNet('nano_rw').state_dict() if source == 'mine.pth' else {}, 'mine.pth')
     for room in (weights_of_models, weights_of_folders):  # they are all here
-        monkeypatch.setattr(room, 'locate', lambda source: Path('mine.pth'))
+        monkeypatch.setattr(room, 'local_file', lambda source: Path('mine.pth'))
     given = ['--weights', source] if source else []
     assert train(fd.write(Path('data'), 2), *given, '--plan-only', model=model) == 0
     said, cfg = capsys.readouterr().out, load_config('work/recipe/work.py').model

@@ -12,7 +12,8 @@ import fresh
 import pytest
 from conftest import ROOT
 
-from mmseg_volo_cli import main, parser
+from mmseg_volo_cli import main
+from mmseg_volo_cli.parser import build_parser
 
 FILES = sorted(path for folder in ('tools', 'benchmarks', 'examples') for path in (ROOT / folder).glob('*.py'))
 NO_SCRIPTS = {  # what is imported or read, and has nothing to be asked
@@ -82,7 +83,7 @@ def commands(of: argparse.ArgumentParser, *above: str) -> Iterator[list[str]]:
                 yield from commands(inner, *above, name)
 
 
-COMMANDS = [*commands(parser())]
+COMMANDS = [*commands(build_parser())]
 
 
 @pytest.mark.parametrize('command', COMMANDS, ids=' '.join)

@@ -170,8 +170,8 @@ def test_what_a_panic_of_a_decoder_ends_is_its_file_only(
     class Panic(BaseException):
         pass
 
-    from mmseg_volo.datasets.check import files as examine
     from mmseg_volo.inference import files as run
+    from mmseg_volo.io import decoding
 
     photos = write_photos(tmp_path / 'photos')
     whole = to_rgb
@@ -184,14 +184,14 @@ def test_what_a_panic_of_a_decoder_ends_is_its_file_only(
     monkeypatch.setattr(run, 'to_rgb', panics)
     assert main(command(checkpoint, photos, '--out', tmp_path / 'out')) == 2
     assert '1 of 3 files left out' in (error := capsys.readouterr().err) and 'pointer is null' in error
-    opened = examine.open_picture
+    opened = decoding.open_picture
 
     def fails(path: Path) -> Image.Image:
         if path.name == '02.png' and path.parent.name == 'images':
             raise Panic('pointer is null')
         return opened(path)
 
-    monkeypatch.setattr(examine, 'open_picture', fails)
+    monkeypatch.setattr(decoding, 'open_picture', fails)
     data = folder_data.write(tmp_path / 'data', 8)
     monkeypatch.chdir(tmp_path)
     assert main(['train', '--data', str(data), '--model', 'volo_demo', '--work-dir', 'work']) == 2

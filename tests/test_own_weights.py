@@ -151,7 +151,7 @@ def test_what_does_not_fit_is_refused_before_the_data(
         'nan': ({**own, 'pos_embed': own['pos_embed'] * float('nan')}, 'not finite: pos_embed'),
     }[kind]
     torch.save(weights, 'wrong.pth')
-    monkeypatch.setattr(start, 'look_at_all', None)
+    monkeypatch.setattr(start, 'collect_stats', None)
     assert train(fd.write(Path('data'), 2), '--weights', 'wrong.pth', '--plan-only', model='volo_d1') == 2
     error = capsys.readouterr().err.strip()
     assert re.search(f'--weights wrong.pth .*{said}.*give weights of volo_d1, or another --model', error), error
@@ -166,7 +166,7 @@ def test_what_does_not_fit_a_config_is_refused_before_the_data(
     torch.save(CAFormer('s18').state_dict(), 'wrong.pth')
     more = "model['backbone']['init_cfg'] = dict(type='Pretrained', checkpoint='wrong.pth')\n"
     config = write_config(Path.cwd(), QUICK + more)
-    monkeypatch.setattr(start, 'look_at_all', None)
+    monkeypatch.setattr(start, 'collect_stats', None)
     assert train(fd.write(Path('data'), 2), '--plan-only', model=config) == 2
     assert main(['train', str(config), '--work-dir', 'work']) == 2
     assert len(re.findall('wrong.pth does not fit CAFormer: .* unknown', capsys.readouterr().err)) == 2

@@ -126,7 +126,7 @@ def test_so_many_uploads_at_once(tmp_path: Path) -> None:
 
 
 def test_slow_bodies_do_not_keep_others_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('mmseg_volo.app.guard.PATIENCE', 0.05)
+    monkeypatch.setattr('mmseg_volo.app.guard.SLOW_BODY_SECONDS', 0.05)
     statuses = []
 
     async def app(scope: dict, receive: object, send: object) -> None:

@@ -10,6 +10,7 @@ from conftest import ROOT
 
 from mmseg_volo.models import backbones
 from mmseg_volo.models import pretrained as zoo
+from mmseg_volo.zoo import backbone_table
 
 
 def test_no_variant_is_missing() -> None:
@@ -19,8 +20,8 @@ def test_no_variant_is_missing() -> None:
 
 
 def test_readme_is_up_to_date() -> None:
-    shown = (ROOT / 'README.md').read_text().split(zoo.START)[1].split(zoo.END)[0]
-    assert shown.strip() == zoo.table(), 'run python tools/backbone_table.py'
+    shown = (ROOT / 'README.md').read_text().split(backbone_table.START)[1].split(backbone_table.END)[0]
+    assert shown.strip() == backbone_table.table(), 'run python tools/backbone_table.py'
 
 
 def test_weights_belong_to_their_variant() -> None:
@@ -38,10 +39,10 @@ def test_weights_belong_to_their_variant() -> None:
 
 def test_writing_keeps_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readme = tmp_path / 'README.md'
-    readme.write_text(f'above\n{zoo.START}\nold\n{zoo.END}\nbelow\n')
-    monkeypatch.setattr(zoo, 'table', lambda: 'new')
-    zoo.write_table(readme)
-    assert readme.read_text() == f'above\n{zoo.START}\nnew\n{zoo.END}\nbelow\n'
+    readme.write_text(f'above\n{backbone_table.START}\nold\n{backbone_table.END}\nbelow\n')
+    monkeypatch.setattr(backbone_table, 'table', lambda: 'new')
+    backbone_table.write_table(readme)
+    assert readme.read_text() == f'above\n{backbone_table.START}\nnew\n{backbone_table.END}\nbelow\n'
 
 
 def test_t2t_vits_gmacs_are_the_authors_but_one() -> None:

@@ -157,6 +157,7 @@ def classes_by_value(item: Mapping[str, Any], classes: Sequence[str], ignore_ind
 
 def _check_heads(model: Mapping[str, Any], classes: Sequence[str], what: str) -> None:
     """mmseg trains a head of 150 classes on 19 without a word."""
+    model = model.get('module', model)  # of a segmentor for test-time augmentation
     for key in ('decode_head', 'auxiliary_head'):
         heads = model.get(key) or []
         for head in heads if isinstance(heads, Sequence) else [heads]:

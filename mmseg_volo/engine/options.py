@@ -1,0 +1,103 @@
+"""The options of a training and of a test, and what they change in a config: config in, config out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmseg_volo.engine.config_checks import datasets_of, refuse_steps
+from mmseg_volo.engine.effective_batch import set_batch
+from mmseg_volo.engine.fsdp import set_fsdp
+from mmseg_volo.engine.optim.precision import set_precision
+from mmseg_volo.engine.trackers import set_trackers
+from mmseg_volo.errors import UsageError
+from mmseg_volo.evaluation.mask_writer import format_only
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What a training and a test have in common."""
+
+    config: str  # path of a config, or the name of a shipped one
+    cfg_options: Mapping[str, Any] = field(default_factory=dict)  # what to have otherwise than the config
+    work_dir: str | None = None
+    launcher: str = 'none'  # or 'pytorch', 'slurm', 'mpi'
+    local_rank: int = 0
+    log: Sequence[str] = ()  # of `trackers.TRACKERS`
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(RunOptions):
+    """The options of `mmseg-volo train`."""
+
+    resume: bool = False
+    overwrite: bool = False
+    amp: bool | None = None  # None: by the device
+    accumulate: int = 1  # iterations per update of the weights
+    auto_scale_lr: bool = False
+    fsdp: bool = False
+    no_check: bool = False  # of every pixel of the data
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestOptions(RunOptions):
+    """The options of `mmseg-volo test`."""
+
+    __test__ = False  # no test of pytest's
+    checkpoint: str
+    show_dir: str | None = None
+    out: str | None = None
+    format_only: bool = False
+    tta: bool = False
+
+
+def apply_options(cfg: Config, options: TrainOptions | TestOptions) -> Config:
+    """A config with the options of a training or a test; the one that is given stays as it is.
+
+    Raises:
+        UsageError: an option does not go with the config or with this machine.
+    """
+    cfg = copy.deepcopy(cfg)
+    cfg.work_dir = options.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(options.config).stem)
+    cfg.launcher = options.launcher
+    set_trackers(cfg, options.log, test=isinstance(options, TestOptions))
+    if isinstance(options, TestOptions):
+        _apply_test_options(cfg, options)
+        return cfg
+    cfg.resume = options.resume or cfg.get('resume', False)
+    if cfg.resume and options.overwrite:
+        raise UsageError('--overwrite begins anew, and the config says resume=True: leave out one of them')
+    set_precision(cfg.optim_wrapper, options.amp)
+    set_fsdp(cfg, options.fsdp)
+    set_batch(cfg, options.accumulate, options.auto_scale_lr)
+    return cfg
+
+
+def _apply_test_options(cfg: Config, options: TestOptions) -> None:
+    cfg.load_from = options.checkpoint
+    cfg.fsdp = False  # each process has the whole model: nothing else of a training is there
+    if options.format_only and cfg.get('test_dataloader'):
+        try:
+            format_only(cfg, options.out)
+        except (KeyError, TypeError) as error:
+            raise UsageError(f'test_dataloader: {" ".join(str(error).split())}') from error
+    if options.show_dir:
+        cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='OverlayHook', out_dir=options.show_dir)]
+    if options.out and not options.format_only:
+        evaluators = cfg.test_evaluator
+        for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+            evaluator.output_dir = options.out
+            if evaluator.type == 'CityscapesMetric':  # it would remove them again
+                evaluator.keep_results = True
+    if options.tta:
+        if not cfg.get('tta_pipeline') or not cfg.get('tta_model'):
+            raise UsageError(f'--tta needs tta_pipeline and tta_model, which {options.config} does not have')
+        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        cfg.model = dict(**cfg.tta_model, module=cfg.model)
+    for dataset in datasets_of(cfg.test_dataloader.dataset):
+        refuse_steps(dataset, 'test_dataloader')
