@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -9,21 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.paths import SHARED
 
-ROOT = Path(__file__).parents[1]
-SHARED = ROOT.parent / 'shared' / 'data'
-
-pytest.register_assert_rewrite('segmentors')  # what differs is shown there as in a test
-
-
-class Trap:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, trace: Path):
-        self.trace = trace
-
-    def __reduce__(self) -> tuple:
-        return (os.mkdir, (str(self.trace),))
+pytest.register_assert_rewrite('helpers.segmentors')  # what differs is shown there as in a test
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -47,12 +34,3 @@ def camvid() -> Path:
     if not path.is_dir():
         pytest.skip(f'CamVid is not at {path}; its licence keeps it outside the project')
     return path
-
-
-def copied(source: Path, target: Path) -> Path:
-    """A copy that may be written to, whatever the original allows."""
-    for path in source.rglob('*'):
-        if path.is_file():
-            (target / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target / path.relative_to(source))
-    return target
