@@ -28,7 +28,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports --no-logo --no-cache
 
 rehearse: $(STAMP)  ## every experiment, shrunken, through the tools
-	REHEARSE=all $(BIN)/python -m pytest -q tests/test_rehearsal.py
+	REHEARSE=all $(BIN)/python -m pytest -q tests/project/test_rehearsal.py
 
 bench: $(STAMP)  ## all benchmarks, to benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/run_all.py

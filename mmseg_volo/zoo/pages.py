@@ -40,7 +40,7 @@ COLUMNS += ('published', 'from', 'ours', 'cost')
 HEADER = f"""# Model zoo
 
 Every shipped config. `python tools/model_zoo.py` writes this page and `configs/metafile.yml` from the configs and their
-docstrings, the recipe cards, which say more; `tests/test_model_zoo.py` holds them to it.
+docstrings, the recipe cards, which say more; `tests/zoo/test_pages.py` holds them to it.
 
 - **Parameters**: of the whole model in millions, in brackets without the auxiliary head, which only training has.
 - **GMACs**: one image through the model without auxiliary head, at the size in the heading. Papers print 512x2048 for

@@ -5,24 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from helpers.layouts import found, laid
 
 from mmseg_volo.autotrain.discover import find_layout
 from mmseg_volo.errors import UsageError
-
-Pairs = set[tuple[str, str | None, str | None]]
-
-
-def laid(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
-
-
-def found(root: Path, **options: object) -> Pairs:
-    layout = find_layout(root, **options)
-    name = lambda path: path and path.relative_to(root).as_posix()  # noqa: E731
-    return {(name(pair.image), name(pair.mask), pair.split) for pair in layout.pairs}
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 from helpers import folder_data as fd
 from helpers.folder_training import apart, train  # noqa: F401
-from test_folders_layout import found, laid
-from test_folders_lists import NAMES, filled, lines, splits
-from test_folders_pairs import both
+from helpers.layouts import NAMES, both, filled, found, laid, lines, splits
 
 from mmseg_volo.autotrain.discover import find_layout
 from mmseg_volo.autotrain.unused_files import unused_notes

@@ -6,16 +6,12 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from test_folders_layout import found, laid
+from helpers.layouts import both, found, laid
 
 from mmseg_volo.autotrain.discover import find_layout
 from mmseg_volo.errors import UsageError
 
 ACCENT = [unicodedata.normalize(form, 'é') for form in ('NFC', 'NFD')]
-
-
-def both(image: str, mask: str, *names: str) -> list[str]:
-    return [pattern.format(name) for name in names for pattern in (image, mask)]
 
 
 @pytest.mark.parametrize(

@@ -4,39 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from helpers import folder_data as fd
-from test_folders_layout import found, laid
+from helpers.layouts import NAMES, filled, found, laid, lines, splits
 
 from mmseg_volo.autotrain.discover import find_layout
 from mmseg_volo.autotrain.unused_files import unused_notes
 from mmseg_volo.datasets.lists import UNDERSTOOD
 from mmseg_volo.errors import UsageError
 from mmseg_volo_cli import main
-
-NAMES = [f'{number:02}' for number in range(6)]
-
-
-def filled(root: Path, texts: Mapping[str, str], masks: str = 'masks/{}.png') -> Path:
-    """Six pairs, and text files."""
-    laid(root, *(f'images/{name}.jpg' for name in NAMES), *(masks.format(name) for name in NAMES), *texts)
-    for name, text in texts.items():
-        (root / name).write_text(text)
-    return root
-
-
-def splits(root: Path) -> dict[str | None, list[str]]:
-    rows: dict[str | None, list[str]] = {}
-    for image, _, split in sorted(found(root)):
-        rows.setdefault(split, []).append(Path(image).stem)
-    return rows
-
-
-def lines(*names: str, pattern: str = '{}') -> str:
-    return ''.join(f'{pattern.format(name, name)}\n' for name in names)
 
 
 def test_a_recipe_in_the_data_folder_is_no_split_of_the_user(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers.paths import ROOT
-from test_distributed import CONFIG, ENV
+from helpers.processes import CONFIG, ENV, processes_below
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from mmseg_volo.config import CONFIGS
@@ -30,16 +30,6 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp('config') / 'normed.py'
     path.write_text(CONFIG.format(configs=CONFIGS, norm="dict(type='SyncBN')"))
     return path
-
-
-def processes_below(pid: int) -> dict[str, int]:
-    """Process ids by their RANK."""
-    children = map(int, Path(f'/proc/{pid}/task/{pid}/children').read_text().split())
-    found = {}
-    for child in children:
-        variables = Path(f'/proc/{child}/environ').read_text().split('\0')
-        found |= {v.removeprefix('RANK='): child for v in variables if v.startswith('RANK=')}
-    return found
 
 
 @pytest.mark.skipif(not Path('/proc/self/task').is_dir(), reason='finds the processes under /proc')

@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from helpers.labels import cut, files, values, write_value
 from helpers.tiny_training import train, write_config
 from mmengine.config import ConfigDict
 from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
@@ -25,8 +26,6 @@ from mmseg_volo.engine.distributed import is_first
 from mmseg_volo.errors import UsageError
 from mmseg_volo.utils.text import format_ranges
 from mmseg_volo_cli import main
-
-Files = list[tuple[Path, Path]]
 
 
 @pytest.fixture(scope='module')
@@ -42,22 +41,10 @@ def data(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return Path(shutil.copytree(original, tmp_path / 'data'))
 
 
-def files(data: Path, split: str = 'train') -> Files:
-    """Images with their labels."""
-    images = sorted((data / 'leftImg8bit' / split).rglob('*.png'))
-    assert images
-    label = lambda path: str(path).replace('leftImg8bit/', 'gtFine/').replace('_leftImg8bit', '_gtFine_labelTrainIds')  # noqa: E731
-    return [(image, Path(label(image))) for image in images]
-
-
 def checked(data: Path, capsys: pytest.CaptureFixture, *options: str) -> tuple[int, str, str]:
     status = main(['check', 'volo_demo', *options, '--cfg-options', f'data_root={data}'])
     said = capsys.readouterr()
     return status, said.out, said.err
-
-
-def values(label: Path) -> np.ndarray:
-    return np.array(Image.open(label))
 
 
 def write_rgb(label: Path) -> None:
@@ -70,18 +57,8 @@ def write_16_bits(label: Path, value: int) -> None:
     cv2.imwrite(str(label), wide)
 
 
-def write_value(label: Path, value: int) -> None:
-    mask = values(label)
-    mask[0, 0] = value
-    Image.fromarray(mask).save(label)
-
-
 def write_smaller(label: Path) -> None:
     Image.fromarray(values(label)[::2, ::2]).save(label)
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-200])
 
 
 FAULTS: dict[str, tuple[str, Callable[[Path, Path], Any]]] = {

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.labels import cut, files, values, write_value
 from helpers.paths import ROOT
 from helpers.tiny_training import train, write_config
 from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
-from test_check import cut, files, values, write_value
 
 from mmseg_volo.config import load_config
 from mmseg_volo.datasets.sampler import SampleIndex, SeededDataset

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.paths import TESTS
+from helpers.resuming import differing, train, write_config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from test_resume import differing, train, write_config
 
 from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo.engine.checkpoint import newest_checkpoint, write_checkpoint
@@ -44,9 +45,11 @@ def keep_one(config: Path, interval: int = 1) -> Path:
 def processes() -> multiprocessing.context.ForkServerContext:
     """Processes from one that has imported everything, and in which torch's threads have not been started."""
     os.environ.setdefault('OMP_NUM_THREADS', '1')
-    os.environ['PYTHONPATH'] = os.pathsep.join([str(Path(__file__).parent), os.environ.get('PYTHONPATH', '')])
+    os.environ['PYTHONPATH'] = os.pathsep.join(
+        [*map(str, (TESTS, Path(__file__).parent)), os.environ.get('PYTHONPATH', '')]
+    )
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['test_checkpoints'])
+    context.set_forkserver_preload(['test_checkpoint'])
     return context
 
 

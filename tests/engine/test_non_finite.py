@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.labels import files
+from helpers.resuming import differing
 from helpers.tiny_training import train, write_config
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
@@ -18,8 +20,6 @@ from mmengine.registry import HOOKS, MODELS, DefaultScope
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from PIL import Image
-from test_check import files
-from test_resume import differing
 
 import mmseg_volo
 from mmseg_volo.cli.commands import build

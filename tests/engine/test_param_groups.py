@@ -7,8 +7,8 @@ import re
 
 import pytest
 import torch
+from helpers.tiny_backbones import FAMILIES, build
 from mmengine.optim import OptimWrapper, PolyLR, build_optim_wrapper
-from test_backbones import FAMILIES, build
 from torch import nn
 
 import mmseg_volo

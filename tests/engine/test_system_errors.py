@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from helpers.predicting import command, write_photos
+from helpers.processes import ENV
 from helpers.tiny_training import predictor, train, write_config
-from test_distributed import ENV
 
 from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo.engine import system_errors as troubles

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.tools import train_options
 from mmengine.config import Config
-from test_tools import train_options
 
 from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo.engine import trackers

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from helpers.paths import ROOT
+from helpers.paths import ROOT, TESTS
 
 MMSEG = ('mmseg.datasets', 'mmseg.models', 'mmseg.evaluation', 'mmseg.apis', 'timm')  # what takes time to import
 
@@ -30,7 +30,7 @@ def failures(snippets: Mapping[str, str], cwd: Path, preload: Sequence[str] = ()
     switches = {'MMSEG_VOLO_OFFLINE': '1', 'HF_HUB_OFFLINE': '1', 'CUDA_VISIBLE_DEVICES': '', 'OMP_NUM_THREADS': '1'}
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])])
     done = subprocess.run(
-        [sys.executable, str(ROOT / 'tests/fresh_process.py')],
+        [sys.executable, str(TESTS / 'helpers/fresh_process.py')],
         input=json.dumps(given),
         capture_output=True,
         text=True,

@@ -192,6 +192,6 @@ NOT_RUN = {  # with the reason
     'cli.quickstart.demo': 'trains for minutes: make demo, and tests of its parts',
     'autotrain.batch_size.fitting_batch': 'needs a GPU',
     'zoo.pages.write': 'writes the page of a checkout: `page` and `metafile` make it',
-    'io.http.download': 'needs the network: tests/test_download.py has a server',
+    'io.http.download': 'needs the network: tests/io/test_download.py has a server',
     'zoo.backbone_table.table': 'counts every variant, for a minute: `size` counts one',
 }

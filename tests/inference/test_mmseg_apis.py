@@ -5,17 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
-import torch
 from helpers import folder_data, fresh, tiny_training
-from mmengine.config import Config
+from helpers.model_files import save
 
-import mmseg_volo
 from mmseg_volo.config import find_config, load_config
 from mmseg_volo.datasets.loading import LoadMask
 from mmseg_volo.datasets.synthetic import scenes
-from mmseg_volo.io.checkpoint import RECORD
 from mmseg_volo_cli import main
 
 COATNET = """
@@ -44,19 +40,6 @@ inferencer(IMAGE, out_dir='out')
 import os
 assert len(os.listdir('out/vis')) == 1
 """
-
-
-def save(cfg: Config, folder: Path, image: Path) -> tuple[Path, Path]:
-    """A checkpoint of a config's model with random weights, and the mask that it gives for an image."""
-    torch.manual_seed(0)
-    model = mmseg_volo.load(cfg, device='cpu', optimize=False)
-    torch.nn.init.normal_(model.decode_head.conv_seg.weight)
-    record = Config(dict(model=cfg.model, test_pipeline=cfg.test_pipeline)).to_dict()
-    shown = {name: model.dataset_meta[name] for name in ('classes', 'palette')}
-    weights, mask = folder / 'model.pth', folder / 'mask.npy'
-    torch.save(dict(meta={RECORD: record, 'dataset_meta': shown}, state_dict=model.state_dict()), weights)
-    np.save(mask, mmseg_volo.predict(model, image).mask)
-    return weights, mask
 
 
 @pytest.fixture(scope='module')

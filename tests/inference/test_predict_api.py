@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.given_images import GIVEN
 from helpers.tiny_training import predictor
-from test_images import GIVEN
 
 import mmseg_volo
 from mmseg_volo.datasets.synthetic import scenes

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import folder_data as fd
+from helpers.tiffs import GREY, GREY3, RGB, UTM, mask_of, tiff
 from helpers.tiny_training import predictor
 from mmengine.registry import DefaultScope
 from PIL import Image, ImageOps
@@ -28,25 +29,10 @@ from mmseg_volo.io.value_range import NODATA_RGB
 
 rasterio = pytest.importorskip('rasterio', reason='rasterio reads TIFF files of all kinds: pip install rasterio')
 
-RGB = scenes.scene(3, 48, 64)[0]
-GREY = RGB[..., 0]
-GREY3 = np.stack([GREY] * 3, -1)
 ALPHA = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (48, 1))
 RGBA = np.dstack([RGB, ALPHA])
 FEW = Image.fromarray(RGB).quantize(32)
 BITS = GREY > 100
-UTM = dict(crs='EPSG:32633', transform=rasterio.Affine(10, 0, 4e5, 0, -10, 5e6))
-
-
-def tiff(path: Path, pixels: np.ndarray, table: dict | None = None, driver: str = 'GTiff', **how: Any) -> Path:
-    pixels = pixels if pixels.ndim == 3 else pixels[..., None]
-    height, width, count = pixels.shape
-    size = dict(height=height, width=width, count=count, dtype=pixels.dtype)
-    with rasterio.open(path, 'w', driver=driver, **size, **how) as file:
-        if table:
-            file.write_colormap(1, table)
-        file.write(pixels.transpose(2, 0, 1))
-    return path
 
 
 def pillow(suffix: str, image: Image.Image, **how: Any) -> Callable[[Path], Path]:
@@ -118,11 +104,6 @@ NOT_PILS = ('16 bits', 'floating', 'int16', 'white', 'JPEG 2000')  # Pillow read
 @pytest.fixture(scope='module')
 def model(tmp_path_factory: pytest.TempPathFactory) -> torch.nn.Module:
     return mmseg_volo.load(predictor(tmp_path_factory.mktemp('weights')), device='cpu')
-
-
-def mask_of(path: str | Path) -> np.ndarray:
-    with rasterio.open(path) as file:
-        return file.read(1)
 
 
 @pytest.mark.filterwarnings('ignore::rasterio.errors.NotGeoreferencedWarning')

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers.tiffs import GREY, GREY3, RGB, UTM, mask_of, tiff
 from helpers.tiny_training import predictor
 from PIL import Image
-from test_doors import GREY, GREY3, RGB, UTM, mask_of, tiff
 
 import mmseg_volo
 from mmseg_volo.errors import UsageError

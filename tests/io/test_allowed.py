@@ -1,7 +1,7 @@
 """What a checkpoint may ask for is closed: an audit hook hears whatever is opened, imported, executed or called.
 
-`RECORDS=20000 RECORDS_SEED=7 AUDIT_EVERY=1 pytest -s tests/test_allowed.py` for more records, and every value of every
-argument.
+`RECORDS=20000 RECORDS_SEED=7 AUDIT_EVERY=1 pytest -s tests/io/test_allowed.py` for more records, and every value of
+every argument.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mmseg
 import pytest
+from helpers.paths import environment
 from mmengine.config import Config
 from mmengine.registry import MODELS, TASK_UTILS, TRANSFORMS
 from mmseg.registry import MODELS as MMSEGS
@@ -30,8 +32,8 @@ OF_FULL_MMCV = {'CCHead', 'PointHead', 'PSAHead'}  # need operators that mmcv-li
 
 
 def test_nothing_that_a_checkpoint_may_ask_for_opens_anything(tmp_path: Path) -> None:
-    command = [sys.executable, Path(__file__).with_name('audited.py'), tmp_path, str(RECORDS), str(SEED)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    command = [sys.executable, '-m', 'helpers.audited', tmp_path, str(RECORDS), str(SEED)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     said = json.loads(done.stdout.splitlines()[-1])
     print(json.dumps(said, indent=1))
@@ -43,10 +45,12 @@ def test_nothing_that_a_checkpoint_may_ask_for_opens_anything(tmp_path: Path) ->
 
 
 def test_the_hook_hears(tmp_path: Path) -> None:
-    code = "from audited import Watch; w = Watch(); w.call('x', open, 'trap'); w.call('y', __import__, 'this'); "
+    code = (
+        "from helpers.audited import Watch; w = Watch(); w.call('x', open, 'trap'); w.call('y', __import__, 'this'); "
+    )
     code += "import importlib; w.call('z', importlib.import_module, 'NoSuchModule'); "
     code += 'said = " ".join(w.found); assert all(f in said for f in ("open \'trap\' by x", "this", "NoSuch")), said'
-    subprocess.run([sys.executable, '-c', code], cwd=Path(__file__).parent, check=True, capture_output=True)
+    subprocess.run([sys.executable, '-c', code], env=environment(), check=True, capture_output=True)
 
 
 def registered(group: str, name: str) -> Any:
@@ -99,9 +103,7 @@ def test_records_are_bounded_and_no_word_names_a_file_or_a_format() -> None:
     assert all(word.replace('_', '').replace('-', '').isalnum() for word in words)
 
 
-STOCK = sorted(
-    (Path(inspect.getfile(mmseg_volo.register_all.mmseg)).parent / '.mim/configs/_base_/models').glob('*.py')
-)
+STOCK = sorted((Path(inspect.getfile(mmseg)).parent / '.mim/configs/_base_/models').glob('*.py'))
 NOT_OURS = {
     'san_vit-b16.py',
     'vpd_sd.py',

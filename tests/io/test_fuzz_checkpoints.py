@@ -1,6 +1,6 @@
 """Damaged checkpoints end in the right weights or in one of our errors: no crash, no hang, no wrong answer.
 
-`FUZZ_CASES=20000 pytest -s tests/test_fuzz_checkpoints.py` for more than the default, with a count of outcomes.
+`FUZZ_CASES=20000 pytest -s tests/io/test_fuzz_checkpoints.py` for more than the default, with a count of outcomes.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.resuming import differing
 from safetensors.torch import save_file
-from test_resume import differing
 from torch import nn
 
 from mmseg_volo.errors import UsageError

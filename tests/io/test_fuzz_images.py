@@ -1,6 +1,6 @@
 """Images and labels that nobody would send: each ends in a right result or one of our errors, naming the file.
 
-`FUZZ_CASES=20000 pytest -s tests/test_fuzz_images.py` runs as many cases and counts outcomes; `make test` 500.
+`FUZZ_CASES=20000 pytest -s tests/io/test_fuzz_images.py` runs as many cases and counts outcomes; `make test` 500.
 """
 
 from __future__ import annotations

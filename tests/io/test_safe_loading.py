@@ -12,11 +12,11 @@ import pytest
 import torch
 from helpers.files import Trap
 from helpers.http_files import File, Server, empty_caches, serve
+from helpers.resuming import train, write_config
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import CheckpointLoader
 from mmseg.apis import init_model
-from test_resume import train, write_config
 
 import mmseg_volo
 from mmseg_volo.config import load_config

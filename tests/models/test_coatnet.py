@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from helpers.tiny_coatnet import SMALL, fields, randomise
 from timm.models.maxxvit import MaxxVit, checkpoint_filter_fn, model_cfgs
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -31,13 +32,6 @@ PUBLISHED = {
     **{'rmlp_1_rw2': 41.72, '2_rw': 73.87, 'rmlp_2_rw': 73.88, '3_rw': 165.17},
 }
 REFERENCED = [name for name in ARCHS if name not in '67']  # those that timm has
-SMALL = dict(depths=(1, 2, 2, 2), dims=(32, 64, 64, 128), stem_width=(16, 32))
-
-
-def fields(name: str, **changes) -> dict:
-    """A row of the table as a dict, shrunken unless told otherwise."""
-    row = dataclasses.replace(ARCHS[name], **changes)
-    return {f.name: getattr(row, f.name) for f in dataclasses.fields(row)}
 
 
 def timm_twin(name: str, img_size: int | tuple[int, int] = 64, **changes) -> MaxxVit:
@@ -48,18 +42,6 @@ def timm_twin(name: str, img_size: int | tuple[int, int] = 64, **changes) -> Max
     )
     cfg.transformer_cfg = dataclasses.replace(cfg.transformer_cfg, dim_head=ARCHS[name].dim_head)
     return randomise(MaxxVit(cfg, img_size=img_size, num_classes=10)).eval()
-
-
-def randomise(model: nn.Module) -> nn.Module:
-    """What starts at zero, at one or at 1e-6 would prove nothing."""
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if name.endswith('relative_position_bias_table'):
-            nn.init.normal_(tensor)
-        elif name.endswith(('.gamma', 'running_var')) or ('norm' in name and name.endswith('.weight')):
-            nn.init.uniform_(tensor, 0.5, 1.5)
-        elif name.endswith(('.bias', 'running_mean')):
-            nn.init.normal_(tensor, std=0.1)
-    return model
 
 
 def timm_maps(model: MaxxVit, image: Tensor) -> list[Tensor]:

@@ -10,12 +10,12 @@ import pytest
 import timm
 import torch
 from helpers.paths import ROOT
+from helpers.tiny_coatnet import HALF, KNOWN, SMALL, built, fields, randomise
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import MODELS, DefaultScope
 from PIL import Image
 from safetensors import safe_open
-from test_coatnet import SMALL, fields, randomise
 from timm.data import create_transform, resolve_data_config
 
 import mmseg_volo
@@ -40,9 +40,7 @@ from mmseg_volo.models.normalisation import (
 from mmseg_volo_cli import main
 
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-HALF = ((127.5,) * 3, (127.5,) * 3)
 STARTS = {name: load_config(name).model.backbone.get('init_cfg') for name in shipped_configs()}
-KNOWN = 'coatnet_0_rw_224_sw-a6439706.pth'  # timm's file on GitHub
 
 
 @pytest.mark.parametrize('name', STARTS)
@@ -137,23 +135,6 @@ def test_a_file_becomes_timms_features(name: str, reference: str, tmp_path: Path
     torch.testing.assert_close(inputs, image, rtol=0, atol=1e-5)
     found = backbone.eval()(inputs)[-1]
     torch.testing.assert_close(found / expected.std(), expected / expected.std(), rtol=0, atol=1e-4)
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Config:
-    """A small CoAtNet that starts from weights that are called as timm's, in a segmentor that normalises otherwise."""
-    arch, path = fields('0_rw', **SMALL), tmp_path / KNOWN
-    torch.save(CoAtNet(arch, pretrain_img_size=64).state_dict(), path)
-    cfg = load_config('caformer_s18_ade20k_segformer')
-    start = dict(type='Pretrained', checkpoint=str(path))
-    cfg.model.backbone = dict(type='CoAtNet', arch=arch, pretrain_img_size=64, init_cfg=start)
-    cfg.model.decode_head.update(in_channels=[*SMALL['dims']], channels=8)
-    return Config(dict(model=cfg.model, work_dir=str(tmp_path / 'work'), default_scope='mmseg'))
-
-
-def built(cfg: Config) -> torch.nn.Module:
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        return MODELS.build(cfg.model)
 
 
 def test_a_training_says_that_weights_see_other_pixels(small: Config, capsys: pytest.CaptureFixture) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.tiny_coatnet import HALF, KNOWN, built, small  # noqa: F401
 from mmengine.config import Config
 from mmseg.apis import init_model
-from test_normalisation import HALF, KNOWN, built, small  # noqa: F401
 
 import mmseg_volo
 from mmseg_volo.engine.runner import SegRunner

@@ -177,7 +177,7 @@ def test_the_attention_matrix_is_not_built() -> None:
 
 
 def test_transformer_shares_the_contract() -> None:
-    """What tests/test_backbones.py asks of the Performer: no graph break, recomputation, one channel."""
+    """What tests/models/test_backbones.py asks of the Performer: no graph break, recomputation, one channel."""
     model = T2TViT(dict(TINY, tokens_type='transformer'), pretrain_img_size=64).eval()
     image = torch.randn(1, 3, 75, 96)
     with torch.no_grad():

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from helpers.paths import TESTS
 
 from mmseg_volo.ops import outlook_cuda as kernels
 
 pytestmark = pytest.mark.skipif(not kernels.HAS_TRITON, reason='Triton is not installed, or too old')
-CASES = Path(__file__).with_name('outlook_triton_cases.py')
+CASES = TESTS / 'helpers/outlook_triton_cases.py'
 
 
 def test_numbers() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from helpers.paths import ROOT
+from helpers.tools import printed
 from mmengine.config import Config
-from test_tools import printed
 
 COMPARE = runpy.run_path(str(ROOT / 'benchmarks/camvid_from_scratch.py'))
 STEP = runpy.run_path(str(ROOT / 'benchmarks/train_step.py'))['main']

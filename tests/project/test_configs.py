@@ -3,40 +3,25 @@
 from __future__ import annotations
 
 import copy
-import functools
 import pickle
 import re
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.experiments import EXPERIMENTS, every, on_meta
 from helpers.paths import ROOT
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmseg.registry import DATASETS, MODELS
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_volo.config import CONFIGS, find_config, load_config, shipped_configs
 from mmseg_volo.errors import UsageError
 from mmseg_volo.models import pretrained as zoo
 
-EXPERIMENTS = sorted(CONFIGS.glob('*.py'))
 assert EXPERIMENTS, f'no experiment found under {CONFIGS}'
 LEAVES = sorted((CONFIGS / '_base_').rglob('*.py'))
-NAMES = [p.stem for p in EXPERIMENTS]
-every = pytest.mark.parametrize('path', EXPERIMENTS, ids=NAMES)
-
-
-@functools.cache
-def on_meta(path: Path) -> nn.Module:
-    """The model of a config without numbers; built once, as it takes a second."""
-    cfg = load_config(path)
-    for part in cfg.model.values():
-        if isinstance(part, dict):
-            part.pop('init_cfg', None)
-    with torch.device('meta'), DefaultScope.overwrite_default_scope('mmseg'):
-        return MODELS.build(cfg.model)
 
 
 @every

@@ -73,7 +73,9 @@ def test_every_public_function_is_here() -> None:
     public -= {f'inference.api.{name}' for name in ('load', 'predict', 'predict_each')}  # `mmseg_volo.load`
     known = EXPRESSIONS.keys() | NOT_RUN.keys()
     missing = sorted(public - known)
-    assert missing == [], 'add these to tests/fresh_modules.py or tests/fresh_packages.py, each with what calls it'
+    assert missing == [], (
+        'add these to tests/helpers/fresh_modules.py or tests/helpers/fresh_packages.py, each with what calls it'
+    )
     assert sorted(known - public) == [], 'there are no such public functions'
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import cv2
 import pytest
 from helpers import folder_data, fresh
+from helpers.model_files import save
 from helpers.paths import ROOT
-from test_mmseg_doors import save
 
 from mmseg_volo.autotrain.recipe import is_shipped
 from mmseg_volo.cfg_options import parse

@@ -22,22 +22,22 @@ PROCESSORS = {
     'this one, without the kernel': dict(MMSEG_VOLO_CPU_KERNEL='0'),
 }
 DEPENDS = """
-    test_processor.py::test_winograd_is_the_convolution
-    test_processor.py::test_prepared_segmentors_predict_the_same_and_keep_their_weights[volo_demo]
-    test_processor.py::test_prepared_segmentors_train_as_before
-    test_processor.py::test_bfloat16_where_it_is_asked_for
-    test_processor.py::test_one_image_gets_one_answer_whatever_came_before
-    test_processors.py::test_the_environment_is_heeded
-    test_cost.py::test_bytes_are_those_of_torchs_profiler
-    test_heads.py::test_bfloat16_rounds_no_worse_than_mmseg
-    test_muon.py
-    test_outlook.py::test_same_numbers_and_gradients
-    test_outlook_cpu.py::test_same_as_the_formula
-    test_outlook_cpu.py::test_same_bits_on_any_number_of_threads
-    test_predict.py::test_every_kind_says_what_the_model_says
-    test_predict_geotiffs.py::test_the_same_as_the_whole_in_memory[tiles]
-    test_predict_videos.py::test_frames_instead_of_a_lossless_video
-    test_volo.py::test_gradients_are_timms
+    models/test_cpu.py::test_winograd_is_the_convolution
+    models/test_cpu.py::test_prepared_segmentors_predict_the_same_and_keep_their_weights[volo_demo]
+    models/test_cpu.py::test_prepared_segmentors_train_as_before
+    models/test_cpu.py::test_bfloat16_where_it_is_asked_for
+    models/test_cpu.py::test_one_image_gets_one_answer_whatever_came_before
+    project/test_other_processors.py::test_the_environment_is_heeded
+    zoo/test_cost.py::test_bytes_are_those_of_torchs_profiler
+    models/test_decode_heads.py::test_bfloat16_rounds_no_worse_than_mmseg
+    engine/test_muon.py
+    ops/test_outlook.py::test_same_numbers_and_gradients
+    ops/test_outlook_cpu.py::test_same_as_the_formula
+    ops/test_outlook_cpu.py::test_same_bits_on_any_number_of_threads
+    inference/test_predict.py::test_every_kind_says_what_the_model_says
+    inference/test_geotiff.py::test_the_same_as_the_whole_in_memory[tiles]
+    inference/test_video.py::test_frames_instead_of_a_lossless_video
+    models/test_volo.py::test_gradients_are_timms
 """.split()
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.experiments import every, on_meta
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
-from test_configs import every, on_meta
 from torch import nn
 
 from mmseg_volo.config import load_config

@@ -14,10 +14,10 @@ from typing import Any
 import cv2
 import pytest
 from helpers.paths import SHARED
+from helpers.tiny_backbones import TINY
+from helpers.tools import printed
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from test_backbones import TINY
-from test_tools import printed
 
 from mmseg_volo.config import load_config, shipped_configs
 from mmseg_volo.datasets.synthetic import scenes

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.paths import TESTS
 
 from mmseg_volo import load, predict
 from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo_cli import main
 
-BEFORE = Path(__file__).parent / 'data/before'
+BEFORE = TESTS / 'data/before'
 EXPECTED = np.load(BEFORE / 'expected.npz')
 
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from test_tools import train_options
+from helpers.tools import train_options
 
 from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo.evaluation import confusion

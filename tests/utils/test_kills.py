@@ -17,9 +17,8 @@ import numpy as np
 import pytest
 from helpers.paths import ROOT
 from helpers.predicting import command, write_photos
+from helpers.processes import ENV, processes_below
 from helpers.tiny_training import predictor, write_config
-from test_distributed import ENV
-from test_launch import processes_below
 
 from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo.utils.files import AtomicFile
@@ -92,7 +91,7 @@ def test_predictions_killed_while_they_write_leave_nothing_in_the_end(suffix: st
         geotiffs.write(given, geotiffs.scene(1000, 1500), tiled=True, blockxsize=256, blockysize=256)
     else:
         pytest.importorskip('av')
-        from test_predict_videos import film
+        from helpers.videos import film
 
         film(given, (64, 96), Fraction(25), 100)
     arguments = [*command(checkpoint, given, '--out', out), '--outputs', 'masks,colours,areas']

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
 import mmseg
 import pytest
 import torch
+from helpers.experiments import ALL, KINDS
+from helpers.tiny_backbones import TINY
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 from mmseg.registry import MODELS
-from test_backbones import TINY
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -23,16 +23,6 @@ from mmseg_volo.zoo.recipe_card import read_card
 
 MEASURED = ('volo_camvid', 'volo_demo')
 ESTIMATED = sorted(set(shipped_configs()) - set(MEASURED))
-# one of each family, head and data set; the largest ones recompute their blocks
-KINDS = [
-    'caformer_s18_ade20k_segformer',
-    'coatnet_0_rw_ade20k_segformer',
-    'convformer_s18_ade20k',
-    't2t_vit_14_ade20k_segformer',
-    't2t_vit_t_14_ade20k',
-    'volo_d4_cityscapes',
-]
-ALL = os.environ.get('REHEARSE') == 'all'
 
 
 def tiny(family: str, **backbone) -> nn.Module:

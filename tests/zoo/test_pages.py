@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.experiments import ALL, KINDS
 from helpers.paths import ROOT
 from mmengine.config import Config
 from mmseg.apis import MMSegInferencer
-from test_cost import ALL, KINDS
 
 from mmseg_volo.config import shipped_configs
 from mmseg_volo.zoo import pages as model_zoo
