@@ -1,4 +1,4 @@
-"""Every image and label is looked at before a training; the names of the tests say what happens without."""
+"""Check every image and label before a training starts."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_validation_on_the_training_images_is_said(data: Path, capsys: pytest.Ca
     assert re.search('note: val_dataloader: 12 images are training images', capsys.readouterr().out)
 
 
-def test_labels_ignored_everywhere_train_at_loss_0_for_ever(data: Path, capsys: pytest.CaptureFixture) -> None:
+def test_labels_ignored_everywhere_are_noted_and_refused_if_all_are(data: Path, capsys: pytest.CaptureFixture) -> None:
     labels = [label for _, label in files(data)]
     for label in labels[:2]:
         Image.fromarray(np.full((64, 128), 255, np.uint8)).save(label)
@@ -198,12 +198,12 @@ def test_meanings_are_those_of_mmsegs_loading(name: str, tmp_path: Path) -> None
         assert found.get(value) == expected, value
 
 
-def test_in_words() -> None:
+def test_format_ranges() -> None:
     assert format_ranges([255, *range(19)]) == '0 to 18 and 255'
     assert format_ranges([4]) == '4'
 
 
-def test_what_was_looked_at_is_not_looked_at_again(
+def test_a_file_that_was_checked_is_not_checked_again(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     looks = []
@@ -234,7 +234,7 @@ def test_what_was_looked_at_is_not_looked_at_again(
     assert start() == 2 and len(looks) == 5
 
 
-def test_wrapped_data_sets_are_looked_at(data: Path) -> None:
+def test_wrapped_data_sets_are_checked(data: Path) -> None:
     plain = load_config('volo_demo', {'data_root': str(data)})
     part, other = plain.train_dataloader.dataset, plain.val_dataloader.dataset
     repeated = ConfigDict(type='RepeatDataset', times=3, dataset=part)
@@ -247,9 +247,7 @@ def test_wrapped_data_sets_are_looked_at(data: Path) -> None:
 
 @pytest.mark.parametrize('command', ['train', 'test', 'check'])
 @pytest.mark.parametrize('head', ['decode_head', 'auxiliary_head'])
-def test_a_head_of_other_classes_trains_silently(
-    command: str, head: str, data: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_a_head_of_other_classes_is_refused(command: str, head: str, data: Path, capsys: pytest.CaptureFixture) -> None:
     config = write_config(Path(), f'model = dict({head}=dict(num_classes=150))\n')
     Path('some.pth').touch()
     arguments = [command, str(config), *(['some.pth'] if command == 'test' else [])]
@@ -268,7 +266,7 @@ def test_16_bits_and_colours_are_no_label_in_a_test_either(data: Path, capsys: p
     assert re.search(rf'{label.name} holds values of \d+ to 259', capsys.readouterr().err)
 
 
-def test_the_first_process_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_process_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     names = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
     for launcher, name in names.items():
         for rank in '01':

@@ -1,4 +1,4 @@
-"""Numbers that are none end a training and take nothing good with them; mmengine trains on to exit status 0."""
+"""Values that are not finite end a training and replace no good checkpoint; mmengine trains on to exit status 0."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize('clip', [True, False])
 @pytest.mark.parametrize('what', ['loss', 'gradient'])
-def test_training_goes_on_with_nan_and_overwrites_the_last_good_checkpoint(
+def test_nan_ends_the_training_and_keeps_the_last_good_checkpoint(
     what: str, clip: bool, data: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     config, work = poisoned(tmp_path, what, [3]), tmp_path / 'work'
@@ -126,7 +126,7 @@ def test_accumulated_gradients_do_not_wait(data: Path, tmp_path: Path, capsys: p
     assert 'the loss is nan at iteration 3' in capsys.readouterr().err
 
 
-def test_weights_that_are_not_finite_take_no_checkpoints_place(
+def test_weights_that_are_not_finite_replace_no_checkpoint(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     assert train(poisoned(tmp_path, 'weights', [3]), data, tmp_path / 'work') == 2
@@ -180,7 +180,7 @@ def test_a_batch_of_ignored_pixels_has_loss_0_and_no_gradient(name: str, key: st
     assert all(p.grad is None or not p.grad.any() for p in head.parameters())
 
 
-def test_ignored_batches_are_said_once(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_ignored_batches_are_reported_once(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """mmseg logs a loss of 0 for ever."""
     copy = Path(shutil.copytree(data, tmp_path / 'data'))
     for _, label in files(copy):
@@ -191,7 +191,7 @@ def test_ignored_batches_are_said_once(data: Path, tmp_path: Path, capsys: pytes
     assert 'iteration 2: all' not in said
 
 
-def test_weights_that_are_not_finite_score_with_exit_status_0(
+def test_weights_that_are_not_finite_are_refused_by_every_command(
     data: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     content = torch.load(trained / 'iter_4.pth', weights_only=True)
@@ -222,7 +222,7 @@ def test_weights_that_are_not_finite_score_with_exit_status_0(
             mmseg_volo.load(checkpoint)
 
 
-def test_without_a_checkpoint_random_weights_are_scored(data: Path, trained: Path, tmp_path: Path) -> None:
+def test_a_test_without_a_checkpoint_is_refused(data: Path, trained: Path, tmp_path: Path) -> None:
     cfg = load_config(trained.parent / 'small.py', {'data_root': str(data)})
     cfg.work_dir = str(tmp_path)
     cfg.visualizer.name = 'no checkpoint'
@@ -232,7 +232,7 @@ def test_without_a_checkpoint_random_weights_are_scored(data: Path, trained: Pat
     assert build(cfg).test()['mIoU'] >= 0
 
 
-def test_a_mistyped_key_beside_the_right_one_of_a_base_is_ignored(tmp_path: Path) -> None:
+def test_a_mistyped_key_beside_the_right_one_of_a_base_is_refused(tmp_path: Path) -> None:
     for wrong, right in (('optim_wraper', 'optim_wrapper'), ('custom_hook', 'custom_hooks'), ('modle', 'model')):
         with pytest.raises(UsageError, match=f'unknown key {wrong!r}; did you mean {right!r}'):
             load_config(write_config(tmp_path, f'{wrong} = dict()\n'))

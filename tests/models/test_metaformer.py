@@ -17,15 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_volo.errors import UsageError
 from mmseg_volo.models import backbones
-from mmseg_volo.models.backbones import metaformer
-from mmseg_volo.models.backbones.metaformer import (
-    CAFormer,
-    ConvFormer,
-    IdentityFormer,
-    MetaFormer,
-    PoolFormerV2,
-    RandFormer,
-)
+from mmseg_volo.models.backbones import CAFormer, ConvFormer, IdentityFormer, PoolFormerV2, RandFormer, metaformer
+from mmseg_volo.models.backbones.metaformer import MetaFormer
 from mmseg_volo.models.backbones.mixers import MIXERS, RandomMixing
 
 # parameters of the four stages without out_norms: timm's count without the classifier; frozen matrices not counted
