@@ -111,7 +111,9 @@ def test_every_block_has_a_rule() -> None:
 
 def test_flags_exist() -> None:
     """Every `--flag` that a page names is one of ours, of a command or of a script."""
-    files = [ROOT / 'mmseg_volo_cli.py', *(ROOT / 'mmseg_volo').rglob('*.py'), *(ROOT / 'benchmarks').glob('*.py')]
+    files = [
+        path for folder in ('mmseg_volo', 'mmseg_volo_cli', 'benchmarks') for path in (ROOT / folder).rglob('*.py')
+    ]
     known = set(re.findall(r"'(--[a-z][\w-]+)'", ''.join(path.read_text() for path in files)))
     known |= {f'--no-{flag[2:]}' for flag in known} | {'--nproc_per_node'}
     for page, text in PAGES.items():
