@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+OPENMMLAB := .venv-openmmlab
 
-.PHONY: demo test lint rehearse bench clean
+.PHONY: demo test test-openmmlab lint rehearse bench clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): requirements.txt requirements-dev.txt setup.py mmseg_volo/ops/outlook_cpu.c
@@ -22,6 +23,23 @@ demo: $(STAMP)  ## makes a data set, trains a small VOLO on it, evaluates it, dr
 test: lint  ## ruff and pytest, whose processes have one thread each
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
+# mmcv has no wheels for such a torch and is compiled: eight minutes with two processes of a GB each, for CPUs only
+$(OPENMMLAB)/installed: requirements.txt requirements-dev.txt requirements-openmmlab.txt setup.py mmseg_volo/ops/outlook_cpu.c
+	@echo "installing OpenMMLab's packages into $(OPENMMLAB); compiling mmcv takes about eight minutes"
+	$(PYTHON) -m venv $(OPENMMLAB)
+	sed '/^onedl-/d; /^-r /d' requirements.txt requirements-dev.txt >$(OPENMMLAB)/others.txt
+	$(OPENMMLAB)/bin/python -m pip install -q --disable-pip-version-check \
+	  $$(grep -E '^(torch|setuptools|wheel|ninja)' requirements-openmmlab.txt)
+	CUDA_VISIBLE_DEVICES= MAX_JOBS=$${MAX_JOBS:-2} $(OPENMMLAB)/bin/python -m pip install -q \
+	  --disable-pip-version-check --no-build-isolation --no-deps $$(grep '^mmcv==' requirements-openmmlab.txt)
+	$(OPENMMLAB)/bin/python -m pip install -q --disable-pip-version-check \
+	  -r requirements-openmmlab.txt -r $(OPENMMLAB)/others.txt
+	$(OPENMMLAB)/bin/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+test-openmmlab: $(OPENMMLAB)/installed  ## pytest with OpenMMLab's own mmengine, mmcv and mmsegmentation
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(OPENMMLAB)/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -34,4 +52,4 @@ bench: $(STAMP)  ## all benchmarks, to benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/run_all.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache mmseg_volo/ops/*.so
+	rm -rf $(VENV) $(OPENMMLAB) build *.egg-info .pytest_cache .ruff_cache mmseg_volo/ops/*.so

@@ -7,9 +7,9 @@ configs (`custom_imports`) import it themselves.
 import warnings
 
 # what mmcv and mmseg say of themselves, with nothing wrong: no compiled operators (nothing here needs them), and
-# mmseg's heads calling a function of mmseg that mmseg deprecates
+# mmseg's heads calling functions of mmseg that mmseg deprecates
 warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
-warnings.filterwarnings('ignore', message='``build_pixel_sampler`` would be deprecated')
+warnings.filterwarnings('ignore', message='``build_(pixel_sampler|loss)`` would be deprecated')
 warnings.filterwarnings('ignore', message='Default ``avg_non_ignore`` is False')  # which the recipes mean
 # of several processes: what mmengine itself passes on to DDP; two names for one layout, where a depthwise convolution's
 # weight has an axis of length 1

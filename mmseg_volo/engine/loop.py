@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmengine.dist import get_world_size
@@ -45,6 +45,20 @@ def seeded(dataloader: DataLoader | Mapping[str, Any], runner: Runner, start: in
     return runner.build_dataloader(parts, seed=runner.seed)
 
 
+class Later:
+    """A data loader whose workers start at its first batch, when the hooks listen to signals. mmengine's loop asks for
+    an iterator when it is built; OpenMMLab's mmengine starts one then, which also draws a random number."""
+
+    def __init__(self, loader: DataLoader):
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from self.loader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)
+
+
 @LOOPS.register_module()
 class SegTrainLoop(IterBasedTrainLoop):
     """mmengine's loop by iterations, resumed bit for bit: the same samples, augmentations and dropout, without drawing
@@ -78,7 +92,8 @@ class SegTrainLoop(IterBasedTrainLoop):
         self.max_bad_share = max_bad_share
         self.draws = getattr(runner, 'draws', 0)
         loader = seeded(dataloader, runner, self.draws, self.skip)
-        super().__init__(runner, loader, max_iters, val_begin, val_interval, dynamic_intervals)
+        super().__init__(runner, Later(loader), max_iters, val_begin, val_interval, dynamic_intervals)
+        self.dataloader = loader
 
     def run(self) -> Any:
         """Trains; mmengine's `run` without the part that reads again what was read."""

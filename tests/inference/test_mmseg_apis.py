@@ -33,7 +33,8 @@ for image in (IMAGE, cv2.imread(IMAGE)):
 INFERENCER = """
 import cv2
 from mmseg.apis import MMSegInferencer
-inferencer = MMSegInferencer({config}, {weights}, device='cpu'{scope}, show_progress=False)
+inferencer = MMSegInferencer({config}, {weights}, device='cpu'{scope})
+inferencer.show_progress = False  # mmseg 1.2.2 takes no such argument
 for image in (IMAGE, cv2.imread(IMAGE)):
     assert np.array_equal(inferencer(image)['predictions'], expected)
 inferencer(IMAGE, out_dir='out')
