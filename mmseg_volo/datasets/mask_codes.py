@@ -220,7 +220,7 @@ class MaskRule:
         return table
 
     def indices_of(self, codes: np.ndarray) -> np.ndarray:
-        """Map codes to class indices, uint16 of the same shape; UNKNOWN for codes that are neither class nor ignored."""
+        """Map codes to class indices, uint16 of the same shape; UNKNOWN where neither class nor ignored."""
         table = self._table
         inside = (codes >= 0) & (codes < len(table))
         indices = table[codes if inside.all() else np.where(inside, codes, 0)]

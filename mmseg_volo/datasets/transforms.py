@@ -203,7 +203,7 @@ class ContiguousRandomFlip(RandomFlip):
 
 @TRANSFORMS.register_module(name=['FastPhotoMetricDistortion', 'TablePhotoMetricDistortion'])
 class FastPhotoMetricDistortion(PhotoMetricDistortion):
-    """Distort as mmseg's `PhotoMetricDistortion`, with the same arguments, draws and pixels, by tables of 256 values."""
+    """Distort as mmseg's `PhotoMetricDistortion`, with the same arguments, draws and pixels, by tables of values."""
 
     def convert(self, img: np.ndarray, alpha: float = 1, beta: float = 0) -> np.ndarray:
         """Compute uint8 `img * alpha + beta`, clipped to 0 and 255 and rounded down."""

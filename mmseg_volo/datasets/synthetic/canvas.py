@@ -157,9 +157,8 @@ class Backdrop:
             points = self.project(np.insert(shape, 1, 0, 1))
             cv2.fillPoly(mask, np.clip(points, -9999, 9999).astype(np.int32)[None], 255)
         ground = np.s_[int(self.horizon) + 2 :]
-        clear = 255 - cv2.blur(mask[ground], (self.height // 50 | 1,) * 2) * rng.choice(
-            np.array([0.1, 0.35, 0.5], np.float32)
-        )
+        soft = cv2.blur(mask[ground], (self.height // 50 | 1,) * 2)
+        clear = 255 - soft * rng.choice(np.array([0.1, 0.35, 0.5], np.float32))
         self.image[ground] = cv2.multiply(self.image[ground], cv2.merge([clear] * 3), None, 1 / 255, cv2.CV_8U)
 
     def house(self, side: int, near: float, far: float, wall: float) -> None:
