@@ -278,11 +278,8 @@ def generate(
             return root
         build.mkdir()
         try:
-            jobs = [
-                job
-                for index, count in enumerate((num_train, num_val))
-                for job in _jobs(build, index, count, (height, width), seed)
-            ]
+            splits = enumerate((num_train, num_val))
+            jobs = [job for i, count in splits for job in _jobs(build, i, count, (height, width), seed)]
             for job in ProgressBar(jobs, desc='scenes', unit='scene'):
                 _write(job)
             (build / _MANIFEST).write_text(json.dumps(manifest, indent=1) + '\n', encoding='utf-8')
