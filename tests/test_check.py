@@ -230,8 +230,8 @@ def test_what_was_looked_at_is_not_looked_at_again(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     looks = []
-    survey = check.survey
-    monkeypatch.setattr(check, 'scan', lambda *a, **k: looks.append(1) or survey(*a, **k))
+    scan = check.scan
+    monkeypatch.setattr(check, 'scan', lambda *a, **k: looks.append(1) or scan(*a, **k))
     monkeypatch.setattr(check, 'WORTH', 0.0)
     options = [
         'train_cfg.max_iters=1',
