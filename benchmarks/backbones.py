@@ -1,13 +1,13 @@
-"""Backbones against the peers that can run them: `python benchmarks/backbones.py [--compile] [--bf16] [--only MODEL]`.
+"""Compare backbones with their peers: `python benchmarks/backbones.py [--compile] [--bf16] [--only MODEL]`.
 
-timm, and mmpretrain for T2T-ViT, made for the size that is measured, with the same weights; the maps of all stages are
-compared. 'training' is forward and backward in training mode, without stochastic depth. mmpretrain's T2T-ViT divides
-the logits of its attentions by the scale instead of multiplying them; it is mended here, which also makes it faster.
-Memory is the peak of what is allocated beside weights and image. 'times' are how many times faster than the peer ours
-is where `mmseg_volo.load` has prepared it for predictions on a CPU, and where torch.compile has compiled it.
+Peers are timm's, and mmpretrain's for T2T-ViT, built for the measured size, with the same weights; the maps of all
+stages are compared. 'training' is forward and backward in training mode, without stochastic depth. mmpretrain's T2T-ViT
+divides the logits of its attentions by the scale instead of multiplying them; it is corrected here, which also makes it
+faster. Memory is the peak of allocations beside weights and image. 'times' are speed-ups of ours over the peer, once
+prepared by `mmseg_volo.load` for predictions on a CPU, and once compiled by torch.compile.
 
 The last row is a whole training step of VOLO-D1 + UPerNet on two images, AdamW included: ours against mmseg's UPerHead
-with timm's VOLO through TIMMBackbone, which gives the three maps at stride 16 only, so ours does too.
+with timm's VOLO through TIMMBackbone, which returns only the three maps at stride 16, so ours does too.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from mmseg_volo.models.cpu import has_bf16, optimize_for_cpu
 
 NAMES = ('VOLO-D1', 'CAFormer-S18', 'ConvFormer-S18', 'PoolFormerV2-S12', 'CoAtNet-0', 'CoAtNet-0_rw', 'T2TViT-t_14')
 STEP = 'VOLO-D1 + UPerNet'
-SAME = {'float32': 1e-4, 'bfloat16': 0.2}  # largest difference of a map, of its standard deviation
+SAME = {'float32': 1e-4, 'bfloat16': 0.2}  # largest difference of a map, as a share of its standard deviation
 
 
 class TimmVOLO(nn.Module):
-    """timm's VOLO up to the map behind each stage, by its own modules: it hands on those at stride 16 only."""
+    """Return the maps of timm's VOLO at stride 16, computed by its own modules."""
 
     def __init__(self, size: int):
         super().__init__()
@@ -47,15 +47,15 @@ class TimmVOLO(nn.Module):
     def forward(self, image: Tensor) -> list[Tensor]:
         x = self.volo.patch_embed(image).permute(0, 2, 3, 1)
         maps = []
-        for i, part in enumerate(self.volo.network):
-            x = part(x + self.volo.pos_embed if i == 2 else x)
+        for i, stage in enumerate(self.volo.network):
+            x = stage(x + self.volo.pos_embed if i == 2 else x)
             if i != 1:
                 maps.append(x.permute(0, 3, 1, 2))
         return maps
 
 
 class TimmMaps(nn.Module):
-    """A model of timm that hands on the maps of the last four stages."""
+    """Return the maps of the last four stages of a timm model."""
 
     def __init__(self, name: str, **settings: Any):
         super().__init__()
@@ -66,7 +66,7 @@ class TimmMaps(nn.Module):
 
 
 class MmpretrainT2T(nn.Module):
-    """mmpretrain's T2T-ViT_t-14 with its scale mended, and with the maps of its token layers."""
+    """Return the maps of mmpretrain's T2T-ViT_t-14, token layers included, with its scale corrected."""
 
     def __init__(self, size: int):
         super().__init__()
@@ -91,7 +91,7 @@ class MmpretrainT2T(nn.Module):
 
 
 def peer_of(name: str, size: int) -> tuple[dict, nn.Module]:
-    """Our config of a model, and the peer for images of that size."""
+    """Return our config of a model, and the peer for images of that size."""
     family, arch = name.split('-', 1)
     ours = dict(type=family, arch=arch.lower(), out_norm=False, pretrain_img_size=size)
     if family == 'VOLO':
@@ -104,22 +104,24 @@ def peer_of(name: str, size: int) -> tuple[dict, nn.Module]:
 
 
 def pair(name: str, size: int) -> dict[str, nn.Module]:
-    """Both models, with the peer's weights."""
+    """Build both models, with the peer's weights."""
     cfg, theirs = peer_of(name, size)
     ours = MODELS.build(cfg)
     ours.load_pretrained(next(theirs.children()).state_dict())
     return {'peer': theirs, 'ours': ours}
 
 
-def runner(model: Callable[[Tensor], Sequence[Tensor]], image: Tensor, weights: Sequence[Tensor] | None, bf16: bool):
-    """A run of the model forward, or forward and backward to `weights`."""
+def runner(
+    model: Callable[[Tensor], Sequence[Tensor]], image: Tensor, weights: Sequence[Tensor] | None, bf16: bool
+) -> Callable[[int], Sequence[Tensor]]:
+    """Return a function that runs the model forward, or forward and backward to `weights`."""
 
     def work(run: int) -> Sequence[Tensor]:
         with torch.set_grad_enabled(weights is not None), torch.autocast('cpu', torch.bfloat16, enabled=bf16):
             maps = model(image)
         if weights is not None:
             loss = sum(m.float().square().mean() for m in maps)
-            torch.autograd.grad(loss, weights, allow_unused=True)  # a peer's classifier gets none
+            torch.autograd.grad(loss, weights, allow_unused=True)  # a peer's classifier has no gradient
         return [m.detach() for m in maps]
 
     return work
@@ -157,29 +159,29 @@ def backbone(name: str, size: int, dtype: str, runs: int, compiled: bool) -> lis
             sides['prepared'] = runner(prepared, image, None, dtype == 'bfloat16')
             gap = max(gap, difference(sides['prepared'](0), sides['peer'](0)))
         if compiled:
-            torch.compiler.reset()  # what was compiled for other models counts towards the limit of recompilations
+            torch.compiler.reset()  # compilations for other models count towards the limit of recompilations
             model = torch.compile(models['ours'], fullgraph=True)
             sides['compiled'] = runner(model, image, weights, dtype == 'bfloat16')
         known = [image, *(t for model in models.values() for t in (*model.parameters(), *model.buffers()))]
-        what = {'model': name, 'size': size, 'dtype': dtype, 'run': 'training' if training else 'forward'}
-        rows.append({**what, **compare(sides, known, runs), 'difference': gap})
+        case = {'model': name, 'size': size, 'dtype': dtype, 'run': 'training' if training else 'forward'}
+        rows.append({**case, **compare(sides, known, runs), 'difference': gap})
     return rows
 
 
 def segmentor(cfg: Any, backbone: dict, head: str) -> nn.Module:
-    """The shipped config's segmentor on three maps at stride 16, in mmseg's EncoderDecoder."""
-    parts = cfg.model.to_dict()
-    parts.pop('neck')
-    parts.update(type='mmseg.EncoderDecoder', backbone=backbone)
-    parts['data_preprocessor']['size'] = (512, 512)
-    parts['decode_head'].update(type=head, in_channels=[384] * 3, in_index=[0, 1, 2], dropout_ratio=0.0)
-    parts['auxiliary_head'].update(in_index=1, dropout_ratio=0.0)
+    """Build the shipped config's segmentor on three maps at stride 16, in mmseg's EncoderDecoder."""
+    model = cfg.model.to_dict()
+    model.pop('neck')
+    model.update(type='mmseg.EncoderDecoder', backbone=backbone)
+    model['data_preprocessor']['size'] = (512, 512)
+    model['decode_head'].update(type=head, in_channels=[384] * 3, in_index=[0, 1, 2], dropout_ratio=0.0)
+    model['auxiliary_head'].update(in_index=1, dropout_ratio=0.0)
     with DefaultScope.overwrite_default_scope('mmseg'):
-        return revert_sync_batchnorm(MMSEG_MODELS.build(parts)).train()
+        return revert_sync_batchnorm(MMSEG_MODELS.build(model)).train()
 
 
 def whole_step(runs: int) -> dict[str, Any]:
-    """A training step on two images of 512x512, forward, backward and AdamW."""
+    """Time a training step on two images of 512x512: forward, backward and AdamW."""
     cfg = load_config('volo_d1_ade20k')
     theirs = dict(type='TIMMBackbone', model_name='volo_d1_224', pretrained=False, img_size=512)
     ours = dict(type='VOLO', arch='d1', out_indices=(1, 2, 3), out_norm=False, pretrain_img_size=512)
@@ -200,16 +202,16 @@ def whole_step(runs: int) -> dict[str, Any]:
 
             sides[side] = work
     known = [t for model in models.values() for t in (*model.parameters(), *model.buffers())]
-    found = compare(sides, known, runs)
+    measured = compare(sides, known, runs)
     gap = max(abs(a / b - 1) for a, b in zip(losses['ours'], losses['peer'], strict=True))
-    return {'model': STEP, 'size': 512, 'dtype': 'float32', 'run': 'step', **found, 'difference': gap}
+    return {'model': STEP, 'size': 512, 'dtype': 'float32', 'run': 'step', **measured, 'difference': gap}
 
 
 def main() -> None:
     options = {
         '--only': dict(nargs='+', choices=(*NAMES, STEP), default=(*NAMES, STEP), metavar='MODEL'),
         '--sizes': dict(nargs='+', type=int, default=(224, 512), help='of the square images'),
-        '--compile': dict(action='store_true', help='ours by torch.compile too, without a graph break'),
+        '--compile': dict(action='store_true', help='also compile ours with torch.compile, without a graph break'),
         '--bf16': dict(action='store_true', help='bfloat16 autocast also where the processor emulates it'),
     }
     args = arguments(__doc__.splitlines()[0], options)

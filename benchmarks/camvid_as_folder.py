@@ -1,10 +1,10 @@
-"""CamVid as somebody's own folder: `{train,val}/images/*.jpg` beside `{train,val}/masks/*.png` in RGB colours.
+"""Write CamVid as a user's own folder: `{train,val}/images/*.jpg` beside `{train,val}/masks/*.png` in RGB colours.
 
     python benchmarks/camvid_as_folder.py PATH_TO_CAMVID OUT
     mmseg-volo train --data OUT --model volo_camvid
 
 `val` are the 233 test frames, as the shipped config `volo_camvid` validates on them; void is black, and `classes.txt`
-names it. The second command trains as that config does, on what it has found out by itself.
+names it. The second command trains as that config does, with classes and codes found automatically.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ CLASSES, PALETTE = CamVidDataset.METAINFO['classes'], [*CamVidDataset.METAINFO['
 
 
 def lay(source: Path, target: Path, count: int | None = None) -> Path:
-    """Writes the folder.
+    """Write the folder.
 
     Args:
         source: CamVid in the layout of `data/README.md`.
-        target: the folder to be.
+        target: the folder to write.
         count: frames of each split; all if None.
     """
     for split, name in (('train', 'train'), ('test', 'val')):
-        for part in ('images', 'masks'):
-            (target / name / part).mkdir(parents=True, exist_ok=True)
+        for kind in ('images', 'masks'):
+            (target / name / kind).mkdir(parents=True, exist_ok=True)
         frames = sorted((source / 'images' / split).glob('*.jpg'))
         for frame in frames[:: max(1, len(frames) // count) if count else 1][:count]:
             shutil.copy(frame, target / name / 'images')

@@ -1,4 +1,4 @@
-"""mIoU on CamVid from random weights: our backbones and MMSegmentation's under one recipe.
+"""Measure mIoU on CamVid from random weights: our backbones and MMSegmentation's under one recipe.
 
     python benchmarks/camvid_from_scratch.py --data PATH_TO_CAMVID [--models volo_d1 swin_t] [--json FILE]
 
@@ -9,8 +9,8 @@ none of them. Scores are those of the last iteration on the 233 test frames, one
 T2T-ViT have a neck of one convolution per map behind norms, where their shipped configs have LV-ViT's. ConvNeXt is
 mmpretrain's, as in MMSegmentation's own configs, or timm's where that is not installed.
 
-A model that is finished is not trained again, one that was stopped goes on: both by what lies in `--work-dir`.
-`--iters 2 --crop 64 64 --batch 2 --images 2 --workers 0` tries everything on a CPU.
+Finished models in `--work-dir` are not trained again, and stopped ones are resumed. `--iters 2 --crop 64 64 --batch 2
+--images 2 --workers 0` tries everything on a CPU.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ FRAME = (480, 360)  # width, height
 
 
 class Entry(NamedTuple):
-    """A backbone and what it gives to the head."""
+    """Hold a backbone and the channels and strides of its maps."""
 
     title: str
     backbone: dict[str, Any]
     dims: list[int]
-    strides: list[int] | None = None  # of maps that the neck brings to 4, 8, 16, 32
+    strides: list[int] | None = None  # if given, a neck rescales the maps to 4, 8, 16, 32
 
 
 def entries() -> dict[str, Entry]:
-    """All that are compared, ours first."""
+    """List the backbones to compare, ours first."""
     four, wide = [64, 128, 320, 512], [96, 192, 384, 768]
     drop = dict(drop_path_rate=0.1)
     norm = dict(type='SyncBN', requires_grad=True)
@@ -62,7 +62,7 @@ def entries() -> dict[str, Entry]:
 
 
 def convnext_tiny() -> tuple[str, dict[str, Any]]:
-    """Whose it is, and its config: MMSegmentation has none of its own."""
+    """Return the library that ConvNeXt-T comes from, and its config: MMSegmentation has none of its own."""
     if importlib.util.find_spec('mmpretrain'):
         kind = dict(type='mmpretrain.ConvNeXt', arch='tiny', gap_before_final_norm=False, out_indices=[0, 1, 2, 3])
         return 'mmpretrain', kind
@@ -70,7 +70,7 @@ def convnext_tiny() -> tuple[str, dict[str, Any]]:
 
 
 def pipelines(crop: Sequence[int]) -> tuple[list[dict], list[dict]]:
-    """Of training and of test."""
+    """Build the pipelines of training and test."""
     read = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
     augment = [
         dict(type='RandomResize', scale=FRAME, ratio_range=(0.5, 2.0), keep_ratio=True),
@@ -83,7 +83,7 @@ def pipelines(crop: Sequence[int]) -> tuple[list[dict], list[dict]]:
 
 
 def recipe(name: str, entry: Entry, args: argparse.Namespace) -> Any:
-    """The config of one training, made of the shipped leaves."""
+    """Build the config of one training from the shipped leaves."""
     from mmengine.config import Config
 
     from mmseg_volo.config import CONFIGS
@@ -129,11 +129,11 @@ def recipe(name: str, entry: Entry, args: argparse.Namespace) -> Any:
 
 
 def train(cfg: Any) -> dict[str, Any]:
-    """Trains and tests one model.
+    """Train and test one model.
 
     Returns:
-        mIoU in percent, parameters, iterations per second (median, data loading included), peak memory in bytes of what
-        torch holds on the GPU (None on a CPU), precision.
+        mIoU in percent, parameters, iterations per second (median, data loading included), peak of torch's GPU memory
+        in bytes (None on a CPU), precision.
     """
     import torch
 
@@ -157,20 +157,20 @@ def train(cfg: Any) -> dict[str, Any]:
 
 
 def run(name: str, entry: Entry, args: argparse.Namespace) -> dict[str, Any]:
-    """The result of a model, from its folder if it is there already; a failure is noted, and the others go on."""
+    """Return the result of a model, from its folder if it is complete; a failure is recorded in the result."""
     from mmseg_volo.errors import UsageError
 
     settings = dict(iters=args.iters, crop=list(args.crop), batch=args.batch, seed=args.seed, images=args.images)
     settings |= dict(model=entry.title, device=device())
     record = args.work_dir / name / 'result.json'
     if record.is_file():
-        found = json.loads(record.read_text())
-        if found['settings'] != settings:
+        saved = json.loads(record.read_text())
+        if saved['settings'] != settings:
             raise UsageError(
-                f'{record} belongs to {found["settings"]}, not to {settings}: give another --work-dir, or remove it'
+                f'{record} belongs to {saved["settings"]}, not to {settings}: give another --work-dir, or remove it'
             )
-        if found['result']:
-            return found['result']
+        if saved['result']:
+            return saved['result']
     record.parent.mkdir(parents=True, exist_ok=True)
     save(record, dict(settings=settings, result=None))
     try:
@@ -182,21 +182,21 @@ def run(name: str, entry: Entry, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def save(path: Path, content: Any) -> None:
-    """Writes JSON that is whole or not there."""
+    """Write JSON atomically."""
     partial = path.with_suffix('.part')
     partial.write_text(json.dumps(content, indent=1))
     os.replace(partial, path)
 
 
 def device() -> str:
-    """What trains."""
+    """Return the name of the device that trains."""
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'
 
 
 def table(results: dict[str, dict[str, Any]], known: dict[str, Entry], frames: int) -> str:
-    """Markdown."""
+    """Format the results as a Markdown table."""
     lines = [
         f'| model | parameters (M) | mIoU on {frames} test frames | iterations/s | peak memory (GB) | |',
         '|' + '---|' * 6,
@@ -213,7 +213,7 @@ def table(results: dict[str, dict[str, Any]], known: dict[str, Entry], frames: i
 
 
 def arguments(argv: Sequence[str] | None, known: Sequence[str]) -> argparse.Namespace:
-    """Parses."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--data', type=Path, required=True, help='CamVid as in data/README.md')
     parser.add_argument('--models', nargs='+', choices=known, default=known, metavar='NAME', help=', '.join(known))
@@ -230,11 +230,11 @@ def arguments(argv: Sequence[str] | None, known: Sequence[str]) -> argparse.Name
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Trains what is asked for and prints all results; 1 if some failed, 2 for bad input."""
+    """Train the requested models and print all results; return 1 if some failed, 2 for bad input."""
     known = entries()
     args = arguments(argv, [*known])
     if args.device == 'cpu':
-        os.environ['CUDA_VISIBLE_DEVICES'] = ''  # mmengine asks once, when it is imported
+        os.environ['CUDA_VISIBLE_DEVICES'] = ''  # mmengine reads it once, on import
     import mmengine
     import mmseg
     import timm

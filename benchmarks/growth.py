@@ -1,9 +1,9 @@
-"""How cost grows with the side of an image and with the number of processes: `python benchmarks/growth.py`.
+"""Measure how cost grows with the side of an image and with the number of processes: `python benchmarks/growth.py`.
 
-Prediction: square images of 19 classes through windows of 512, stride 341, with a network so small that all but it
-shows; mmseg's segmentor up to the side where its maps would take more memory than there is; sides above 2048 are timed
-once. Training: the demo's network in 1, 2, 4, ... processes, one per core or GPU, one thread each, the same number of
-images each.
+Prediction: square images of 19 classes through windows of 512, stride 341, with a network so small that the cost
+around it dominates; mmseg's segmentor up to the side where its maps would exceed the memory; sides above 2048 are timed
+once. Training: the demo's network in 1, 2, 4, ... processes, one per core or GPU, one thread each, with the same number
+of images each.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from matplotlib.ticker import LogLocator  # noqa: E402
 ROOT = Path(__file__).parents[1]
 SIDES = (512, 1024, 2048, 4096, 8192)
 MANY_RUNS = 2048  # and below; larger sides are timed once
-LARGEST_OF_MMSEG = 2048  # every window pads and adds maps of the whole image: minutes at 4096, 20 GB at 8192
+LARGEST_OF_MMSEG = 2048  # each of its windows pads and adds maps of the whole image: minutes at 4096, 20 GB at 8192
 CLASSES, ITERATIONS, WARMUP = 19, 12, 4
 
 
 def tiny(name: str) -> nn.Module:
-    """A segmentor of mmseg or of ours around the same network."""
+    """Build a segmentor of mmseg or of ours around the same small network."""
     cfg = load_config('volo_demo')
     dims = [16, 32, 32, 32]
     cfg.model.backbone.arch = dict(depths=[1, 1, 1, 1], dims=dims, num_heads=[1, 2, 2, 2], stem_dim=8)
@@ -81,7 +81,7 @@ def prediction(side: int, models: Mapping[str, nn.Module], runs: int) -> dict[st
 
 
 def training(processes: int, data: Path) -> dict[str, Any]:
-    """Images per second of a training of the demo's network, from its log."""
+    """Train the demo's network, and read images per second from its log."""
     with tempfile.TemporaryDirectory() as work:
         options = [f'data_root={data}', f'train_cfg.max_iters={ITERATIONS}', f'train_cfg.val_interval={10**6}']
         options += ['default_hooks.logger.interval=1', 'train_dataloader.num_workers=1']

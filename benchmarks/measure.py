@@ -1,4 +1,4 @@
-"""What the benchmarks share: both sides timed in turns in one process, a table, and `--json FILE`."""
+"""Time both sides of a benchmark in turns in one process, print a table, and write `--json FILE`."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ PACKAGES = ('torch', 'onedl-mmsegmentation', 'opencv-python', 'numpy', 'pillow')
 
 
 def arguments(about: str, options: Mapping[str, Mapping[str, Any]] | None = None) -> argparse.Namespace:
-    """`--runs`, `--threads` and `--json`; from here on so many threads compute, one reads images.
+    """Parse `--runs`, `--threads` and `--json`, and set the number of threads of torch; OpenCV gets one.
 
     Args:
-        options: more flags, each with what `add_argument` takes.
+        about: description of the benchmark.
+        options: more flags, each with its arguments for `add_argument`.
     """
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument('--runs', type=int, default=7, help='timed runs of each side, after one that is not')
@@ -43,11 +44,11 @@ def arguments(about: str, options: Mapping[str, Mapping[str, Any]] | None = None
 
 
 def medians(sides: Mapping[str, Callable[[int], Any]], runs: int) -> dict[str, float]:
-    """Median seconds of each side; the sides take turns, so that what else the machine does hits all of them.
+    """Return the median seconds of each side; the sides take turns, so that other load on the machine affects all.
 
     Args:
-        sides: name -> what to time; it is given the number of the run, the same for all sides.
-        runs: how many are timed, after one that is not.
+        sides: name -> function to time; its argument is the number of the run, the same for all sides.
+        runs: number of timed runs, after an untimed one.
     """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for run in range(runs + 1):
@@ -60,33 +61,30 @@ def medians(sides: Mapping[str, Callable[[int], Any]], runs: int) -> dict[str, f
 
 
 def peak_bytes(work: Callable[[int], Any], known: Iterable[Tensor]) -> int:
-    """Largest sum of the bytes of tensors that are alive at once while `work` runs, its result included.
+    """Measure the largest sum of bytes of tensors alive at once while `work` runs, its result included.
 
-    On a CPU these are the tensors that torch's operators give, without what one operator needs for itself; on a GPU
-    what torch's allocator hands out.
+    On a CPU these are the outputs of torch's operators, without their internal scratch memory; on a GPU the memory
+    handed out by torch's allocator.
 
     Args:
         work: as in `medians`.
-        known: tensors that were there before, which do not count; their device is the one that is looked at.
+        known: tensors that existed before, which do not count; their device is the one measured.
     """
-    there = nn.Module()
+    existing = nn.Module()
     for index, tensor in enumerate(known):
-        there.register_buffer(str(index), tensor)
-    if next(there.buffers()).is_cuda:
+        existing.register_buffer(str(index), tensor)
+    if next(existing.buffers()).is_cuda:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         work(0)
         return torch.cuda.max_memory_allocated() - before
-    with LiveMemory(there) as memory:
+    with LiveMemory(existing) as memory:
         work(0)
     return memory.peak
 
 
 def report(about: str, rows: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> None:
-    """Prints rows as a table, and writes them with the machine and the versions where `--json` says.
-
-    What only some rows have stays empty in others.
-    """
+    """Print rows as a table, and save them to the `--json` file; cells that a row lacks stay empty."""
     keys = {key: None for row in rows for key in row}
     rows = [{**keys, **row} for row in rows]
     show = lambda v: f'{v:.4g}' if isinstance(v, float) else '' if v is None else str(v)  # noqa: E731
@@ -99,9 +97,9 @@ def report(about: str, rows: Sequence[Mapping[str, Any]], args: argparse.Namespa
 
 
 def save(about: str, rows: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> None:
-    """Writes rows with the machine and the versions where `--json` says, if it does."""
+    """Write rows with the machine and the versions to the `--json` file, if there is one."""
     if args.json:
-        found = dict(
+        content = dict(
             about=about,
             date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
             machine=f'{platform.machine()}, {processor()}, {device()}, Python {platform.python_version()}',
@@ -110,16 +108,16 @@ def save(about: str, rows: Sequence[Mapping[str, Any]], args: argparse.Namespace
             runs=args.runs,
             rows=[dict(row) for row in rows],
         )
-        args.json.write_text(json.dumps(found, indent=1) + '\n')
+        args.json.write_text(json.dumps(content, indent=1) + '\n')
 
 
 def device() -> str:
-    """The GPU's name, or that there is none."""
+    """Return the GPU's name, or 'no GPU'."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else 'no GPU'
 
 
 def processor() -> str:
-    """The processor's name, where the system tells."""
+    """Return the processor's name, if the system provides it."""
     try:
         lines = Path('/proc/cpuinfo').read_text().splitlines()
         return next(line.split(':', 1)[1].strip() for line in lines if line.startswith('model name'))

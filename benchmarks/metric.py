@@ -1,7 +1,7 @@
-"""mIoU accumulation of masks of 1024x2048 against mmseg's IoUMetric, on the CPU: `python benchmarks/metric.py`.
+"""Compare the mIoU accumulation of 1024x2048 masks with mmseg's IoUMetric, on the CPU: `python benchmarks/metric.py`.
 
 Each run scores another of a few masks: blocks of 16x16 pixels, a tenth of them wrong, a twentieth ignored, as int64,
-as models and data sets give. Both sides must count the same and come to the same figures.
+the type of models and data sets. Both sides must reach the same counts and scores.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SIZE, IMAGES = (1024, 2048), 4
 
 
 def masks(num_classes: int, seed: int) -> dict[str, Any]:
-    """A sample as a model gives it: label and prediction int64 (1, 1024, 2048)."""
+    """Make a sample as a model returns it: label and prediction int64 (1, 1024, 2048)."""
     rng = torch.Generator().manual_seed(seed)
     grid = [s // 16 for s in SIZE]
     true = torch.randint(num_classes, grid, generator=rng)
@@ -39,12 +39,12 @@ def score(metric: IoUMetric, samples: Sequence[dict], run: int) -> None:
 
 
 def totals(metric: IoUMetric) -> list[Tensor]:
-    """What a metric has counted over all images: intersection, union, prediction and label by class."""
+    """Sum the counts of a metric over all images: intersection, union, prediction and label by class."""
     return [sum(kind) for kind in zip(*metric.results, strict=True)]
 
 
 def same(theirs: IoUMetric, ours: IoUMetric) -> bool:
-    """Whether the counts are equal, and the figures but for the rounding of float32."""
+    """Whether the counts are equal, and the scores up to the rounding of float32."""
     counts = [totals(metric) for metric in (theirs, ours)]
     figures = [m.total_area_to_metrics(*total) for m, total in zip((theirs, ours), counts, strict=True)]
     return all(torch.equal(t.double(), o.double()) for t, o in zip(*counts, strict=True)) and all(
@@ -61,13 +61,13 @@ def main() -> None:
         for metric in metrics.values():
             metric.dataset_meta = dict(classes=[str(c) for c in range(num_classes)])
         sides = {name: partial(score, metric, samples) for name, metric in metrics.items()}
-        found = medians(sides, args.runs)
+        seconds = medians(sides, args.runs)
         rows.append(
             {
                 'classes': num_classes,
-                'mmseg (ms)': 1e3 * found['mmseg'],
-                'ours (ms)': 1e3 * found['ours'],
-                'times faster': found['mmseg'] / found['ours'],
+                'mmseg (ms)': 1e3 * seconds['mmseg'],
+                'ours (ms)': 1e3 * seconds['ours'],
+                'times faster': seconds['mmseg'] / seconds['ours'],
                 'same counts and figures': same(*metrics.values()),
             }
         )

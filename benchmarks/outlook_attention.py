@@ -1,13 +1,14 @@
-"""Outlook attention against the official unfold, product and fold: `python benchmarks/outlook_attention.py`.
+"""Compare outlook attention with the official unfold, product and fold: `python benchmarks/outlook_attention.py`.
 
-'operator' is what lies between the linear layers: windows, softmax, product, windows added back. 'layer' is all of it,
-against timm's `OutlookAttention`, which is the official code; half of our layer's time is its three matrix products.
-Memory is the peak of what is allocated beside the inputs, what the backward pass needs included; a 'training' run is
-forward and backward. The difference is the largest one of the result and of all gradients, divided by the largest value
-where that is above 1. In bfloat16 both sides round; most CPUs emulate it, at a fraction of float32's speed.
+'operator' is the computation between the linear layers: windows, softmax, product, windows added back. 'layer' is the
+whole layer, against timm's `OutlookAttention`, the official code; half of our layer's time is its three matrix
+products. Memory is the peak of allocations beside the inputs, including those kept for the backward pass; a 'training'
+run is forward and backward. The difference is the largest one of the result and of all gradients, divided by the
+largest value where that is above 1. In bfloat16 both sides round; most CPUs emulate it, at a fraction of float32's
+speed.
 
-With a CUDA device the operator runs there in bfloat16 on 16 times the images, and the last columns say how long the
-bytes of inputs, results and gradients would take at the rate at which the device copies 1 GiB.
+With a CUDA device the operator runs there in bfloat16 on 16 times the images, and the last columns give the time that
+the bytes of inputs, results and gradients would take at the rate at which the device copies 1 GiB.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ Sides = dict[str, Side]
 
 
 def official(v: Tensor, logits: Tensor) -> Tensor:
-    """sail-sg/volo, models/volo.py, the middle of OutlookAttention.forward; arguments as of `outlook`."""
+    """Compute the middle of OutlookAttention.forward of sail-sg/volo, models/volo.py; arguments as of `outlook`."""
     batch, height, width, dim = v.shape
     h, w, heads = logits.shape[1:4]
     windows = F.unfold(v.permute(0, 3, 1, 2), 3, padding=1, stride=2)
@@ -49,7 +50,7 @@ def official(v: Tensor, logits: Tensor) -> Tensor:
 def runner(
     function: Callable[..., Tensor], inputs: Sequence[Tensor], leaves: Sequence[Tensor], grad: Tensor | None
 ) -> Side:
-    """A run forward without a `grad` of the result, or forward and backward with it."""
+    """Return a function that runs forward, or forward and backward if the result's `grad` is given."""
 
     def work(run: int) -> Sequence[Tensor]:
         with torch.set_grad_enabled(grad is not None):
@@ -60,7 +61,7 @@ def runner(
 
 
 def operator_inputs(shape: Sequence[int], heads: int, dtype: torch.dtype, device: str) -> list[Tensor]:
-    """Map, logits, and the gradient of the result."""
+    """Make random map, logits, and gradient of the result."""
     batch, height, width, _ = shape
     sizes = (shape, (batch, -(-height // 2), -(-width // 2), heads, 9, 9), shape)
     v, logits, grad = (torch.randn(size, device=device).to(dtype) for size in sizes)
@@ -86,7 +87,7 @@ def difference(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
 
 
 def timed(side: Side, repeats: int) -> Callable[[int], None]:
-    """On a GPU often enough that it, not the calls, is what takes the time."""
+    """Repeat a side, so that on a GPU its work, not the launches, takes the time."""
 
     def work(run: int) -> None:
         for _ in range(repeats):
@@ -98,7 +99,7 @@ def timed(side: Side, repeats: int) -> Callable[[int], None]:
 
 
 def compare(sides: Sides, known: Sequence[Tensor], runs: int, repeats: int = 1) -> dict[str, Any]:
-    """One line of the table, without what it is of."""
+    """Measure both sides; return a row of the table without its label."""
     results = [side(0) for side in sides.values()]
     gap = difference(results[1], results[0])
     del results
@@ -113,9 +114,9 @@ def compare(sides: Sides, known: Sequence[Tensor], runs: int, repeats: int = 1) 
     }
 
 
-def label(shape: Sequence[int], heads: int, dtype: torch.dtype, part: str, training: bool) -> dict[str, Any]:
+def label(shape: Sequence[int], heads: int, dtype: torch.dtype, scope: str, training: bool) -> dict[str, Any]:
     kind = 'training' if training else 'forward'
-    return {'shape': 'x'.join(map(str, shape)), 'heads': heads, 'dtype': str(dtype)[6:], 'of': part, 'run': kind}
+    return {'shape': 'x'.join(map(str, shape)), 'heads': heads, 'dtype': str(dtype)[6:], 'of': scope, 'run': kind}
 
 
 def on_cpu(shape: Sequence[int], heads: int, dtype: torch.dtype, runs: int) -> list[dict[str, Any]]:
@@ -125,15 +126,15 @@ def on_cpu(shape: Sequence[int], heads: int, dtype: torch.dtype, runs: int) -> l
     layers['ours'].load_state_dict(theirs.state_dict())
     known = [*inputs, *(p for layer in layers.values() for p in layer.parameters())]
     rows = []
-    for part in ('operator', 'layer'):
+    for scope in ('operator', 'layer'):
         for training in (False, True):
-            sides = operator_sides(inputs, training) if part == 'operator' else layer_sides(inputs, layers, training)
-            rows.append({**label(shape, heads, dtype, part, training), **compare(sides, known, runs)})
+            sides = operator_sides(inputs, training) if scope == 'operator' else layer_sides(inputs, layers, training)
+            rows.append({**label(shape, heads, dtype, scope, training), **compare(sides, known, runs)})
     return rows
 
 
 def copy_rate() -> float:
-    """Bytes per second, read and written, of a copy on the device."""
+    """Measure the bytes per second, read and written, of a copy on the device."""
     source = torch.empty(COPIED, dtype=torch.uint8, device='cuda')
     target = torch.empty_like(source)
     copy = timed(lambda run: [target.copy_(source)], GPU_REPEATS)
@@ -143,12 +144,12 @@ def copy_rate() -> float:
 def on_gpu(shape: Sequence[int], heads: int, rate: float, runs: int) -> dict[str, Any]:
     shape = (GPU_IMAGES * shape[0], *shape[1:])
     inputs = operator_inputs(shape, heads, torch.bfloat16, 'cuda')
-    found = compare(operator_sides(inputs, True), inputs, runs, GPU_REPEATS)
+    measured = compare(operator_sides(inputs, True), inputs, runs, GPU_REPEATS)
     v, logits = (t.numel() * t.element_size() for t in inputs[:2])
     # forward: map, logits, result; backward: gradient, map, logits, and the gradients of both
     ideal = 1e3 * (5 * v + 3 * logits) / rate
-    row = {**label(shape, heads, torch.bfloat16, 'operator', True), **found}
-    return {**row, 'bytes ms': ideal, 'times that': found['ours ms'] / ideal}
+    row = {**label(shape, heads, torch.bfloat16, 'operator', True), **measured}
+    return {**row, 'bytes ms': ideal, 'times that': measured['ours ms'] / ideal}
 
 
 def main() -> None:

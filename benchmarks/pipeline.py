@@ -1,9 +1,10 @@
-"""Images per second of the Cityscapes training pipeline against mmseg's, one thread: `python benchmarks/pipeline.py`.
+"""Compare the Cityscapes training pipeline with mmseg's in images per second: `python benchmarks/pipeline.py`.
 
-1024x2048 to crops of 512x1024: scale 0.5 to 2, category ratio 0.75, flip, photometric distortion. The images are our
-scenes, blurred and with noise, which makes their PNG files as big as Cityscapes' (2.3 MB), written by Pillow (adaptive
-filters, zlib level 6). Each run takes all images, in the same order and with the same seed on all sides:
-the pixels must be the same. The files are in the system's cache. kornia-rs decodes our PNG files where it is installed.
+One thread, 1024x2048 to crops of 512x1024: scale 0.5 to 2, category ratio 0.75, flip, photometric distortion. The
+images are our scenes, blurred and with noise, which makes their PNG files as big as Cityscapes' (2.3 MB), written by
+Pillow (adaptive filters, zlib level 6). Each run takes all images, in the same order and with the same seed on all
+sides: the pixels must be the same. The files are in the system's cache. kornia-rs decodes PNG files on our side if it
+is installed.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def ours(use_cache: bool) -> list[dict]:
 
 
 def data(root: Path) -> list[tuple[Path, Path]]:
-    """Draws the images and labels."""
+    """Draw the images and labels."""
     scenes.generate(root / 'scenes', IMAGES, 0, 1024, 2048)
     images = sorted((root / 'scenes').rglob('*_leftImg8bit.png'))
     labels = sorted((root / 'scenes').rglob('*_labelTrainIds.png'))
@@ -66,7 +67,7 @@ def data(root: Path) -> list[tuple[Path, Path]]:
 
 
 def epoch(pipeline: Compose, files: Sequence[tuple[Path, Path]]) -> Callable[[int], list[dict]]:
-    """All images once, with draws that depend on the run only."""
+    """Return a function that loads all images once, with draws that depend on the run only."""
 
     def work(run: int) -> list[dict]:
         np.random.seed(run)
@@ -94,17 +95,17 @@ def main() -> None:
         with DefaultScope.overwrite_default_scope('mmseg'):
             steps = {'mmseg, PNG': MMSEG, 'ours, PNG': ours(False), 'ours, cache': ours(True)}
             sides = {name: epoch(Compose(pipeline), files) for name, pipeline in steps.items()}
-        found = medians(sides, args.runs)
-        theirs = [work(1) for work in sides.values()]
+        medians_by_side = medians(sides, args.runs)
+        items = [work(1) for work in sides.values()]
     rows = [
         {
             'pipeline': name,
             'ms per image': 1e3 * seconds / IMAGES,
             'images/s': IMAGES / seconds,
-            'times faster': found['mmseg, PNG'] / seconds,
-            'same pixels': equal(theirs[0], theirs[index]),
+            'times faster': medians_by_side['mmseg, PNG'] / seconds,
+            'same pixels': equal(items[0], items[index]),
         }
-        for index, (name, seconds) in enumerate(found.items())
+        for index, (name, seconds) in enumerate(medians_by_side.items())
     ]
     report('Cityscapes training pipeline', rows, args)
     if not all(row['same pixels'] for row in rows):

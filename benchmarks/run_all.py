@@ -1,6 +1,6 @@
-"""Runs all benchmarks and writes benchmarks/RESULTS.md: `python benchmarks/run_all.py [NAME...]`, or `make bench`.
+"""Run all benchmarks and write benchmarks/RESULTS.md: `python benchmarks/run_all.py [NAME...]`, or `make bench`.
 
-What a name did not run for keeps the table that it has. Nothing else should run on the machine meanwhile.
+Benchmarks that are not named keep their present tables. Nothing else should run on the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COMMANDS = {
     'startup': ('--runs', '5'),
     'growth': ('--runs', '5', '--threads', '1'),
 }
-SCRIPTS = {'backbones_compiled': 'backbones', 'sliding_window_d1': 'sliding_window'}  # others are named as their script
+SCRIPTS = {'backbones_compiled': 'backbones', 'sliding_window_d1': 'sliding_window'}  # the others are named alike
 HEADER = """# Results
 
 `make bench` (`python benchmarks/run_all.py [NAME...]`) wrote this. Ratios count: both sides ran in turns in one
@@ -38,7 +38,7 @@ process, on the same inputs, and gave the same results. Seconds are those of the
 
 
 def run(name: str, path: Path) -> int:
-    """Runs one benchmark, shows what it prints, and gives its exit status."""
+    """Run one benchmark, show its output, and return its exit status."""
     script = HERE / f'{SCRIPTS.get(name, name)}.py'
     print(f'--- {name}', flush=True)
     return subprocess.run([sys.executable, str(script), *COMMANDS[name], '--json', str(path)]).returncode
@@ -50,19 +50,19 @@ def cell(value: Any) -> str:
     return f'{value:.3g}' if isinstance(value, float) else str(value)
 
 
-def section(name: str, found: Mapping[str, Any]) -> str:
-    """The part of the page about one benchmark."""
+def section(name: str, saved: Mapping[str, Any]) -> str:
+    """Return the section of the page about one benchmark."""
     script = SCRIPTS.get(name, name)
     command = ' '.join(['python', f'benchmarks/{script}.py', *COMMANDS[name]])
-    versions = ', '.join(f'{package} {number}' for package, number in found['versions'].items())
-    keys = [*found['rows'][0]]
+    versions = ', '.join(f'{package} {number}' for package, number in saved['versions'].items())
+    keys = [*saved['rows'][0]]
     lines = ['| ' + ' | '.join(keys) + ' |', '|' + '---|' * len(keys)]
-    lines += ['| ' + ' | '.join(cell(row[key]) for key in keys) + ' |' for row in found['rows']]
+    lines += ['| ' + ' | '.join(cell(row[key]) for key in keys) + ' |' for row in saved['rows']]
     about = (
-        f'`{command}`, {found["date"][:10]}; {found["machine"]}; {found["threads"]} thread(s), {found["runs"]} runs; '
+        f'`{command}`, {saved["date"][:10]}; {saved["machine"]}; {saved["threads"]} thread(s), {saved["runs"]} runs; '
     )
     picture = '\n![growth](growth.png)\n' if name == 'growth' else ''
-    return f'## {found["about"]}\n\n{about}{versions}.\n{picture}\n' + '\n'.join(lines) + '\n'
+    return f'## {saved["about"]}\n\n{about}{versions}.\n{picture}\n' + '\n'.join(lines) + '\n'
 
 
 def main() -> int:
@@ -78,9 +78,9 @@ def main() -> int:
         if run(name, KEPT / f'{name}.json'):
             failed.append(name)
         print(f'--- {name} took {time.monotonic() - start:.0f} s\n', flush=True)
-        parts = {each: KEPT / f'{each}.json' for each in COMMANDS}
-        page = [section(each, json.loads(path.read_text())) for each, path in parts.items() if path.is_file()]
-        (HERE / 'RESULTS.md').write_text('\n'.join([HEADER, *page]))
+        kept = {each: KEPT / f'{each}.json' for each in COMMANDS}
+        sections = [section(each, json.loads(path.read_text())) for each, path in kept.items() if path.is_file()]
+        (HERE / 'RESULTS.md').write_text('\n'.join([HEADER, *sections]))
     if failed:
         print(f'failed: {", ".join(failed)}', file=sys.stderr)
     return bool(failed)

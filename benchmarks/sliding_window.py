@@ -1,13 +1,13 @@
-"""Sliding windows against mmseg's EncoderDecoder: time, bookkeeping, memory, masks.
+"""Compare sliding windows with mmseg's EncoderDecoder: time, bookkeeping, memory, masks.
 
     python benchmarks/sliding_window.py --json sliding_window.json
     python benchmarks/sliding_window.py --large    # only 12000x8000 pixels, 150 classes, through mmseg_volo.predict
 
 Both segmentors have the same weights and go from the uint8 image to the mask, in turns, in one process. The network's
-time is that of mmseg's `encode_decode`, whose logits have the window's size; bookkeeping is all the rest, as a share of
-it. Ours enlarges logits later and faster, so it may come out below zero; what it spends outside of backbone, neck and
-head, enlarging included, is given as well. Memory is the peak above what was there before the call: of the process on
-CPUs (Linux's VmHWM), of torch's allocator on GPUs.
+time is that of mmseg's `encode_decode`, whose logits have the window's size; bookkeeping is the remaining time, as a
+share of it. Ours enlarges logits later and faster, so its share may be negative; its time outside of backbone, neck and
+head, enlarging included, is given as well. Memory is the peak above the level before the call: of the process on CPUs
+(Linux's VmHWM), of torch's allocator on GPUs.
 """
 
 from __future__ import annotations
@@ -36,12 +36,13 @@ from mmseg_volo.config import load_config
 from mmseg_volo.models.segmentors import StreamingEncoderDecoder, masks_only
 
 MB = 1 << 20
+ABOUT = "Sliding windows against mmseg's EncoderDecoder: time, bookkeeping, memory, masks."
 SLIDE = dict(mode='slide', crop_size=(512, 512), stride=(341, 341))
 DEVICE = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 
 
 def segmentors(config: str, classes: int) -> tuple[nn.Module, StreamingEncoderDecoder]:
-    """mmseg's and ours, with the network of a shipped config."""
+    """Build mmseg's segmentor and ours, with the network of a shipped config."""
     cfg = load_config(config)
     cfg.model.pop('auxiliary_head', None)
     cfg.model.backbone.pop('init_cfg', None)
@@ -59,7 +60,7 @@ def segmentors(config: str, classes: int) -> tuple[nn.Module, StreamingEncoderDe
 
 
 def peak(reset: bool = False) -> int:
-    """The most bytes in use since the last reset; after a reset those in use now."""
+    """Return the most bytes in use since the last reset; right after a reset, those in use now."""
     if DEVICE.type == 'cuda':
         if reset:
             torch.cuda.reset_peak_memory_stats()
@@ -73,7 +74,7 @@ def peak(reset: bool = False) -> int:
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    """What a call returns, and its seconds."""
+    """Return the result of a call, and its seconds."""
     start = time.perf_counter()
     result = work()
     if DEVICE.type == 'cuda':
@@ -82,44 +83,43 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def measured(work: Callable[[], Any]) -> tuple[Any, float, float]:
-    """What a call returns, its seconds, and the MB that it took at its peak."""
+    """Return the result of a call, its seconds, and its peak memory in MB."""
     before = peak(reset=True)
     result, seconds = timed(work)
     return result, seconds, (peak() - before) / MB
 
 
 def clocked(model: nn.Module, name: str) -> list[float]:
-    """A list to which each call of a method of the model adds its seconds from now on."""
+    """Return a list to which each call of a method of the model appends its seconds from now on."""
     seconds: list[float] = []
     call = getattr(model, name)
 
     def method(*args: Any) -> torch.Tensor:
-        found, spent = timed(lambda: call(*args))
+        result, spent = timed(lambda: call(*args))
         seconds.append(spent)
-        return found
+        return result
 
     setattr(model, name, method)
     return seconds
 
 
 def differences(expected: SegDataSample, mask: torch.Tensor, logits: torch.Tensor) -> dict[str, float | int]:
-    """Row by row, for nothing here is to need more memory than what is measured."""
-    found = {'largest difference of logits': 0.0, 'masks differ (pixels)': 0, 'of these no ties': 0}
+    """Compare masks and logits row by row, so that the comparison needs less memory than the predictions."""
+    largest, differing, untied = 0.0, 0, 0
     for row in range(mask.shape[1]):
         theirs = expected.seg_logits.data[:, row]
         other = expected.pred_sem_seg.data[0, row] != mask[0, row]
-        largest = (theirs - logits[:, row]).abs().max().item()
         best, second = theirs.topk(2, dim=0).values
-        found['largest difference of logits'] = max(found['largest difference of logits'], largest)
-        found['masks differ (pixels)'] += int(other.sum())
-        found['of these no ties'] += int((best - second > 2e-5)[other].sum())
-    return found
+        largest = max(largest, (theirs - logits[:, row]).abs().max().item())
+        differing += int(other.sum())
+        untied += int((best - second > 2e-5)[other].sum())
+    return {'largest difference of logits': largest, 'masks differ (pixels)': differing, 'of these no ties': untied}
 
 
 def compare(config: str, size: Sequence[int], classes: int, runs: int) -> dict[str, Any]:
-    """One row of the table."""
+    """Measure one row of the table."""
     theirs, ours = segmentors(config, classes)
-    network, parts = clocked(theirs, 'encode_decode'), clocked(ours, '_logits')
+    network, own_network = clocked(theirs, 'encode_decode'), clocked(ours, '_logits')
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, *size), np.uint8))
 
     def step(model: nn.Module, picture: torch.Tensor = image) -> SegDataSample:
@@ -134,12 +134,12 @@ def compare(config: str, size: Sequence[int], classes: int, runs: int) -> dict[s
         times['mmseg'].append(seconds)
         times['network'].append(sum(network))
         if len(times['mmseg']) < runs:
-            del expected  # the last one is compared; it was made before memory is looked at
-        parts.clear()
+            del expected  # only the last one is compared; it exists before our memory is measured
+        own_network.clear()
         with masks_only(ours):
-            found, seconds, memory_mask = measured(lambda: step(ours))
+            predicted, seconds, memory_mask = measured(lambda: step(ours))
         times['ours'].append(seconds)
-        times['outside'].append(seconds - sum(parts))
+        times['outside'].append(seconds - sum(own_network))
     kept, _, memory_logits = measured(lambda: step(ours))
     mmseg, network_time, total, outside = (statistics.median(values) for values in times.values())
     return {
@@ -157,12 +157,12 @@ def compare(config: str, size: Sequence[int], classes: int, runs: int) -> dict[s
         'ours (MB)': memory_mask,
         'memory with logits': memory_logits / memory_theirs,
         'memory': memory_mask / memory_theirs,
-        **differences(expected, found.pred_sem_seg.data, kept.seg_logits.data),
+        **differences(expected, predicted.pred_sem_seg.data, kept.seg_logits.data),
     }
 
 
 def large() -> dict[str, Any]:
-    """An image of 12000x8000 pixels and 150 classes, with a network so small that all but it shows."""
+    """Predict an image of 12000x8000 pixels and 150 classes, with a network of negligible cost."""
     cfg = load_config('volo_demo')
     dims = [16, 32, 32, 32]
     cfg.model.backbone.arch = dict(depths=[1, 1, 1, 1], dims=dims, num_heads=[1, 2, 2, 2], stem_dim=8)
@@ -173,24 +173,24 @@ def large() -> dict[str, Any]:
     model.dataset_meta = dict(classes=[str(i) for i in range(150)], palette=[[0, 0, 0]] * 150)
     image = np.random.default_rng(0).integers(0, 256, (8000, 12000, 3), np.uint8)
     mmseg_volo.predict(model, image[:512, :512])
-    found, seconds, memory = measured(lambda: mmseg_volo.predict(model, image))
+    prediction, seconds, memory = measured(lambda: mmseg_volo.predict(model, image))
     return {
         'image': '8000x12000 (height x width)',
         'classes': 150,
         'seconds': seconds,
         'ours (MB)': memory,
         'with the image (MB)': memory + image.nbytes / MB,
-        'classes found': len(np.unique(found.mask)),
+        'classes found': len(np.unique(prediction.mask)),
     }
 
 
 def report(rows: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> None:
-    """Prints the table, a column for each case, and writes it where `--json` says."""
+    """Print the table, a column for each case, and write it to the `--json` file."""
     print(f'network of {args.config}, windows 512, stride 341, {DEVICE}, {args.threads} thread(s), {args.runs} run(s)')
     for name in rows[0]:
         values = [row[name] for row in rows]
         print(f'{name:<30}', *(f'{v:>14.4g}' if isinstance(v, float) else f'{v:>14}' for v in values))
-    save(f'{__doc__.splitlines()[0]} Network of {args.config}', rows, args)
+    save(f'{ABOUT} Network of {args.config}', rows, args)
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
-"""How long users wait before work starts, in fresh processes: `python benchmarks/startup.py`.
+"""Measure how long users wait before work starts, in fresh processes: `python benchmarks/startup.py`.
 
-Help, the import of the inference API beside torch's and mmseg's, and the demo's first training iteration (its 440
-scenes are looked at too), as a user's tool prints it. To be run where requirements.txt alone is installed: mmseg also
-imports mmpretrain and wandb, which the tests use, where it finds them, and that takes another second.
+It times help, the import of the inference API beside torch's and mmseg's, and the demo's first training iteration
+(including the check of its 440 scenes), as a user's tool prints it. Run it where only requirements.txt is installed:
+mmseg also imports mmpretrain and wandb, which the tests use, if it finds them, and that takes another second.
 """
 
 from __future__ import annotations
@@ -31,15 +31,16 @@ def run(*command: str) -> None:
 
 
 def first_iteration(data: Path) -> None:
-    """Starts the demo's training and kills it once it has said its first iteration."""
+    """Start the demo's training and kill it once it prints its first iteration."""
     with tempfile.TemporaryDirectory() as work:
         options = [f'data_root={data}', 'default_hooks.logger.interval=1']
         command = [sys.executable, '-u', 'tools/train.py', 'volo_demo', '--work-dir', work, '--cfg-options', *options]
         environment = {**os.environ, 'CUDA_VISIBLE_DEVICES': ''}
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment) as process:
-            found = any('Iter(train)' in line for line in process.stdout)
+            assert process.stdout is not None  # a pipe
+            started = any('Iter(train)' in line for line in process.stdout)
             process.kill()
-        assert found, 'the training ended before its first iteration'
+        assert started, 'the training ended before its first iteration'
 
 
 def main() -> None:
@@ -49,9 +50,9 @@ def main() -> None:
         sides = {name: lambda _, code=code: run('-c', code) for name, code in IMPORTS.items()}
         sides['tools/train.py --help'] = lambda _: run('tools/train.py', '--help')
         sides['first training iteration of the demo'] = lambda _: first_iteration(data)
-        found = medians(sides, args.runs)
-    torch = found['import torch']
-    rows = [{'start': name, 's': seconds, 'beyond torch, s': seconds - torch} for name, seconds in found.items()]
+        times = medians(sides, args.runs)
+    torch = times['import torch']
+    rows = [{'start': name, 's': seconds, 'beyond torch, s': seconds - torch} for name, seconds in times.items()]
     report('Waiting for the start', rows, args)
 
 

@@ -1,11 +1,11 @@
-"""Iterations per second and memory of the training step of shipped configs, on random data.
+"""Measure iterations per second and memory of the training step of shipped configs, on random data.
 
     python benchmarks/train_step.py [--configs volo_d4_cityscapes volo_d5_ade20k] [--json FILE]
 
-Crop, images per GPU, optimiser and precision are the config's, weights are random. One process, so without what several
-add. The last columns are this step's FLOPs as `tools/recipe_cost.py` counts them, which says what share of a GPU's peak
-is reached, and its estimate of the memory. Memory is what torch held at most on a GPU; on a CPU it is that of the whole
-process at any time before, so ask for one config at a time.
+Crop, images per GPU, optimiser and precision are the config's, weights are random. There is one process, so without
+the cost of communication. The last columns are this step's FLOP/s, with FLOPs as counted by `tools/recipe_cost.py`,
+which give the share of a GPU's peak, and the ratio to its estimate of the memory. Memory is the peak of torch's
+allocator on a GPU; on a CPU it is that of the whole process since its start, so measure one config at a time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 
 def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Times the step of one config.
+    """Time the step of one config.
 
     Returns:
         Seconds per iteration (median), peak bytes, and `cost.estimate` of the same step.
@@ -74,7 +74,7 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def random_batch(images: int, crop: Sequence[int], classes: int) -> dict[str, list]:
-    """What a data loader gives, with noise for images and labels."""
+    """Make a batch as a data loader returns it, with noise for images and labels."""
     import torch
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
@@ -86,7 +86,7 @@ def random_batch(images: int, crop: Sequence[int], classes: int) -> dict[str, li
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
-    """Markdown."""
+    """Format the results as a Markdown table."""
     lines = [
         '| config | images x crop | precision | iterations/s | TFLOP/s | peak memory (GB) | of that estimated |',
         '|' + '---|' * 7,
@@ -100,7 +100,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measures and prints; 2 for bad input."""
+    """Measure and print; return 2 for bad input."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--configs', nargs='+', default=['volo_d4_cityscapes', 'volo_d5_ade20k'])
     parser.add_argument('--iters', type=int, default=20, help='that are timed')
@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in [find_config(name).stem for name in args.configs]:
             results[name] = measure(name, args)
             print(f'\n{table(results)}\n', flush=True)
-    except (UsageError, ValueError) as error:  # e.g. BatchNorm refuses UPerNet's map of 1x1 of a single image
+    except (UsageError, ValueError) as error:  # e.g. BatchNorm refuses UPerNet's 1x1 map of a single image
         print(f'error: {error}', file=sys.stderr)
         return 2
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU, {torch.get_num_threads()} threads'

@@ -1,4 +1,4 @@
-"""Goes on from a checkpoint with other classes: its network with its backbone's weights, and a new head.
+"""Fine-tune a checkpoint on other classes: its network with its backbone's weights, and a new head.
 
 python examples/fine_tune.py work_dirs/folder/iter_100.pth               # on new shapes; results in work_dirs/tuned
 python examples/fine_tune.py CHECKPOINT FOLDER --classes sky ground      # yours, laid out as in own_data.py
@@ -20,23 +20,23 @@ from mmseg_volo.config import load_config
 from mmseg_volo.errors import UsageError, print_error
 
 CLASSES = ['background', 'triangle', 'square', 'disc']
-OF_OLD_CLASSES = ('out_channels', 'ignore_index', 'threshold')  # of a head
+OF_OLD_CLASSES = ('out_channels', 'ignore_index', 'threshold')  # settings of a head that depend on its classes
 
 
 def run(checkpoint: Path, data: Path | None, classes: Sequence[str], out: Path, iters: int) -> Path:
-    """Writes a plain config beside the results, and trains it.
+    """Write a plain config beside the results, and train it.
 
     Returns:
         The new checkpoint.
 
     Raises:
-        UsageError: the checkpoint was trained on other images than 8-bit colours, which this config does not load.
+        UsageError: the checkpoint was trained on images other than 8-bit RGB, which this config does not load.
     """
     old = mmseg_volo.load(checkpoint, device='cpu').cfg
     if any(step.type == 'LoadMultiBandImage' for step in old.get('test_pipeline') or []):
         raise UsageError(
-            f'{checkpoint} was trained on other images than 8-bit RGB: mmseg-volo train --data FOLDER --model NAME '
-            f'--weights {checkpoint} goes on from it'
+            f'{checkpoint} was trained on images other than 8-bit RGB: fine-tune it with mmseg-volo train --data '
+            f'FOLDER --model NAME --weights {checkpoint}'
         )
     data = data or shapes.write(out / 'data', CLASSES[1:])
     cfg = load_config(CONFIG)
@@ -56,11 +56,11 @@ def run(checkpoint: Path, data: Path | None, classes: Sequence[str], out: Path, 
 
 
 def renew(head: dict[str, Any], classes: int) -> None:
-    """Takes out of a head's config what belongs to its old classes."""
+    """Reset the settings in a head's config that depend on its old classes."""
     for key in OF_OLD_CLASSES:
         head.pop(key, None)
     head.update(num_classes=classes)
-    if classes == 2:  # else mmseg suggests to have one output
+    if classes == 2:  # without it mmseg warns, suggesting a single output
         head.update(out_channels=2)
     losses = head.get('loss_decode')
     for loss in losses if isinstance(losses, list) else filter(None, [losses]):

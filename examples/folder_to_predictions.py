@@ -1,4 +1,4 @@
-"""From a folder of images and masks to a trained segmentor, and from a folder of images to its masks.
+"""Train a segmentor on a folder of images and masks, and predict masks for a folder of images.
 
 python examples/folder_to_predictions.py             # draws a data set; results in work_dirs/folder
 python examples/folder_to_predictions.py FOLDER      # yours: its layout and classes as in examples/own_data.py
@@ -19,7 +19,7 @@ CONFIG = Path(__file__).with_name('own_data.py')
 
 
 def train(config: Path, data: Path, out: Path, iters: int) -> Path:
-    """The same as `mmseg-volo train CONFIG --work-dir OUT --cfg-options data_root=DATA`, of another length.
+    """Run `mmseg-volo train CONFIG --work-dir OUT --cfg-options data_root=DATA` for `iters` iterations.
 
     Returns:
         The checkpoint.
@@ -28,24 +28,24 @@ def train(config: Path, data: Path, out: Path, iters: int) -> Path:
     length = [f'{name}={iters}' for name in (*whole, 'param_scheduler.1.end')]
     length += [f'{name}={max(1, iters // 10)}' for name in ('param_scheduler.0.end', 'param_scheduler.1.begin')]
     if main(['train', str(config), '--work-dir', str(out), '--cfg-options', f'data_root={data}', *length]):
-        raise SystemExit(2)  # it has said why
+        raise SystemExit(2)  # the reason has been printed
     return out / f'iter_{iters}.pth'
 
 
 def run(data: Path | None, out: Path, iters: int) -> list[Path]:
-    """Trains, evaluates and predicts.
+    """Train, evaluate and predict.
 
     Returns:
-        The masks of the validation images.
+        The files of the predicted masks of the validation images.
     """
     data = data or shapes.write(out / 'data')
-    checkpoint = train(CONFIG, data, out, iters)  # looks at all images and masks first
+    checkpoint = train(CONFIG, data, out, iters)  # checks all images and masks first
 
-    # from here on only the checkpoint is needed: it knows its model, classes and colours
+    # from here on only the checkpoint is needed: it holds its model, classes and colours
     model = mmseg_volo.load(checkpoint)
     image = min((data / 'images/val').iterdir())
-    found = mmseg_volo.predict(model, image)
-    print(image.name, {name: f'{(found.mask == i).mean():.0%}' for i, name in enumerate(found.classes)})
+    prediction = mmseg_volo.predict(model, image)
+    print(image.name, {name: f'{(prediction.mask == i).mean():.0%}' for i, name in enumerate(prediction.classes)})
     return predict_files(model, [str(data / 'images/val')], out / 'predictions')
 
 

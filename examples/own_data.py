@@ -1,6 +1,6 @@
-"""A config for a folder of your own: what to change is on top, the rest follows from it.
+"""Train on a folder of your own: change the settings on top, the rest follows from them.
 
-Recipe: ours, a network of seconds for pictures of 64x64 pixels; take a config of configs/ for real ones.
+Recipe: ours, a network that trains in seconds on images of 64x64 pixels; take a config of configs/ for real ones.
 Command: tools/train.py examples/own_data.py --cfg-options data_root=FOLDER
 """
 

@@ -1,4 +1,4 @@
-"""Draws a data set in the layout that most people have: images and masks in two folders, names alike.
+"""Draw a data set in the most common layout: images and masks in two folders, with the same names.
 
 python examples/shapes.py data/shapes
 
@@ -16,13 +16,13 @@ import cv2
 import numpy as np
 
 SIDE = 64  # pixels
-# corners of each kind, and its colour (BGR), from which each shape's own differs a little
+# corners of each kind, and its base colour (BGR), which varies a little from shape to shape
 KINDS = {'disc': (32, (60, 60, 200)), 'square': (4, (200, 120, 60)), 'triangle': (3, (60, 200, 120))}
 COUNTS = {'train': 48, 'val': 8}
 
 
 def draw(seed: int, kinds: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """One picture, uint8 BGR (SIDE, SIDE, 3), and its mask, uint8 (SIDE, SIDE)."""
+    """Draw one image, uint8 BGR (SIDE, SIDE, 3), and its mask, uint8 (SIDE, SIDE)."""
     rng = np.random.default_rng(seed)
     image = rng.integers(90, 160, (SIDE, SIDE, 3), np.uint8)
     mask = np.zeros((SIDE, SIDE), np.uint8)
@@ -37,7 +37,7 @@ def draw(seed: int, kinds: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write(folder: Path, kinds: Sequence[str] = ('disc', 'square')) -> Path:
-    """Writes the whole set."""
+    """Write the whole set."""
     for i, (split, count) in enumerate(COUNTS.items()):
         for kind in ('images', 'masks'):
             (folder / kind / split).mkdir(parents=True, exist_ok=True)
@@ -50,5 +50,5 @@ def write(folder: Path, kinds: Sequence[str] = ('disc', 'square')) -> Path:
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('folder', type=Path, help='made if need be')
+    parser.add_argument('folder', type=Path, help='created if missing')
     print(f'images and masks are in {write(parser.parse_args().folder)}')

@@ -4,6 +4,6 @@ import sys
 
 if __name__ == '__main__':
     # imported here: the processes that draw labels import this file again, and need none of it
-    from mmseg_volo.datasets.prepare.prepare import main
+    from mmseg_volo.cli.prepare import main
 
     sys.exit(main(sys.argv[1:]))

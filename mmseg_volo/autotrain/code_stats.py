@@ -45,9 +45,9 @@ def code_stats(facts: Sequence[ImageStats], kind: str) -> CodeStats:
     """What masks hold, by the codes of a kind."""
     pixels, cores, borders = Counter[int](), Counter[int](), Counter[int]()
     for fact in facts:
-        pixels.update(fact.recoded(kind))
-        cores.update(fact.recoded(kind, fact.cores))
-        borders.update(fact.recoded(kind, fact.borders))
+        pixels.update(fact.counts_as(kind))
+        cores.update(fact.counts_as(kind, fact.cores))
+        borders.update(fact.counts_as(kind, fact.borders))
     gone = pixels.pop(GONE, 0)
     apart = frozenset(code for code in USUAL if pixels[code] and _is_apart(code, facts, kind))
     nodata = frozenset(fact.nodata for fact in facts if fact.nodata is not None)
@@ -56,5 +56,5 @@ def code_stats(facts: Sequence[ImageStats], kind: str) -> CodeStats:
 
 def _is_apart(code: int, facts: Sequence[ImageStats], kind: str) -> bool:
     """Whether several masks hold a value, and one and the same other beside it."""
-    held = [codes for fact in facts if code in (codes := fact.recoded(kind))]
+    held = [codes for fact in facts if code in (codes := fact.counts_as(kind))]
     return len(held) > 1 and len({other for codes in held for other in codes} - {code, GONE}) < 2

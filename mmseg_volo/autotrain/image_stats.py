@@ -47,7 +47,7 @@ class ImageStats:
     lossy: bool = False  # whether the mask was compressed with a loss
     alpha: Alpha | None = None  # of an image with a channel that is called so
 
-    def recoded(self, kind: str, pixels: Mapping[int, int] | None = None) -> dict[int, int]:
+    def counts_as(self, kind: str, pixels: Mapping[int, int] | None = None) -> dict[int, int]:
         """Pixels of the mask, those of `counts` if None, by the codes of a kind, see `masks.py`.
 
         Colours where values are wanted are grey.

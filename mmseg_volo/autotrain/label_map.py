@@ -34,9 +34,9 @@ class Labels:
 
     def pixels(self, facts: ImageStats) -> dict[int, int]:
         """Index of a class, or of what is ignored -> pixels of a mask."""
-        pixels = facts.recoded(self.rule.kind)
+        pixels = facts.counts_as(self.rule.kind)
         found: Counter[int] = Counter()
-        for index, n in zip(self.rule.place(np.array([*pixels], np.int64)).tolist(), pixels.values(), strict=True):
+        for index, n in zip(self.rule.indices_of(np.array([*pixels], np.int64)).tolist(), pixels.values(), strict=True):
             found[index] += n
         return dict(found)
 

@@ -1,9 +1,9 @@
-"""Data sets, their transforms and samplers; importing this registers them, and mmseg's."""
+"""Register data sets, their transforms and samplers, and mmseg's, on import."""
 
 import contextlib
 import io
 
-with contextlib.redirect_stdout(io.StringIO()):  # mmseg prints that an optional reader is absent
+with contextlib.redirect_stdout(io.StringIO()):  # mmseg prints that an optional reader is missing
     import mmseg.datasets  # noqa: F401
 
 from mmseg_volo.datasets.camvid import CamVidDataset  # noqa: E402

@@ -1,8 +1,8 @@
-"""Decoded copies of a data set's files, which loading maps into memory: `tools/prepare_data.py ... --cache`.
+"""Keep decoded copies of a data set's files, which loading maps into memory: `tools/prepare_data.py ... --cache`.
 
-The copy of `ROOT/a/b.png` is `ROOT/mmseg_volo_cache/a/b.png.SIZE-MTIME.npy`, with the size in bytes and the time of the
-last change in nanoseconds of the file that it was made from: once that file changes, its old copy is not found.
-Images are uint8 RGB (H, W, 3), labels uint8 (H, W).
+The copy of `ROOT/a/b.png` is `ROOT/mmseg_volo_cache/a/b.png.SIZE-MTIME.npy`, with the size in bytes and the
+modification time in nanoseconds of its source: once the source changes, its old copy is not found. Images are uint8 RGB
+(H, W, 3), labels uint8 (H, W).
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from mmseg_volo.utils.locks import Lock, describe_holder, read_holder
 from mmseg_volo.utils.parallel import map_parallel
 
 FOLDER = 'mmseg_volo_cache'
-SPARE = 1 << 30  # bytes that a disk keeps free
+SPARE = 1 << 30  # bytes to leave free on the disk
 
 
 def copy_of(source: Path, root: Path) -> Path:
-    """Where the decoded copy of a data set's file is or would be.
+    """Return the path of the decoded copy of a data set's file, whether or not it exists.
 
     Args:
-        source: the file as it is now.
+        source: the file; its present size and modification time count.
         root: folder of the data set, above it.
     """
-    found = source.stat()
-    return root / FOLDER / source.relative_to(root).parent / f'{source.name}.{found.st_size}-{found.st_mtime_ns}.npy'
+    status = source.stat()
+    return root / FOLDER / source.relative_to(root).parent / f'{source.name}.{status.st_size}-{status.st_mtime_ns}.npy'
 
 
 def mapped(source: str | Path) -> np.ndarray | None:
-    """The decoded copy of a file, mapped into memory and read-only; None if there is none of the file as it is now.
+    """Map the decoded copy of a file into memory, read-only; None if the file has no up-to-date copy.
 
-    It is looked for in the folder `mmseg_volo_cache` that is nearest above the file. Where there is such a folder, but
-    no such copy, a warning says so, once.
+    The nearest folder `mmseg_volo_cache` above the file is searched. If there is such a folder but no such copy, a
+    warning is issued once.
     """
     source = Path(source)
     root = next((folder for folder in source.parents if (folder / FOLDER).is_dir()), None)
@@ -49,34 +49,34 @@ def mapped(source: str | Path) -> np.ndarray | None:
         return np.load(copy_of(source, root), mmap_mode='r')
     except (OSError, ValueError):  # missing, or cut off by a power failure
         warnings.warn(
-            f'{root / FOLDER} lacks files, or they have changed since: these are decoded each time; '
-            f'tools/prepare_data.py ... {root} --cache completes it',
+            f'{root / FOLDER} lacks copies of files, or files have changed since: these are decoded each time; '
+            f'complete it with tools/prepare_data.py ... {root} --cache',
             stacklevel=2,
         )
         return None
 
 
 def fill(root: Path, files: Mapping[Path, Callable[[Path], np.ndarray]], size: int, workers: int) -> int:
-    """Writes the copies that are missing, each wholly or not at all, and removes what is not the copy of a file.
+    """Write the missing copies atomically, and remove those whose source is gone or has changed.
 
     Args:
         root: folder of the data set.
-        files: file -> how it is read.
+        files: file -> function that reads it.
         size: of all copies in bytes.
         workers: files at a time.
 
     Returns:
-        How many were written.
+        The number of copies written.
 
     Raises:
-        UsageError: the disk is too small, the folder cannot be written to, or another process fills it.
+        UsageError: the disk is too small, the folder is not writable, or another process is filling it.
     """
     with Lock(root / FOLDER / '.fill.lock') as lock:
         try:
             free = lock.take()
         except OSError as error:
-            raise UsageError(f'{root / FOLDER} cannot be written to ({error.strerror}): go without --cache') from error
-        if not free:  # it would remove what this one is writing, and this one that
+            raise UsageError(f'{root / FOLDER} cannot be written to ({error.strerror}): omit --cache') from error
+        if not free:  # each of the two processes would remove the files that the other one writes
             raise UsageError(
                 f'{root / FOLDER} is being filled by {describe_holder(read_holder(lock.path))}: wait until it ends'
             )
@@ -86,15 +86,15 @@ def fill(root: Path, files: Mapping[Path, Callable[[Path], np.ndarray]], size: i
 
 def _fill(root: Path, files: Mapping[Path, Callable[[Path], np.ndarray]], size: int, workers: int) -> int:
     wanted = {copy_of(path, root): path for path in files}
-    todo = {copy: path for copy, path in wanted.items() if not _whole(copy)}
+    todo = {copy: path for copy, path in wanted.items() if not _is_whole(copy)}
     stale = [path for path in (root / FOLDER).rglob('*.npy') if path not in wanted or path in todo]
     needed = size * len(todo) // max(1, len(files))
     room = shutil.disk_usage(root).free + sum(path.stat().st_size for path in stale)
     state = f'{root / FOLDER}: {len(files)} files take {size / 1e9:.1f} GB, {len(files) - len(todo)} are there'
     if needed + SPARE > room:
         raise UsageError(
-            f'{state}, the others need {needed / 1e9:.1f} GB and {room / 1e9:.1f} GB are free: make room, or go '
-            f'without --cache; training then decodes each file each time'
+            f'{state}, the others need {needed / 1e9:.1f} GB and {room / 1e9:.1f} GB are free: make room, or omit '
+            f'--cache; training then decodes each file each time'
         )
     print(f'{state}; {room / 1e9:.1f} GB are free')
     for path in stale:
@@ -105,7 +105,7 @@ def _fill(root: Path, files: Mapping[Path, Callable[[Path], np.ndarray]], size: 
         if isinstance(error, OSError):
             raise UsageError(
                 f'{copy} cannot be written ({error.strerror}), {done} of {len(jobs)} files are: make room and '
-                f'repeat the command, it goes on, or remove {root / FOLDER}'
+                f'repeat the command to continue, or remove {root / FOLDER}'
             ) from error
         if error is not None:
             raise error
@@ -119,7 +119,8 @@ def _write(source: Path, copy: Path, read: Callable[[Path], np.ndarray]) -> None
         np.save(temporary, read(source))
 
 
-def _whole(copy: Path) -> bool:
+def _is_whole(copy: Path) -> bool:
+    """Whether there is a readable copy, not one cut off by a power failure."""
     try:
         np.load(copy, mmap_mode='r')
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""CamVid (Brostow et al., 2009) with the 11 classes of the SegNet split."""
+"""Load CamVid (Brostow et al., 2009) with the 11 classes of the SegNet split."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ VOID = 11
 
 @DATASETS.register_module()
 class CamVidDataset(BaseSegDataset):
-    """Frames in `images/{train,val,test}`, index PNGs of the same stem in `labels/{train,val,test}`; 11 is void.
+    """Serve frames in `images/{train,val,test}` with index PNGs in `labels/{train,val,test}`; 11 is void.
 
-    The arguments are those of mmseg's `BaseSegDataset`.
+    A label has the stem of its frame. The arguments are those of mmseg's `BaseSegDataset`.
     """
 
     METAINFO = dict(
@@ -46,5 +46,5 @@ class CamVidDataset(BaseSegDataset):
 
     @classmethod
     def get_label_map(cls, new_classes: tuple[str, ...] | list[str] | None = None) -> dict[int, int]:
-        """Label value -> class index; void becomes 255, which losses and metrics ignore."""
+        """Map label values to class indices; void becomes 255, which losses and metrics ignore."""
         return {**(super().get_label_map(new_classes) or {}), VOID: 255}

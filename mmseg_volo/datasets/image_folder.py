@@ -1,16 +1,18 @@
-"""Images and masks that lists name, whatever their masks hold."""
+"""Load the images and masks named in a CSV list, with masks of any kind of code."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmengine.registry import DATASETS
 from mmseg.datasets import BaseSegDataset
+from numpy.typing import NDArray
 
-from mmseg_volo.datasets.check.files import IGNORED, count_by_class
+from mmseg_volo.datasets.check.files import IGNORED, PairResult, count_by_class
 from mmseg_volo.datasets.lists import read_classes
 from mmseg_volo.datasets.mask_codes import GONE, UNKNOWN, MaskRule, count_codes
 from mmseg_volo.errors import BadFileError, UsageError
@@ -21,19 +23,15 @@ from mmseg_volo.io.text_files import read_rows
 
 @DATASETS.register_module()
 class FolderDataset(BaseSegDataset):
-    """Images and masks of a list.
+    """Serve the images and masks of a list.
 
     Args:
         ann_file: a CSV file with the columns `image` and `mask`, paths below `data_root`; a mask may be left empty.
         data_root: folder of the data.
-        data_prefix: folders below `data_root` that these paths begin at; without `seg_map_path` masks are left out.
-        classes: a CSV file with the columns `class`, `code` (what stands for it in masks: a value, or `R G B`) and
-            `colour` (to draw it: `R G B`, or nothing); rows without a class are ignored.
-        masks: what mask files hold, the `kind` of a `MaskRule`.
-        data_prefix: folders below `data_root` that these paths begin at; without `seg_map_path` masks are left out.
-        classes: a CSV file with the columns `class`, `code` (what stands for it in masks: a value, or `R G B`) and
-            `colour` (to draw it: `R G B`, or nothing); rows without a class are ignored.
-        masks: what mask files hold, the `kind` of a `MaskRule`.
+        classes: a CSV file with the columns `class`, `code` (its code in masks: a value, or `R G B`) and `colour` (to
+            draw it: `R G B`, or nothing); codes of rows without a class are ignored.
+        masks: kind of the mask files, the `kind` of a `MaskRule`.
+        data_prefix: folders below `data_root` that these paths start at; without `seg_map_path` masks are left out.
         nearest: whether other codes count as the nearest of these, see `MaskRule`.
         pipeline, ignore_index, indices, test_mode, lazy_init, serialize_data: as in mmseg's `BaseSegDataset`.
     """
@@ -45,9 +43,9 @@ class FolderDataset(BaseSegDataset):
         classes: str,
         masks: str = 'values',
         data_prefix: Mapping[str, str] | None = None,
-        pipeline: list | tuple = (),
+        pipeline: Sequence[dict[str, Any] | Callable[..., Any]] = (),
         ignore_index: int = 255,
-        indices: int | list | None = None,
+        indices: int | list[int] | None = None,
         test_mode: bool = False,
         lazy_init: bool = False,
         serialize_data: bool = True,
@@ -69,11 +67,11 @@ class FolderDataset(BaseSegDataset):
             serialize_data=serialize_data,
         )
 
-    def load_data_list(self) -> list[dict]:
-        """mmseg's items.
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Read the list into mmseg's items.
 
         Raises:
-            FileNotFoundError, UsageError: there is no such list, or it is none.
+            FileNotFoundError, UsageError: there is no such list, or it lacks a column.
         """
         if not Path(self.ann_file).is_file():
             raise FileNotFoundError(f'no list of images at {Path(self.ann_file).absolute()}')
@@ -84,14 +82,14 @@ class FolderDataset(BaseSegDataset):
         images, masks = (self.data_prefix.get(key) for key in ('img_path', 'seg_map_path'))
         items = []
         for row in rows:
-            item = dict(img_path=os.path.join(images, row['image']), seg_fields=[])
+            item: dict[str, Any] = dict(img_path=os.path.join(images, row['image']), seg_fields=[])
             if row.get('mask') and masks is not None:
                 item['seg_map_path'] = os.path.join(masks, row['mask'])
             items.append({**item, 'label_map': None, 'reduce_zero_label': False})
         return items
 
-    def get_data_info(self, idx: int) -> dict:
-        """An item, with `read_label`, which reads its mask file."""
+    def get_data_info(self, idx: int) -> dict[str, Any]:
+        """Return an item, with `read_label`, the function that reads its mask file."""
         return {**super().get_data_info(idx), 'read_label': self.rule.read}
 
     @property
@@ -100,39 +98,37 @@ class FolderDataset(BaseSegDataset):
         names = self.metainfo['classes']
         return {code: names[i] if i < len(names) else IGNORED for code, i in self.rule.index.items()}
 
-    def look(self, image: Path, label: Path | None, names: Mapping[int, str]) -> tuple[str, dict[str, int], bool]:
-        """What `mmseg_volo.datasets.check.files.examine` does, for images and masks of any kind."""
-        shape, turned, gone = _image(image)
+    def check_pair(self, image: Path, label: Path | None, names: Mapping[int, str]) -> PairResult:
+        """Decode an image and its mask to the end, as `datasets.check.files.check_pair` does, for any kind of file."""
+        shape, turned, missing = _decode(image)
         size = f'{shape[0]}x{shape[1]}'
         if label is None:
             return size, {}, False
         codes = self.rule.codes_of(label)
         check_size(label, codes.shape[::-1], shape, turned)
-        index = self.rule.place(codes)
-        if (index == UNKNOWN).any():
-            raise BadFileError('values', f'{label} holds {self.rule.some(codes[index == UNKNOWN])}')
-        if gone is not None:
-            index[gone] = self.rule.index[GONE]
-        return (
-            size,
-            count_by_class(count_codes(index), {self.rule.index[code]: name for code, name in names.items()}),
-            turned,
-        )
+        indices = self.rule.indices_of(codes)
+        if (indices == UNKNOWN).any():
+            raise BadFileError('values', f'{label} holds {self.rule.some(codes[indices == UNKNOWN])}')
+        if missing is not None:
+            indices[missing] = self.rule.index[GONE]
+        by_index = {self.rule.index[code]: name for code, name in names.items()}
+        return size, count_by_class(count_codes(indices), by_index), turned
 
 
 def image_size(path: Path) -> tuple[tuple[int, int], bool]:
-    """(Width, height) of an image that is decoded to the end, and whether loading turns it.
+    """Decode an image to the end; return its (width, height) and whether loading turns it.
 
     Raises:
-        BadFile: it is missing or unreadable.
+        BadFileError: it is missing or unreadable.
     """
-    size, turned, _ = _image(path)
+    size, turned, _ = _decode(path)
     return size, turned
 
 
-def _image(path: Path) -> tuple[tuple[int, int], bool, np.ndarray | None]:
-    """Size, whether it is turned, and bool (H, W): where no channel has data, None if there is no such place."""
+def _decode(path: Path) -> tuple[tuple[int, int], bool, NDArray[np.bool_] | None]:
+    """Return (width, height), whether loading turns it, and bool (H, W) where no channel has data, None if nowhere."""
     if not path.is_file() or is_plain(path):
         return *shown_size(decoded_image(path)), None
     pixels, gone = read_bands(path)
-    return pixels.shape[1::-1], False, None if gone is None else gone.all(2)
+    height, width = pixels.shape[:2]
+    return (width, height), False, None if gone is None else np.asarray(gone.all(2))

@@ -1,4 +1,4 @@
-"""Steps of a pipeline that load images of any kind, and the masks that lists name."""
+"""Load images of any number of channels and masks of any kind, as steps of a pipeline."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from mmengine.registry import TRANSFORMS
 from mmseg_volo.errors import UsageError
 from mmseg_volo.io.multiband import array_of
 
-LABEL_STEPS = ('LoadAnnotations', 'LoadMask')  # of a pipeline: what reads labels
+LABEL_STEPS = ('LoadAnnotations', 'LoadMask')  # steps of a pipeline that read labels
 
 
 @TRANSFORMS.register_module(name=['LoadMultiBandImage', 'LoadBands'])
 class LoadMultiBandImage(BaseTransform):
-    """Loads an image of any number of channels and any depth, each channel normalised: float32 (H, W, C).
+    """Load an image of any number of channels and any depth, each channel normalised: float32 (H, W, C).
 
     Args:
         mean: of each channel, in the file's units.
         std: of each channel.
-        dtype: of the pixels; others are refused, as their units are others. Any if None.
+        dtype: of the pixels; others are refused, as their units differ. Any if None.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], dtype: str | None = None):
@@ -31,17 +31,19 @@ class LoadMultiBandImage(BaseTransform):
         self.std = np.array(std, np.float32)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Adds what mmcv's `LoadImageFromFile` adds. Pixels without data are 0, the mean; where that is so in all
-        channels, `missing`, bool (H, W), says it.
+        """Add the keys that mmcv's `LoadImageFromFile` adds.
+
+        Pixels without data become 0, the mean. If some are without data in every channel, the key `missing`, bool
+        (H, W), marks them.
 
         Args:
             results: with `img_path`, or with `img`, an array (H, W, C) or whatever else `array_of` takes.
 
         Raises:
-            BadFile, UsageError: the file cannot be read, or has other channels.
+            BadFileError, UsageError: the file cannot be read, or has other channels.
         """
-        given = results.get('img')
-        pixels, gone = array_of(results['img_path'] if given is None else given)
+        image = results.get('img')
+        pixels, gone = array_of(results['img_path'] if image is None else image)
         if pixels.shape[2] != len(self.mean) or self.dtype not in (None, str(pixels.dtype)):
             raise UsageError(
                 f'{results.get("img_path", "the array")} has {pixels.shape[2]} channels of {pixels.dtype}, expected '
@@ -60,25 +62,24 @@ class LoadMultiBandImage(BaseTransform):
 
 @TRANSFORMS.register_module()
 class LoadMask(BaseTransform):
-    """Loads the mask of a `FolderDataset`'s item as class indices: mmseg's `LoadAnnotations`, of any kind of file."""
+    """Load the mask of a `FolderDataset`'s item as class indices: mmseg's `LoadAnnotations` for any kind of mask."""
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Adds `gt_seg_map`, uint8 (H, W), uint16 beyond 255 classes.
+        """Add `gt_seg_map`, uint8 (H, W), uint16 beyond 255 classes.
 
-        Where the image has no data, as `LoadMultiBandImage` has found, the mask is ignored. An image that is no data
-        set's item, which MMSegmentation's `inference_model` and `MMSegInferencer` hand in, has no mask and stays as it
-        is.
+        Pixels that `LoadMultiBandImage` marked as missing are ignored. Images without a data set, as MMSegmentation's
+        `inference_model` and `MMSegInferencer` pass them, have no mask and are returned unchanged.
 
         Raises:
-            BadFile: it cannot be read, or holds what is no class; names the file.
-            UsageError: the item has none.
+            BadFileError: the mask cannot be read, or holds a code that is no class; names the file.
+            UsageError: the item has no mask.
         """
         if results.keys().isdisjoint(('read_label', 'seg_map_path')):
             return results
         if 'seg_map_path' not in results:
             raise UsageError(
-                f'{results["img_path"]} has no mask in its list, to be scored with: `test --format-only --out FOLDER` '
-                f'writes masks and scores nothing'
+                f'{results["img_path"]} has no mask in its list, so it cannot be scored: `test --format-only --out '
+                f'FOLDER` writes masks without scoring'
             )
         mask = results['read_label'](results['seg_map_path'])
         if (gone := results.pop('missing', None)) is not None:

@@ -1,7 +1,7 @@
-"""Mask files of any kind, read as class indices.
+"""Read mask files of any kind as class indices.
 
-What a pixel holds is its code: the value of a file with one channel (of a palette image its index), 0xRRGGBB of a
-coloured one, or whether it is bright.
+The code of a pixel is its value in a file with one channel (its index in a palette image), 0xRRGGBB in a coloured one,
+or whether it is bright in a binary one.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from mmseg_volo.utils.files import refuse_special
 
 KINDS = ('values', 'colours', 'binary')
 GREY = 0x010101  # code of a grey colour / its value
-BRIGHT = 128  # and above: the class of a 'binary' mask
-UNKNOWN = 65534  # in tables: no class and not ignored
-GONE = -(1 << 31)  # code of a pixel without data: what is no number, or where the image has none
-FAR = 1 - (1 << 31)  # code of what is near to no class, where the nearest one counts
+BRIGHT = 128  # values from here on are class 1 of a 'binary' mask
+UNKNOWN = 65534  # index of codes that are neither a class nor ignored
+GONE = -(1 << 31)  # code of a pixel without data: NaN in the mask, or no data in the image
+FAR = 1 - (1 << 31)  # with `nearest`: code of a pixel that is near to no class
 
 
 @dataclass(frozen=True)
 class RawMask:
-    """A mask file as it is."""
+    """Hold a mask file as stored."""
 
     pixels: np.ndarray  # integers (H, W), or uint8 RGB (H, W, 3)
     palette: np.ndarray | None = None  # uint8 RGB (n, 3) of a palette image
-    nodata: int | None = None  # the value that stands for no data, as the file says
-    lossy: bool = False  # whether it was compressed with a loss
+    nodata: int | None = None  # the value that the file declares as no data
+    lossy: bool = False  # whether its compression is lossy
 
     def codes(self, kind: str) -> np.ndarray:
-        """Integers (H, W), see above.
+        """Return the code of each pixel, integers (H, W); see the module.
 
         Args:
             kind: 'values', 'colours' or 'binary'.
@@ -66,15 +66,15 @@ class RawMask:
 
 
 def read_raw(path: Path) -> RawMask:
-    """Decodes a mask file: a picture, or an array of integers (.npy).
+    """Decode a mask file: an image, or an array of integers (.npy).
 
     Raises:
-        BadFile: it is missing, unreadable, or holds no integers.
+        BadFileError: it is missing, unreadable, or holds no integers.
     """
     if path.suffix.lower() == '.npy':
-        pixels, palette, nodata, lossy, mode = _array(path), None, None, False, 'array'
+        pixels, palette, nodata, lossy, mode = _read_array(path), None, None, False, 'array'
     else:
-        pixels, palette, nodata, lossy, mode = _picture(path)
+        pixels, palette, nodata, lossy, mode = _read_picture(path)
     if mode == 'LA':
         pixels = pixels[..., 0]
     if pixels.ndim == 3 and pixels.shape[2] == 4 and pixels.dtype == np.uint8:
@@ -91,14 +91,14 @@ def read_raw(path: Path) -> RawMask:
     return RawMask(pixels, palette, nodata, lossy)
 
 
-def _picture(path: Path) -> tuple[np.ndarray, np.ndarray | None, int | None, bool, str]:
-    """The fields of a `RawMask`, and the mode of the picture."""
+def _read_picture(path: Path) -> tuple[np.ndarray, np.ndarray | None, int | None, bool, str]:
+    """Return the fields of a `RawMask`, and the mode of the image."""
     try:
         picture = decoded(path)
     except BadFileError as error:
-        if error.kind == 'missing' or (found := by_gdal(path)) is None:
+        if error.kind == 'missing' or (raster := by_gdal(path)) is None:
             raise
-        pixels, nodata = found
+        pixels, nodata = raster
         return pixels, None, nodata, False, 'a raster'
     mode, palette = picture.mode, None
     nodata, lossy = nodata_of(picture), is_lossy(picture, path)
@@ -110,15 +110,15 @@ def _picture(path: Path) -> tuple[np.ndarray, np.ndarray | None, int | None, boo
 
 
 def _whole_numbers(pixels: np.ndarray) -> np.ndarray:
-    """Floating point as int64, GONE where it is no number or beyond 32 bits; as it is where it has fractions."""
-    known = np.abs(pixels) < -GONE  # not of what is no number
+    """Convert floats to int64, with GONE for NaN and values beyond 32 bits; unchanged if any has a fraction."""
+    known = np.abs(pixels) < -GONE  # False for NaN
     whole = np.where(known, pixels, 0)
     if (whole != np.rint(whole)).any():
         return pixels
     return np.where(known, whole.astype(np.int64), GONE)
 
 
-def _array(path: Path) -> np.ndarray:
+def _read_array(path: Path) -> np.ndarray:
     try:
         refuse_special(path)
         pixels = np.load(path, allow_pickle=False)
@@ -132,54 +132,54 @@ def _array(path: Path) -> np.ndarray:
 
 
 def pack_colours(colours: np.ndarray) -> np.ndarray:
-    """uint8 (..., 3) RGB -> int32 (...) 0xRRGGBB."""
+    """Pack uint8 (..., 3) RGB into int32 (...) 0xRRGGBB."""
     wide = colours.astype(np.int32)
     return (wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2]
 
 
 def unpack_colour(code: int) -> tuple[int, int, int]:
-    """0xRRGGBB -> (R, G, B)."""
+    """Unpack 0xRRGGBB into (R, G, B)."""
     return code >> 16, code >> 8 & 255, code & 255
 
 
 def count_codes(codes: np.ndarray) -> dict[int, int]:
-    """Code -> pixels; counts runs, as masks are made of areas."""
+    """Count the pixels of each code, by runs of equal codes: faster than by pixels, as masks are made of areas."""
     flat = codes.ravel()
     if not flat.size:
         return {}
     if flat.dtype == np.uint8:
-        found = np.bincount(flat)
-        return {int(code): int(found[code]) for code in np.flatnonzero(found)}
+        counts = np.bincount(flat)
+        return {int(code): int(counts[code]) for code in np.flatnonzero(counts)}
     starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
-    values, place = np.unique(flat[starts], return_inverse=True)
-    sums = np.bincount(place, np.diff(np.append(starts, flat.size)))
+    values, inverse = np.unique(flat[starts], return_inverse=True)
+    sums = np.bincount(inverse, np.diff(np.append(starts, flat.size)))
     return {int(value): int(n) for value, n in zip(values, sums, strict=True)}
 
 
 def format_code(code: int, kind: str) -> str:
-    """A code as people and `--ignore` write it: `7`, or `128,0,64`."""
+    """Format a code as `--ignore` takes it: `7`, or `128,0,64`."""
     return ','.join(map(str, unpack_colour(code))) if kind == 'colours' else str(code)
 
 
 def ignore_index(classes: int) -> int:
-    """The index of pixels that do not count: 255, where that is a class 65535."""
+    """Return the index of ignored pixels: 255, or 65535 if 255 is a class."""
     return 255 if classes <= 255 else 65535
 
 
 @dataclass(frozen=True)
 class MaskRule:
-    """How mask files become class indices.
+    """Map the codes of mask files to class indices.
 
     Args:
-        kind: 'values' (one channel; of palette images the index), 'colours' (RGB; palette images by their colours), or
-            'binary' (what has a channel of 128 or more is 1, the rest 0).
-        codes: what stands for each class, in their order: values, or (R, G, B).
-        ignored: what does not count, beside what is no number.
-        nearest: whether other codes stand for what the nearest of these stands for, as in masks that were smoothed or
-            compressed with a loss. What is farther away than half of the smallest distance between two is ignored.
+        kind: 'values' (one channel; the index in palette images), 'colours' (RGB; palette images by their colours), or
+            'binary' (1 where any channel is at least 128, else 0).
+        codes: code of each class, in their order: values, or (R, G, B).
+        ignored: codes that are ignored, as NaN always is.
+        nearest: whether any other code counts as the nearest of these, for masks that were smoothed or compressed with
+            a loss. Codes farther away than half of the smallest distance between two of these are ignored.
 
     Raises:
-        UsageError: the kind is none of these, or a code stands for two things.
+        UsageError: the kind is none of these, or a code occurs twice.
     """
 
     kind: str
@@ -190,24 +190,25 @@ class MaskRule:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise UsageError(f'masks: kind is one of {KINDS}, got {self.kind!r}')
-        if len(self._given) < len(self.codes) + len(self.ignored):
-            raise UsageError(f'masks: a value or colour stands twice in codes={self.codes} and ignored={self.ignored}')
+        if len(self._listed) < len(self.codes) + len(self.ignored):
+            raise UsageError(f'masks: a value or colour occurs twice in codes={self.codes} and ignored={self.ignored}')
 
     @cached_property
-    def _given(self) -> Mapping[int, int]:
+    def _listed(self) -> dict[int, int]:
+        """Code -> index, of `codes` and `ignored`."""
         plain = lambda code: code if isinstance(code, int) else int(pack_colours(np.array(code)))  # noqa: E731
-        rows = {plain(code): i for i, code in enumerate(self.codes)}
-        return rows | {plain(code): ignore_index(len(self.codes)) for code in self.ignored}
+        classes = {plain(code): i for i, code in enumerate(self.codes)}
+        return classes | {plain(code): ignore_index(len(self.codes)) for code in self.ignored}
 
     @cached_property
     def index(self) -> Mapping[int, int]:
         """Code -> class index, or `ignore_index`."""
         none = ignore_index(len(self.codes))
-        return {**self._given, GONE: none, **({FAR: none} if self.nearest else {})}
+        return {**self._listed, GONE: none, **({FAR: none} if self.nearest else {})}
 
     @property
     def words(self) -> str:
-        """The kind, as tables say it."""
+        """The kind, as tables print it."""
         return f'{self.kind}, the nearest one counts' if self.nearest else self.kind
 
     @cached_property
@@ -218,46 +219,47 @@ class MaskRule:
                 table[code] = index
         return table
 
-    def place(self, codes: np.ndarray) -> np.ndarray:
-        """Codes -> class indices, of the same shape; UNKNOWN of what is no class and not ignored."""
+    def indices_of(self, codes: np.ndarray) -> np.ndarray:
+        """Map codes to class indices, uint16 of the same shape; UNKNOWN where neither class nor ignored."""
         table = self._table
         inside = (codes >= 0) & (codes < len(table))
-        index = table[codes if inside.all() else np.where(inside, codes, 0)]
+        indices = table[codes if inside.all() else np.where(inside, codes, 0)]
         for code in np.unique(codes[~inside]).tolist():
-            index[codes == code] = self.index.get(code, UNKNOWN)
-        if self.nearest and (strange := index == UNKNOWN).any():
-            found, where = np.unique(codes[strange], return_inverse=True)
-            settled = self._settled(found)
-            index[strange] = settled[where.reshape(-1)]
-            within = (found >= 0) & (found < len(table))
-            table[found[within]] = settled[within]  # the next mask holds them, too
-        return index
+            indices[codes == code] = self.index.get(code, UNKNOWN)
+        if self.nearest and (unknown := indices == UNKNOWN).any():
+            values, inverse = np.unique(codes[unknown], return_inverse=True)
+            nearest = self._nearest(values)
+            indices[unknown] = nearest[inverse.reshape(-1)]
+            within = (values >= 0) & (values < len(table))
+            table[values[within]] = nearest[within]  # the next masks hold the same codes
+        return indices
 
-    def _settled(self, codes: np.ndarray) -> np.ndarray:
-        known = np.array([*self._given])
-        places, distances = nearest_index(codes, known, self.kind)
-        index = np.array([*self._given.values()], np.uint16)[places]
-        return np.where(distances <= reach(known, self.kind), index, np.uint16(self.index[FAR]))
+    def _nearest(self, codes: np.ndarray) -> np.ndarray:
+        """Map codes to the index of the nearest known code, or to that of FAR: uint16."""
+        known = np.array([*self._listed])
+        positions, distances = nearest_index(codes, known, self.kind)
+        indices = np.array([*self._listed.values()], np.uint16)[positions]
+        return np.where(distances <= reach(known, self.kind), indices, np.uint16(self.index[FAR]))
 
     def read(self, path: str | Path) -> np.ndarray:
-        """The class indices of a mask file: uint8 (H, W), uint16 beyond 255 classes.
+        """Read the class indices of a mask file: uint8 (H, W), uint16 beyond 255 classes.
 
         Raises:
-            BadFile: it cannot be read, or holds what is no class; names the file.
+            BadFileError: it cannot be read, or holds a code that is no class; names the file.
         """
         codes = self.codes_of(Path(path))
-        index = self.place(codes)
-        if (index == UNKNOWN).any():
+        indices = self.indices_of(codes)
+        if (indices == UNKNOWN).any():
             raise BadFileError(
-                'values', f'{path} holds {self.some(codes[index == UNKNOWN])}, which is no class and not ignored'
+                'values', f'{path} holds {self.some(codes[indices == UNKNOWN])}, which is no class and not ignored'
             )
-        return index.astype(np.uint8 if len(self.codes) <= 255 else np.uint16)
+        return indices.astype(np.uint8 if len(self.codes) <= 255 else np.uint16)
 
     def codes_of(self, path: Path) -> np.ndarray:
-        """The codes (H, W) of a mask file.
+        """Read the codes (H, W) of a mask file.
 
         Raises:
-            BadFile: it cannot be read, or holds colours where values are expected.
+            BadFileError: it cannot be read, or holds colours where values are expected.
         """
         try:
             return read_raw(path).codes(self.kind)
@@ -265,6 +267,6 @@ class MaskRule:
             raise error if isinstance(error, BadFileError) else BadFileError('channels', f'{path} {error}') from error
 
     def some(self, codes: np.ndarray) -> str:
-        """The first codes, in words."""
-        found = [*count_codes(codes)]
-        return ' and '.join(format_code(code, self.kind) for code in found[:3]) + ', ...' * (len(found) > 3)
+        """List the first codes for a message."""
+        distinct = [*count_codes(codes)]
+        return ' and '.join(format_code(code, self.kind) for code in distinct[:3]) + ', ...' * (len(distinct) > 3)

@@ -1,4 +1,4 @@
-"""The training pipeline of mmseg, draw for draw and pixel for pixel, but only what the crop shows is computed."""
+"""Run mmseg's training pipeline, draw for draw and pixel for pixel, but compute only the pixels of the crop."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Box = tuple[int, int, int, int]  # first row, end of the rows, first column, end
 
 @TRANSFORMS.register_module()
 class LoadRGBImage(BaseTransform):
-    """mmseg's `LoadImageFromFile`, read as predictions and `LoadRandomCrop` read images: for kinds of files that OpenCV
-    sees otherwise (TIFF, JPEG 2000, GIF, AVIF; docs/images.md)."""
+    """Load an image as predictions and `LoadRandomCrop` do: mmseg's `LoadImageFromFile` for kinds of files that OpenCV
+    decodes differently (TIFF, JPEG 2000, GIF, AVIF; docs/images.md)."""
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Adds `img`, uint8 BGR (H, W, 3), and its size.
+        """Add `img`, uint8 BGR (H, W, 3), and its size.
 
         Raises:
             FileNotFoundError, UsageError: the file is missing or unreadable.
@@ -40,7 +40,7 @@ class LoadRGBImage(BaseTransform):
 
 @TRANSFORMS.register_module()
 class LoadRandomCrop(BaseTransform):
-    """Loads an image with its label, resizes both by a random ratio, and crops them: mmseg's `LoadImageFromFile`,
+    """Load an image with its label, resize both by a random ratio, and crop them: mmseg's `LoadImageFromFile`,
     `LoadAnnotations`, `RandomResize(keep_ratio=True)` and `RandomCrop` in one.
 
     It makes the same draws from NumPy's generator in the same order, so that the same seed gives the same pixels.
@@ -52,7 +52,7 @@ class LoadRandomCrop(BaseTransform):
         crop_size: (height, width) of the crop; smaller where the resized image is.
         cat_max_ratio: another crop is drawn, up to ten times, while a single class has at least this share of it.
         ignore_index: label value that does not count for that share.
-        use_cache: whether decoded copies are looked for.
+        use_cache: whether to use decoded copies.
     """
 
     def __init__(
@@ -72,11 +72,11 @@ class LoadRandomCrop(BaseTransform):
         self.use_cache = use_cache
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Adds what the four transforms of mmseg add.
+        """Add the keys that the four transforms of mmseg add.
 
         Args:
             results: an item of a data set: `img_path`, `seg_map_path`, `label_map`, `reduce_zero_label`; a
-                `FolderDataset` says with `read_label` how its labels are read.
+                `FolderDataset` adds `read_label`, the function that reads its labels.
 
         Raises:
             FileNotFoundError, UsageError: a file is missing, unreadable, or the sizes differ.
@@ -88,7 +88,7 @@ class LoadRandomCrop(BaseTransform):
         scale = int(self.scale[0] * ratio), int(self.scale[1] * ratio)
         size = mmcv.rescale_size((width, height), scale)
         table = label_table(results)
-        box, label = self._choose(label, size, table)
+        box, label = self._choose_crop(label, size, table)
         results['img'] = cv2.cvtColor(resized_part(image, size, box), cv2.COLOR_RGB2BGR)
         results['gt_seg_map'] = label
         results['seg_fields'].append('gt_seg_map')
@@ -97,7 +97,7 @@ class LoadRandomCrop(BaseTransform):
         return results
 
     def _load(self, results: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """Image uint8 (H, W, 3) in RGB and label uint8 or uint16 (H, W), decoded or mapped into memory."""
+        """Return image uint8 (H, W, 3) in RGB and label uint8 or uint16 (H, W), decoded or mapped into memory."""
         paths, arrays = (results['img_path'], results['seg_map_path']), []
         own = results.get('read_label')
         for path, read in zip(paths, (read_image, own or read_label), strict=True):
@@ -109,31 +109,33 @@ class LoadRandomCrop(BaseTransform):
             raise UsageError(f'{paths[1]} is {sizes[1]}, its image {paths[0]} {sizes[0]}: they must agree')
         return image, label
 
-    def _choose(self, label: np.ndarray, size: tuple[int, int], table: np.ndarray | None) -> tuple[Box, np.ndarray]:
-        """Draws a crop of the resized image (width, height): its box, and the label there."""
+    def _choose_crop(
+        self, label: np.ndarray, size: tuple[int, int], table: np.ndarray | None
+    ) -> tuple[Box, np.ndarray]:
+        """Draw a crop of the resized image (width, height); return its box and the label there."""
         columns, rows = (nearest_index(old, new) for old, new in zip(label.shape[::-1], size, strict=True))
         tries = 10 if self.cat_max_ratio < 1 else 0
         for left in range(tries, -1, -1):
-            box = self._box(size)
-            part = label[rows[box[0] : box[1]]].take(columns[box[2] : box[3]], axis=1, mode='clip')
+            box = self._draw_box(size)
+            crop = label[rows[box[0] : box[1]]].take(columns[box[2] : box[3]], axis=1, mode='clip')
             if table is not None:
-                part = cv2.LUT(part, table)
-            if not left or self._varied(part):
-                return box, part
+                crop = cv2.LUT(crop, table)
+            if not left or self._is_varied(crop):
+                return box, crop
         raise AssertionError('the last crop is always taken')
 
-    def _box(self, size: tuple[int, int]) -> Box:
+    def _draw_box(self, size: tuple[int, int]) -> Box:
         (width, height), (rows, columns) = size, self.crop_size
         top = np.random.randint(0, max(height - rows, 0) + 1)
         left = np.random.randint(0, max(width - columns, 0) + 1)
         return top, min(top + rows, height), left, min(left + columns, width)
 
-    def _varied(self, label: np.ndarray) -> bool:
+    def _is_varied(self, label: np.ndarray) -> bool:
         """Whether no class has too large a share of a crop."""
         values = 256 if label.dtype == np.uint8 else 65536
         counts = cv2.calcHist([label], [0], None, [values], [0, values]).ravel().astype(np.int64)
         counts[self.ignore_index] = 0
-        return np.count_nonzero(counts) > 1 and counts.max() / counts.sum() < self.cat_max_ratio
+        return bool(np.count_nonzero(counts) > 1 and counts.max() / counts.sum() < self.cat_max_ratio)
 
     def __repr__(self) -> str:
         names = ('scale', 'ratio_range', 'crop_size', 'cat_max_ratio', 'ignore_index', 'use_cache')
@@ -141,7 +143,7 @@ class LoadRandomCrop(BaseTransform):
 
 
 def label_table(results: Mapping[str, Any]) -> np.ndarray | None:
-    """What a data set makes of each label value (`reduce_zero_label`, then `label_map`): uint8 (256,), or None."""
+    """Tabulate how a data set maps label values (`reduce_zero_label`, then `label_map`): uint8 (256,), None if not."""
     reduce, mapping = results.get('reduce_zero_label'), results.get('label_map')
     if not reduce and mapping is None:
         return None
@@ -156,39 +158,40 @@ def label_table(results: Mapping[str, Any]) -> np.ndarray | None:
 
 
 def nearest_index(old: int, new: int) -> np.ndarray:
-    """Which of `old` pixels each of `new` pixels shows after nearest resizing: (new,), as OpenCV itself says."""
+    """Return which of `old` pixels each of `new` pixels takes in nearest resizing: (new,), as OpenCV computes it."""
     index = np.arange(old, dtype=np.float32)[None]
     return cv2.resize(index, (new, 1), interpolation=cv2.INTER_NEAREST)[0].astype(np.intp)
 
 
 def resized_part(image: np.ndarray, size: tuple[int, int], box: Box) -> np.ndarray:
-    """The pixels in a box of the bilinearly resized image, computed from what lies above and left of the box's end.
+    """Resize an image bilinearly, but only the pixels in a box, from the image above and left of the box's end.
 
-    OpenCV computes a pixel from its place and the scale alone, so a part that begins where the image begins is resized
-    alike with the same scale. (A part that begins elsewhere would have its places rounded otherwise.)
+    OpenCV computes a pixel from its position and the scale alone, so a part that starts at the image's origin gives the
+    same pixels with the same scale. (In a part that starts elsewhere, positions would be rounded differently.)
 
     Args:
         image: uint8 (H, W, 3).
         size: (width, height) of the whole resized image.
-        box: the wanted part of it.
+        box: the part of the resized image to compute.
 
     Returns:
         uint8 (rows, columns, 3), a view.
     """
     top, bottom, left, right = box
     (height, width), (fx, fy) = image.shape[:2], (size[0] / image.shape[1], size[1] / image.shape[0])
-    part = image[: min(height, int(bottom / fy) + 3), : min(width, int(right / fx) + 3)]
-    unchanged = all(abs(n * f - n) <= 0.5 for n, f in zip(part.shape[1::-1], (fx, fy), strict=True))
-    if unchanged and size != (width, height):  # OpenCV would take it for a copy
-        part = image
-    done = cv2.resize(part, None, fx=fx, fy=fy, interpolation=cv2.INTER_LINEAR)
-    return done[top:bottom, left:right]
+    corner = image[: min(height, int(bottom / fy) + 3), : min(width, int(right / fx) + 3)]
+    unchanged = all(abs(n * f - n) <= 0.5 for n, f in zip(corner.shape[1::-1], (fx, fy), strict=True))
+    if unchanged and size != (width, height):  # OpenCV would copy it without resizing
+        corner = image
+    resized = cv2.resize(corner, None, fx=fx, fy=fy, interpolation=cv2.INTER_LINEAR)
+    return resized[top:bottom, left:right]
 
 
 @TRANSFORMS.register_module()
 class ContiguousRandomFlip(RandomFlip):
-    """mmseg's `RandomFlip` with the same arguments, draws and pixels; the image is a new array, not a view that reads
-    memory backwards, which every later step would copy slowly.
+    """Flip as mmseg's `RandomFlip`, with the same arguments, draws and pixels, into a new array.
+
+    mmseg's is a view that reads memory backwards, which every later step would copy slowly.
     """
 
     def _flip(self, results: dict[str, Any]) -> None:
@@ -200,28 +203,28 @@ class ContiguousRandomFlip(RandomFlip):
 
 @TRANSFORMS.register_module(name=['FastPhotoMetricDistortion', 'TablePhotoMetricDistortion'])
 class FastPhotoMetricDistortion(PhotoMetricDistortion):
-    """mmseg's `PhotoMetricDistortion` with the same arguments, draws and pixels, by tables of the 256 values."""
+    """Distort as mmseg's `PhotoMetricDistortion`, with the same arguments, draws and pixels, by tables of values."""
 
     def convert(self, img: np.ndarray, alpha: float = 1, beta: float = 0) -> np.ndarray:
-        """uint8 `img * alpha + beta`, cut to 0 and 255 and rounded down."""
+        """Compute uint8 `img * alpha + beta`, clipped to 0 and 255 and rounded down."""
         return cv2.LUT(img, _linear(alpha, beta))
 
     def saturation(self, img: np.ndarray) -> np.ndarray:
-        """Random saturation of uint8 BGR (H, W, 3)."""
+        """Change the saturation of uint8 BGR (H, W, 3) randomly."""
         if np.random.randint(2):
             alpha = np.random.uniform(self.saturation_lower, self.saturation_upper)
             img = _in_hsv(img, 1, _linear(alpha, 0))
         return img
 
     def hue(self, img: np.ndarray) -> np.ndarray:
-        """Random hue of uint8 BGR (H, W, 3)."""
+        """Shift the hue of uint8 BGR (H, W, 3) randomly."""
         if np.random.randint(2):
             shift = np.random.randint(-self.hue_delta, self.hue_delta)
             img = _in_hsv(img, 0, ((np.arange(256) + shift) % 180).astype(np.uint8))
         return img
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Distorts `img`; it then lies in memory by channels, as `PackSegInputs` wants it."""
+        """Distort `img`; the result lies in memory channel by channel, the layout that `PackSegInputs` needs."""
         image = super().transform(results)['img']
         planes = np.empty((3, *image.shape[:2]), np.uint8)
         cv2.split(image, [*planes])
@@ -234,7 +237,7 @@ def _linear(alpha: float, beta: float) -> np.ndarray:
 
 
 def _in_hsv(image: np.ndarray, channel: int, table: np.ndarray) -> np.ndarray:
-    """Applies a table to one channel of hue, saturation, value."""
+    """Apply a table to one channel of hue, saturation, value."""
     hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
     cv2.insertChannel(cv2.LUT(cv2.extractChannel(hsv, channel), table), hsv, channel)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)

@@ -1,4 +1,4 @@
-"""Items that cannot be read: one sentence with the file's name, or skipped up to a share."""
+"""Name the file of an item that cannot be read, or skip such items up to a share of the data set."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from mmseg.structures import SegDataSample
 from torch.utils.data import Dataset
 
 from mmseg_volo.datasets.check.config import reader_of
-from mmseg_volo.datasets.check.files import check_pair
+from mmseg_volo.datasets.check.files import PairCheck, check_pair
 from mmseg_volo.errors import BadFileError, UsageError
 from mmseg_volo.utils.text import format_ranges
 
-SKIPPED = 'skipped'  # key of a batch, and of message_hub: what was wrong with the items that were skipped
+SKIPPED = 'skipped'  # key of a batch, and of message_hub: why items were skipped
 
 
 class NamedDataset(Dataset):
-    """A data set whose errors name the file that is to blame.
+    """Wrap a data set so that its errors name the file at fault.
 
     Args:
         dataset: mmseg's, or one that wraps such sets.
     """
 
     def __init__(self, dataset: Dataset):
-        self.dataset = dataset
-        self.classes = tuple(getattr(dataset, 'metainfo', {}).get('classes') or ())
+        self.dataset: Any = dataset  # mmseg's own methods are used where it has them
+        self.classes: tuple[str, ...] = tuple(getattr(dataset, 'metainfo', {}).get('classes') or ())
 
     def __getitem__(self, index: int) -> Any:
-        """The item.
+        """Return an item.
 
         Raises:
-            UsageError: its image or its label cannot be used. What is wrong elsewhere is raised as it is.
+            UsageError: its image or its label cannot be used. Errors with another cause are raised unchanged.
         """
         try:
             return self.dataset[index]
         except Exception:
-            self.blame(index)
+            self.raise_for_files(index)
             raise
 
-    def blame(self, index: int) -> None:
-        """Looks at the files of an item.
+    def raise_for_files(self, index: int) -> None:
+        """Check the image and the label of an item.
 
         Raises:
             UsageError: one cannot be used.
@@ -52,16 +52,18 @@ class NamedDataset(Dataset):
         item = self.dataset.get_data_info(index) if hasattr(self.dataset, 'get_data_info') else {}
         if not item.get('img_path'):
             return
-        label, names, look = item.get('seg_map_path'), {value: str(value) for value in range(256)}, check_pair
+        label, names = item.get('seg_map_path'), {value: str(value) for value in range(256)}
+        check: PairCheck = check_pair
         if self.classes:
-            names, look = reader_of(self.dataset, item, self.classes)
+            names, check = reader_of(self.dataset, item, self.classes)
         try:
-            look(Path(item['img_path']), None if label is None else Path(label), names)
+            check(Path(item['img_path']), None if label is None else Path(label), names)
         except BadFileError as error:  # of one argument, so that torch can hand it over from a data worker
             raise UsageError(f'{error}: repair or remove it') from error
 
     def check_values(self, index: int, item: Any) -> None:
-        """Label values that are no class would end the training without a name, on a GPU without a word.
+        """Refuse label values that are no class: they would end a training in an error that names no file, or on a GPU
+        in none at all.
 
         Raises:
             UsageError: the item's label has some.
@@ -74,7 +76,7 @@ class NamedDataset(Dataset):
         small = label.byte() if low >= 0 and high < 256 else label  # several times as fast
         wrong = ((small >= len(self.classes)) | (small < 0)) & (small != ignore_index)
         if wrong.any():
-            self.blame(index)
+            self.raise_for_files(index)
             shown = format_ranges(label[wrong].unique().tolist())
             raise UsageError(
                 f'item {index} ({sample.get("seg_map_path")}) holds {shown} after the pipeline, expected 0 to '
@@ -85,24 +87,24 @@ class NamedDataset(Dataset):
         return len(self.dataset)
 
     def __getattr__(self, name: str) -> Any:
-        """`metainfo`, `data_prefix` and the like are the data set's."""
+        """Forward `metainfo`, `data_prefix` and the like to the data set."""
         if name == 'dataset':  # asked for by pickle before there is one
             raise AttributeError(name)
         return getattr(self.dataset, name)
 
 
-def log_skipped(runner: Runner, said: Sequence[str], share: float) -> None:
-    """Counts what the data workers of all processes have skipped, and says it once per item.
+def log_skipped(runner: Runner, reasons: Sequence[str], share: float) -> None:
+    """Count the items that the data workers of all processes have skipped, and warn of each once.
 
     Args:
-        runner: in training; it remembers, also in its checkpoints.
-        said: of this process's batch, a sentence per line.
-        share: of the data set's items that may be skipped; one may in any case.
+        runner: in training; it keeps the list, also in its checkpoints.
+        reasons: why items of this process's batch were skipped, one reason per line.
+        share: largest share of the data set's items that may be skipped; one may in any case.
 
     Raises:
-        UsageError: more are skipped, in all processes alike.
+        UsageError: more are skipped; raised in every process.
     """
-    new = [line for text in said for line in text.splitlines()]
+    new = [line for text in reasons for line in text.splitlines()]
     count = torch.tensor(len(new))
     all_reduce(count)
     if not count:

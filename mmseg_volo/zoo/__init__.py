@@ -1,1 +1,1 @@
-"""Recipe cards, their cost, and the pages made from both."""
+"""List results and costs of the shipped configs, and write the pages made from them."""

@@ -1,4 +1,4 @@
-"""The table of all backbones in the README."""
+"""Write the table of all backbones into the README."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ START, END = '<!-- backbones: tools/backbone_table.py writes this -->', '<!-- /b
 
 
 def table() -> str:
-    """All variants as a Markdown table."""
+    """Return all variants as a Markdown table."""
     lines = [
         '| `type` | `arch` | parameters (M) | GMACs | top-1 | weights | top-1 and weights from |',
         '|' + '---|' * 7,
     ]
-    for family, archs in ARCHS.items():
-        for arch in archs:
+    for family in ARCHS:
+        for arch, (top1, weights, source) in PUBLISHED[family].items():
             params, gmacs = backbone_size(family, arch)
-            top1, weights, source = PUBLISHED[family][arch]
             link = f'[{Path(weights).name}]({weights})' if weights.startswith('https') else weights
             cell = f'`{link}`' if link.startswith('timm') else link
             lines.append(f'| {family} | {arch} | {params / 1e6:.1f} | {gmacs:.1f} | {top1} | {cell} | {source} |')
@@ -26,7 +25,7 @@ def table() -> str:
 
 
 def write_table(readme: Path) -> None:
-    """Replaces what stands between the marks in the README."""
+    """Replace the table between the markers in the README."""
     text = readme.read_text()
     before, rest = text.split(START)
     readme.write_text(f'{before}{START}\n{table()}\n{END}{rest.split(END)[1]}')

@@ -1,11 +1,10 @@
-"""All shipped configs with their numbers: the page `docs/model_zoo.md`, and the index that OpenMMLab's tools read.
+"""Write the page of all shipped configs, `docs/model_zoo.md`, and the index that OpenMMLab's tools read.
 
-Results come from the recipe cards, all else from the configs; sizes are counted on the meta device.
+Results and costs come from `results.yml`, everything else from the configs; sizes are counted on the meta device.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,8 +15,8 @@ from mmengine.config import Config
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_volo.config import CONFIGS, load_config, shipped_configs
-from mmseg_volo.zoo.cost import GPU, SHARE, build_on_meta
-from mmseg_volo.zoo.recipe_card import Card, read_card
+from mmseg_volo.zoo.cost import build_on_meta
+from mmseg_volo.zoo.results import GPU, SHARE, CostEstimate, Results, read_results
 
 HEADS = {'LeanUPerHead': 'UPerNet', 'LeanSegformerHead': 'SegFormer'}
 DATASETS = {'cityscapes': 'Cityscapes', 'ade20k': 'ADE20K', 'camvid': 'CamVid', 'demo': 'demo scenes'}  # by base config
@@ -35,8 +34,8 @@ PAPERS = {
         'https://arxiv.org/abs/2106.04803',
     ),
 }
-COLUMNS = ('config', 'backbone', 'head', 'crop', 'batch', 'iterations', 'parameters (M)', 'GMACs', 'starts from')
-COLUMNS += ('published', 'from', 'ours', 'cost')
+COLUMNS = ['config', 'backbone', 'head', 'crop', 'batch', 'iterations', 'parameters (M)', 'GMACs', 'starts from']
+COLUMNS += ['published', 'from', 'ours', 'cost']
 HEADER = f"""# Model zoo
 
 Every shipped config. `python tools/model_zoo.py` writes this page and `configs/metafile.yml` from the configs and their
@@ -54,16 +53,16 @@ docstrings, the recipe cards, which say more; `tests/zoo/test_pages.py` holds th
 
 
 class Size(NamedTuple):
-    """Of a segmentor."""
+    """Hold the size of a segmentor."""
 
     parameters: int  # auxiliary head included
     inference: int  # parameters without it
     macs: float  # without it, for one image of `pixels`
-    pixels: tuple[int, int]
+    pixels: tuple[int, int]  # height, width
 
 
 class Model(NamedTuple):
-    """A config, as the page and the index show it."""
+    """Hold a config as the page and the index show it."""
 
     name: str
     family: str  # `type` of the backbone
@@ -74,12 +73,12 @@ class Model(NamedTuple):
     batch: int  # images per update
     iterations: int
     size: Size
-    weights: str | None  # where training starts from
-    card: Card
+    weights: str | None  # that training starts from
+    results: Results
 
 
 def model_size(cfg: Config) -> Size:
-    """Parameters and multiply-accumulates: at 512x2048 on ADE20K, else at the crop."""
+    """Count parameters and multiply-accumulates: at 512x2048 on ADE20K, else at the crop."""
     pixels = (512, 2048) if cfg.train_dataloader.dataset.type == 'ADE20KDataset' else tuple(cfg.crop_size)
     model = build_on_meta(cfg).eval()
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
@@ -90,39 +89,39 @@ def model_size(cfg: Config) -> Size:
 
 
 def describe(name: str, size: Size | None = None) -> Model:
-    """What a shipped config is, and its card; its size is counted if it is not given."""
+    """Describe a shipped config with its results; its size is counted if it is not given."""
     path = CONFIGS / f'{name}.py'
-    cfg = load_config(path)
+    cfg, text = load_config(path), path.read_text()
     backbone = cfg.model.backbone
     return Model(
         name,
         backbone.type,
         backbone.arch if isinstance(backbone.arch, str) else '(own sizes)',
         HEADS[cfg.model.decode_head.type],
-        DATASETS[re.search(r'_base_/datasets/(\w+)\.py', path.read_text())[1]],
+        next(title for base, title in DATASETS.items() if f'_base_/datasets/{base}.py' in text),
         tuple(cfg.crop_size),
         cfg.auto_scale_lr.base_batch_size,
         cfg.train_cfg.max_iters,
         size or model_size(cfg),
         backbone.init_cfg.checkpoint if backbone.get('init_cfg') else None,
-        read_card(path),
+        read_results()[name],
     )
 
 
 def page(models: Sequence[Model]) -> str:
-    """`docs/model_zoo.md`: a table for each data set."""
-    parts = [HEADER]
+    """Return `docs/model_zoo.md`, with a table for each data set."""
+    sections = [HEADER]
     for dataset in DATASETS.values():
         rows = [m for m in models if m.dataset == dataset]
         sizes = sorted({by(m.size.pixels) for m in rows})
-        parts.append(f'## {dataset}\n\nGMACs at {", ".join(sizes)}.\n')
+        sections.append(f'## {dataset}\n\nGMACs at {", ".join(sizes)}.\n')
         lines = [f'| {" | ".join(COLUMNS)} |', '|' + '---|' * len(COLUMNS), *map(_line, rows)]
-        parts.append('\n'.join(lines) + '\n')
-    return '\n'.join(parts)
+        sections.append('\n'.join(lines) + '\n')
+    return '\n'.join(sections)
 
 
 def by(size: tuple[int, int]) -> str:
-    """Height x width."""
+    """Format a size as height x width."""
     return 'x'.join(map(str, size))
 
 
@@ -133,22 +132,21 @@ def _line(m: Model) -> str:
     weights = f'`{m.weights}`' if m.weights else 'random weights'
     if m.weights and m.weights.startswith('https'):
         weights = f'[{Path(m.weights).name}]({m.weights})'
-    single, multi, source = m.card.miou or ('', '', m.card.published)
-    published = f'{single or "–"} / {multi}' if multi else ''
-    cost = m.card.cost
-    if m.card.estimate:
-        hours, gpus, gpu, memory = m.card.estimate
-        cost = f'{hours:g} h on {gpus} {gpu}, {memory} GB'
-    cells = [f'[{m.name}](../configs/{m.name}.py)', f'{m.family} {m.arch}', m.head, by(m.crop), m.batch]
-    cells += [f'{m.iterations:,}', size, f'{m.size.macs / 1e9:.1f}', weights, published, source, m.card.ours, cost]
-    return '| ' + ' | '.join(map(str, cells)) + ' |'
+    published, cost = m.results.published, m.results.cost
+    single = '–' if published.single_scale is None else f'{published.single_scale:.1f}'
+    miou = '' if published.multi_scale is None else f'{single} / {published.multi_scale:.1f}'
+    if isinstance(cost, CostEstimate):
+        cost = f'{cost.hours:g} h on {cost.gpus} {GPU}, {cost.memory} GB'
+    cells = [f'[{m.name}](../configs/{m.name}.py)', f'{m.family} {m.arch}', m.head, by(m.crop), str(m.batch)]
+    cells += [f'{m.iterations:,}', size, f'{m.size.macs / 1e9:.1f}', weights, miou, published.source]
+    return '| ' + ' | '.join([*cells, str(m.results.ours), cost]) + ' |'
 
 
 def metafile(models: Sequence[Model]) -> str:
-    """`configs/metafile.yml` in OpenMMLab's format.
+    """Return `configs/metafile.yml` in OpenMMLab's format.
 
-    `Results` holds what we trained ourselves only, and `Weights` are empty, as we offer none; what others have
-    published stands in the metadata, as a quotation of the card.
+    `Results` holds our own results only, and `Weights` are empty, as we offer none; results that others have published
+    are quoted in the metadata.
     """
     families = [family for family in PAPERS if any(m.family == family for m in models)]
     collections = []
@@ -180,9 +178,9 @@ def _entry(m: Model) -> dict[str, Any]:
         'Parameters without Auxiliary Head': m.size.inference,
         'GMACs': f'{m.size.macs / 1e9:.1f} at {by(m.size.pixels)}',
         'Starts From': m.weights or 'random weights',
-        'Cost': m.card.cost,
-        'Published by Others': m.card.published,
-        'Ours': m.card.ours,
+        'Cost': str(m.results.cost),
+        'Published by Others': str(m.results.published),
+        'Ours': str(m.results.ours),
     }
     return {
         'Name': m.name,
@@ -195,14 +193,14 @@ def _entry(m: Model) -> dict[str, Any]:
 
 
 def _results(m: Model) -> list[dict[str, Any]]:
-    """What we trained ourselves; an empty list says that nothing was."""
-    if not (found := re.match(r'([\d.]+) mIoU', m.card.ours)):
+    """Return our own results; an empty list if there are none."""
+    if m.results.ours.miou is None:
         return []
-    return [{'Task': 'Semantic Segmentation', 'Dataset': m.dataset, 'Metrics': {'mIoU': float(found[1])}}]
+    return [{'Task': 'Semantic Segmentation', 'Dataset': m.dataset, 'Metrics': {'mIoU': m.results.ours.miou}}]
 
 
 def write(root: Path) -> None:
-    """Writes the page and the index of all shipped configs into a checkout."""
+    """Write the page and the index of all shipped configs into a checkout."""
     models = [describe(name) for name in shipped_configs()]
     (root / 'docs/model_zoo.md').write_text(page(models))
     (root / 'configs/metafile.yml').write_text(metafile(models))

@@ -15,10 +15,10 @@ import pytest
 from mmengine.registry import DATASETS, DefaultScope
 from mmseg.datasets import BaseSegDataset
 
+from mmseg_volo.cli.prepare import main
 from mmseg_volo.config import load_config
 from mmseg_volo.datasets import cache, transforms
 from mmseg_volo.datasets.cache import FOLDER, mapped
-from mmseg_volo.datasets.prepare.prepare import main
 from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo.io import image as pictures
 
@@ -76,9 +76,9 @@ def test_a_changed_file_is_read_anew(root: Path, capsys: pytest.CaptureFixture) 
     image = sorted(root.glob('leftImg8bit/train/*/*.png'))[1]
     whole, old = cv2.imread(str(image)), copies(root)
     cv2.imwrite(str(image), 255 - whole)
-    with pytest.warns(UserWarning, match='lacks files, or they have changed since.*--cache completes it'):
+    with pytest.warns(UserWarning, match='lacks copies of .*have changed since.*complete it with .* --cache'):
         assert mapped(image) is None
-    with pytest.warns(UserWarning, match='lacks files'):
+    with pytest.warns(UserWarning, match='lacks copies of files'):
         changed = crops(root)
     capsys.readouterr()
     assert main(['cityscapes', str(root), '--cache']) == 0
@@ -125,7 +125,7 @@ def test_a_small_or_full_disk(root: Path, monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setattr(shutil, 'disk_usage', lambda _: Usage(1 << 40, 0, 1000))
     assert main(['cityscapes', str(root), '--cache']) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert '6 files take 0.0 GB' in error and 'are free: make room, or go without --cache' in error
+    assert '6 files take 0.0 GB' in error and 'are free: make room, or omit --cache' in error
     assert not copies(root)
     monkeypatch.undo()
     full = Mock(side_effect=OSError(errno.ENOSPC, 'No space left on device'))

@@ -207,8 +207,8 @@ def test_a_file_that_was_checked_is_not_checked_again(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     looks = []
-    survey = check.survey
-    monkeypatch.setattr(check, 'scan', lambda *a, **k: looks.append(1) or survey(*a, **k))
+    scan = check.scan
+    monkeypatch.setattr(check, 'scan', lambda *a, **k: looks.append(1) or scan(*a, **k))
     monkeypatch.setattr(check, 'WORTH', 0.0)
     options = [
         'train_cfg.max_iters=1',

@@ -22,8 +22,9 @@ from helpers.files import copied
 from helpers.paths import ROOT, SHARED
 from PIL import Image
 
+from mmseg_volo.cli.prepare import main
 from mmseg_volo.datasets.prepare import prepare, train_ids
-from mmseg_volo.datasets.prepare.prepare import REPORT, main
+from mmseg_volo.datasets.prepare.prepare import REPORT
 from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo.utils.locks import Lock
 

@@ -139,7 +139,7 @@ def test_what_stands_in_for_a_bad_item_depends_on_its_draw_alone(data: Path) -> 
     places = [SampleIndex(2, place) for place in range(8)]
     first = [one[draw] for draw in places]
     for draw, item in reversed([*zip(places, first, strict=True)]):
-        np.random.seed(draw.place)
+        np.random.seed(draw.position)
         again = other[draw]
         assert torch.equal(item['inputs'], again['inputs']) and item[SKIPPED] == again[SKIPPED]
         assert files(data)[2][0].name in item[SKIPPED]

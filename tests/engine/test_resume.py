@@ -136,7 +136,7 @@ def test_a_signal_to_all_processes_is_one_line(number: int, data: Path, tmp_path
 
 def test_draws_are_dealt_to_processes_and_can_begin_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     def take(sampler: ResumableInfiniteSampler, count: int) -> list[tuple[int, int]]:
-        return [(int(draw), draw.place) for draw, _ in zip(sampler, range(count), strict=False)]
+        return [(int(draw), draw.position) for draw, _ in zip(sampler, range(count), strict=False)]
 
     whole = take(ResumableInfiniteSampler(range(5), seed=1), 15)
     assert [place for _, place in whole] == [*range(15)]

@@ -6,10 +6,9 @@ from helpers.fresh_given import ARGS, AS_DATA, MODEL, PIXELS, READ, REFUSED, TIF
 
 EXPRESSIONS = {
     'Prediction': PIXELS + 'assert Prediction(mask, [], []).confidence is None',
-    'zoo.recipe_card.read_card': 'from mmseg_volo.config import find_config\n'
-    "assert read_card(find_config('volo_demo')).cost",
-    'zoo.recipe_card.write_estimate': 'import pathlib, shutil\npath = pathlib.Path(shutil.copy(CONFIG, "here.py"))\n'
-    "assert not write_estimate(path, 'none')",
+    'zoo.results.read_results': "assert read_results()['volo_demo'].cost",
+    'zoo.results.write_estimate': 'import pathlib\nfrom mmseg_volo.zoo.results import CostEstimate\n'
+    'assert not write_estimate(pathlib.Path(CONFIG), CostEstimate(1, 1, 1))',
     'cfg_options.make_room': 'from mmengine.config import Config\ncfg = Config(dict(a=dict(b=None)))\n'
     "make_room(cfg, {'a.b.c': 1})\nassert cfg.a.b == {}",
     'cfg_options.merge': 'from mmengine.config import Config\ncfg = Config(dict(model=dict(a=None)))\n'

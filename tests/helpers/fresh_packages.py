@@ -38,7 +38,7 @@ EXPRESSIONS = {
     'from mmseg_volo.datasets.prepare.layouts import LAYOUTS, find_splits\n'
     "layout, root = LAYOUTS['cityscapes'], pathlib.Path(DATA)\n"
     'assert check_splits(layout, root, find_splits(layout, root), 1)',
-    'datasets.prepare.prepare.main': "assert main(['camvid', 'nowhere']) == 2",
+    'cli.prepare.main': "assert main(['camvid', 'nowhere']) == 2",
     'datasets.prepare.prepare.prepare_dataset': REFUSED
     + "try:\n    prepare_dataset('camvid', 'nowhere')\nexcept FileNotFoundError: pass",
     'datasets.synthetic.scenes.generate': "assert generate('scenes', 1, 1, 32, 32).is_dir()",

@@ -26,7 +26,7 @@ MODULES = {
     for path in (PACKAGE / folder).glob('*.py')
     if path.name not in ('__init__.py', '__main__.py', 'parts.py', 'register_all.py', 'registry.py', 'version.py')
 }
-MODULES |= {'autotrain.batch_size', 'autotrain.recipe', 'autotrain.run', 'cli.quickstart', 'cli.weights'}
+MODULES |= {'autotrain.batch_size', 'autotrain.recipe', 'autotrain.run', 'cli.prepare', 'cli.quickstart', 'cli.weights'}
 MODULES |= {'datasets.check.config', 'datasets.check.survey', 'datasets.image_folder', 'datasets.prepare.prepare'}
 MODULES |= {'datasets.synthetic.scenes', 'engine.init_cfg', 'evaluation.mask_writer', 'inference.api'}
 MODULES |= {'inference.sources'}

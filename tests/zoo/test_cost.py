@@ -1,4 +1,4 @@
-"""The estimates in the recipe cards: counted right, as on a real device, near what was measured, and up to date."""
+"""The estimates of costs: counted right, as on a real device, near what was measured, and up to date."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_volo.config import CONFIGS, load_config, shipped_configs
 from mmseg_volo.zoo import cost
-from mmseg_volo.zoo.recipe_card import read_card
+from mmseg_volo.zoo.results import CostEstimate, read_results
 
 MEASURED = ('volo_camvid', 'volo_demo')
 ESTIMATED = sorted(set(shipped_configs()) - set(MEASURED))
@@ -104,19 +104,20 @@ def test_memory_is_near_what_mmsegmentation_measured(name: str, gigabytes: float
 
 
 @pytest.mark.parametrize('name', ESTIMATED if ALL else KINDS)
-def test_card_is_up_to_date(name: str) -> None:
+def test_estimate_is_up_to_date(name: str) -> None:
     """To a tenth, as operators differ between versions of torch."""
     found = cost.estimate(load_config(name))
-    hours, gpus, gpu, memory = read_card(CONFIGS / f'{name}.py').estimate
-    assert (gpus, gpu) == (found.gpus, cost.GPU)
-    assert hours == pytest.approx(found.hours, rel=0.1, abs=0.06), 'run python tools/recipe_cost.py --write'
-    assert memory == pytest.approx(found.memory / 2**30, rel=0.1, abs=1), 'run python tools/recipe_cost.py --write'
+    known = read_results()[name].cost
+    assert known.gpus == found.gpus
+    assert known.hours == pytest.approx(found.hours, rel=0.1, abs=0.06), 'run python tools/recipe_cost.py --write'
+    assert known.memory == pytest.approx(found.memory / 2**30, rel=0.1, abs=1), (
+        'run python tools/recipe_cost.py --write'
+    )
 
 
-def test_every_card_says_its_cost() -> None:
-    for name in shipped_configs():
-        card = read_card(CONFIGS / f'{name}.py')
-        assert (card.estimate is None) == (name in MEASURED), card.cost
-        if card.estimate:
+def test_every_config_has_its_cost() -> None:
+    for name, results in read_results().items():
+        assert isinstance(results.cost, CostEstimate) == (name not in MEASURED), results.cost
+        if name not in MEASURED:
             command = re.search(r'\((\d+) GPUs x', (CONFIGS / f'{name}.py').read_text())
-            assert card.estimate[1] == int(command[1])
+            assert results.cost.gpus == int(command[1])

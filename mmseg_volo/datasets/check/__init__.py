@@ -1,1 +1,1 @@
-"""Check images and labels before a training starts."""
+"""Check images and labels before training starts."""

@@ -1,6 +1,6 @@
-"""A look at a config's data sets before work starts: at their files' headers, or at every pixel once.
+"""Check a config's data sets before work starts: the headers of their files, or every pixel once.
 
-`mmseg-volo check CONFIG` looks at every pixel, and so does every training, unless it was done since a file changed.
+`mmseg-volo check CONFIG` checks every pixel; so does every training, unless that was done since a file last changed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 
-from mmseg_volo.datasets.check.files import IGNORED, check_pair
+from mmseg_volo.datasets.check.files import IGNORED, PairCheck, check_pair
 from mmseg_volo.datasets.check.survey import FilePairs, format_report, raise_if_faulty, scan
 from mmseg_volo.datasets.transforms import label_table
 from mmseg_volo.errors import UsageError
@@ -26,28 +26,28 @@ from mmseg_volo.io.image import read_label
 from mmseg_volo.utils.files import write_whole
 from mmseg_volo.utils.progress import ProgressBar
 
-WORTH = 2.0  # seconds: what a shorter look has found is not kept
-FORMAT = 1  # of what is kept; with another number all is looked at anew
+WORTH = 2.0  # seconds: reports of shorter checks are not kept
+FORMAT = 1  # of kept reports; changing it makes every data set be checked anew
 
 
 def check_data(cfg: Config, roles: Sequence[str], pixels: bool) -> dict[str, Any] | None:
-    """Looks at the data sets of a config, and whether its heads have their classes.
+    """Check the data sets of a config, and that its heads have as many classes.
 
     Args:
         cfg: of a training or a test.
         roles: which data loaders; those that the config lacks are left out.
-        pixels: whether to look at every pixel, if that was not done before, and print what is odd; else at headers.
+        pixels: whether to check every pixel, if that was not done before, and print oddities; else only headers.
 
     Returns:
-        What `scan` found, if all pixels were looked at.
+        The report of `scan`, if all pixels were checked.
 
     Raises:
-        FileNotFoundError, UsageError: something is wrong; says what, where and what to do.
+        FileNotFoundError, UsageError: something is wrong; names what, where and what to do.
     """
     sets = all_files(cfg, roles)
     if not pixels:
-        for role, parts in sets.items():
-            _headers(parts, role)
+        for role, members in sets.items():
+            _check_headers(members, role)
         return None
     report = cached_report(sets)
     raise_if_faulty(report)
@@ -57,89 +57,89 @@ def check_data(cfg: Config, roles: Sequence[str], pixels: bool) -> dict[str, Any
 
 
 def all_files(cfg: Config, roles: Sequence[str]) -> dict[str, list[FilePairs]]:
-    """The files of a config's data sets, of which the model's heads have the classes.
+    """List the files of a config's data sets, and check that the model's heads have as many classes.
 
     Args:
         cfg: of a training or a test.
         roles: which data loaders; those that the config lacks are left out.
 
     Raises:
-        FileNotFoundError, UsageError: there are no such files, or the classes are others.
+        FileNotFoundError, UsageError: there are no such files, or the numbers of classes differ.
     """
     sets = {role: files_of(cfg[role].dataset, role) for role in roles if cfg.get(role)}
-    for role, parts in sets.items():
-        _check_heads(cfg.get('model') or {}, parts[0].classes, role)
+    for role, members in sets.items():
+        _check_heads(cfg.get('model') or {}, members[0].classes, role)
     return sets
 
 
 def files_of(dataset: ConfigDict, what: str) -> list[FilePairs]:
-    """Lists the files of a data set, or of those that it wraps (`RepeatDataset`, `ConcatDataset`, ...).
+    """List the files of a data set, or of those that it wraps (`RepeatDataset`, `ConcatDataset`, ...).
 
     Args:
-        dataset: config of a mmseg data set.
+        dataset: config of an mmseg data set.
         what: its role, for messages, e.g. `train_dataloader`.
 
     Raises:
         FileNotFoundError: there is no such folder, or no image in it.
         UsageError: it cannot be built.
     """
-    if parts := dataset.get('datasets') or ([dataset['dataset']] if 'dataset' in dataset else []):
-        return [found for part in parts for found in files_of(part, what)]
+    if members := dataset.get('datasets') or ([dataset['dataset']] if 'dataset' in dataset else []):
+        return [files for member in members for files in files_of(member, what)]
     try:
         with DefaultScope.overwrite_default_scope('mmseg'):
-            found = DATASETS.build({**dataset, 'pipeline': [], 'lazy_init': True})
+            built = DATASETS.build({**dataset, 'pipeline': [], 'lazy_init': True})
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f'{what}: {" ".join(str(error).split())}') from error
-    folder = Path(found.data_prefix['img_path'])
+    folder = Path(built.data_prefix['img_path'])
     root = f'set data_root (now {dataset.get("data_root")!r}), e.g. --cfg-options data_root=PATH, or see data/README.md'
     if not folder.is_dir():
         raise FileNotFoundError(f'{what}: there is no folder {folder.absolute()}; {root}')
-    found.serialize_data = False  # an empty list could not be
-    found.full_init()
-    if not found.data_list:
+    built.serialize_data = False  # mmengine cannot serialise an empty list
+    built.full_init()
+    if not built.data_list:
         here = sorted(p.name for p in folder.iterdir())[:5]
-        raise FileNotFoundError(f'{what}: no *{found.img_suffix} under {folder.absolute()}, which holds {here}; {root}')
+        raise FileNotFoundError(f'{what}: no *{built.img_suffix} under {folder.absolute()}, which holds {here}; {root}')
     pairs = [
         (Path(item['img_path']), Path(item['seg_map_path']) if 'seg_map_path' in item else None)
-        for item in found.data_list
+        for item in built.data_list
     ]
-    if not (classes := found.metainfo.get('classes')):
+    if not (classes := built.metainfo.get('classes')):
         raise UsageError(f'{what}: the data set names no classes: add metainfo=dict(classes=(...))')
-    names, look = reader_of(found, found.data_list[0], classes)
-    return [FilePairs(pairs, names, classes, look)]
+    names, check = reader_of(built, built.data_list[0], classes)
+    return [FilePairs(pairs, names, classes, check)]
 
 
 def refuse_output_in_data(dataset: ConfigDict, folder: str, option: str) -> None:
-    """Results among a data set's files would replace those of their names, or be taken for some of them.
+    """Refuse a folder for results among a data set's files: results would replace files, or be taken for data.
 
     Args:
-        dataset: config of a mmseg data set.
+        dataset: config of an mmseg data set.
         folder: for results.
-        option: that names it.
+        option: name of the option that sets it, for the message.
 
     Raises:
         FileNotFoundError, UsageError: see `files_of`; or the folder is one of the data set's.
     """
     out = os.path.realpath(folder)
-    pairs = [pair for part in files_of(dataset, 'test_dataloader') for pair in part.pairs]
-    for place in sorted({path.parent for pair in pairs for path in pair if path is not None}):
-        if os.path.join(out, '').startswith(os.path.join(os.path.realpath(place), '')):
-            raise UsageError(f'{option} {folder} lies in {place}, which holds files of the data set: name another one')
+    pairs = [pair for files in files_of(dataset, 'test_dataloader') for pair in files.pairs]
+    for parent in sorted({path.parent for pair in pairs for path in pair if path is not None}):
+        if os.path.join(out, '').startswith(os.path.join(os.path.realpath(parent), '')):
+            raise UsageError(f'{option} {folder} lies in {parent}, which holds files of the data set: name another one')
 
 
-def reader_of(
-    dataset: Any, item: Mapping[str, Any], classes: Sequence[str]
-) -> tuple[dict[int, str], Callable[..., tuple[str, dict[str, int], bool]]]:
-    """What label values of a data set mean, and what looks at its files: its own `value_names` and `look`, if it reads
-    other files than mmseg does, else `classes_by_value` and `check_pair`.
+def reader_of(dataset: Any, item: Mapping[str, Any], classes: Sequence[str]) -> tuple[dict[int, str], PairCheck]:
+    """Return the meaning of a data set's label values and the function that checks its files.
+
+    These are its own `value_names` and `check_pair` if it reads other files than mmseg does, else `classes_by_value`
+    and `files.check_pair`.
     """
     if hasattr(dataset, 'value_names'):
-        return dataset.value_names, dataset.look
+        return dataset.value_names, dataset.check_pair
     return classes_by_value(item, classes, getattr(dataset, 'ignore_index', 255)), check_pair
 
 
 def classes_by_value(item: Mapping[str, Any], classes: Sequence[str], ignore_index: int) -> dict[int, str]:
-    """What label values mean: value -> class, or 'ignored'.
+    """Map label values to the name of a class, or 'ignored'.
 
     Args:
         item: of a data set, with `reduce_zero_label` and `label_map`.
@@ -156,7 +156,7 @@ def classes_by_value(item: Mapping[str, Any], classes: Sequence[str], ignore_ind
 
 
 def _check_heads(model: Mapping[str, Any], classes: Sequence[str], what: str) -> None:
-    """mmseg trains a head of 150 classes on 19 without a word."""
+    """Compare the heads' numbers of classes with the data set's: mmseg trains a head of 150 classes on 19 silently."""
     model = model.get('module', model)  # of a segmentor for test-time augmentation
     for key in ('decode_head', 'auxiliary_head'):
         heads = model.get(key) or []
@@ -169,31 +169,31 @@ def _check_heads(model: Mapping[str, Any], classes: Sequence[str], what: str) ->
 
 
 def check_files(dataset: ConfigDict, what: str) -> int:
-    """Every image and label of a data set is there and begins like a picture; only headers are read.
+    """Check that every image and label of a data set exists and has the header of an image file.
 
     Args:
-        dataset: config of a mmseg data set.
+        dataset: config of an mmseg data set.
         what: its role, for messages, e.g. `train_dataloader`.
 
     Returns:
-        How many images there are.
+        The number of images.
 
     Raises:
         FileNotFoundError: a folder or a file is missing.
-        UsageError: a file is empty or no picture, or a label has colours or more than 8 bits.
+        UsageError: a file is empty or no image, or a label has colours or more than 8 bits.
     """
-    parts = files_of(dataset, what)
-    _headers(parts, what)
-    return sum(len(part.pairs) for part in parts)
+    members = files_of(dataset, what)
+    _check_headers(members, what)
+    return sum(len(files.pairs) for files in members)
 
 
-def _headers(parts: Sequence[FilePairs], what: str) -> None:
-    pairs = [(*pair, part.look) for part in parts for pair in part.pairs]
-    for image, label, look in ProgressBar(pairs, desc=f'checking files of {what}', unit='image', leave=False):
+def _check_headers(members: Sequence[FilePairs], what: str) -> None:
+    pairs = [(*pair, files.check) for files in members for pair in files.pairs]
+    for image, label, check in ProgressBar(pairs, desc=f'checking files of {what}', unit='image', leave=False):
         for path in filter(None, (image, label)):
             if not path.is_file():
                 raise FileNotFoundError(f'{what}: {path} is missing: every image needs a label of the same name')
-            if look is not check_pair:  # other files than pictures, too
+            if check is not check_pair:  # the data set's own, for files that Pillow may not know
                 continue
             try:
                 with Image.open(path) as picture:
@@ -206,21 +206,21 @@ def _headers(parts: Sequence[FilePairs], what: str) -> None:
 
 
 def cached_report(sets: Mapping[str, Sequence[FilePairs]]) -> dict[str, Any]:
-    """What `scan` found in these files, or finds now. A look that took long and found no fault is kept."""
-    place = _place(sets)
+    """Return the kept report on these files, or scan them now and keep the report if it took long and has no fault."""
+    path = _report_path(sets)
     try:
-        return json.loads(place.read_text())
+        return json.loads(path.read_text())
     except (OSError, ValueError):  # there is none, or it is no longer whole
         pass
     start = time.monotonic()
-    report = scan(sets, bar='looking at all data once, --no-check skips it')
+    report = scan(sets, bar='checking all data once, --no-check skips it')
     if not report['faults'] and time.monotonic() - start > WORTH:
-        write_report_file(report, place)
+        write_report_file(report, path)
     return report
 
 
 def check_config(cfg: Config, workers: int | None = None, out: str | None = None) -> None:
-    """Looks at every pixel of a config's data sets, prints tables of what they hold and what is odd.
+    """Check every pixel of a config's data sets, and print tables of their content and notes on oddities.
 
     Args:
         cfg: of a training.
@@ -228,7 +228,7 @@ def check_config(cfg: Config, workers: int | None = None, out: str | None = None
         out: file for the whole report, JSON.
 
     Raises:
-        FileNotFoundError, UsageError: something is wrong; says what, where and what to do.
+        FileNotFoundError, UsageError: something is wrong; names what, where and what to do.
     """
     roles = ['train_dataloader', 'val_dataloader', 'test_dataloader']
     if cfg.get('test_dataloader') and cfg.test_dataloader.dataset == (cfg.get('val_dataloader') or {}).get('dataset'):
@@ -248,37 +248,38 @@ def check_config(cfg: Config, workers: int | None = None, out: str | None = None
 
 
 def cache_report(report: Mapping[str, Any], sets: Mapping[str, Sequence[FilePairs]]) -> None:
-    """Keeps what was found in these files for `cached_report`."""
-    write_report_file(report, _place(sets))
+    """Keep the report on these files for `cached_report`."""
+    write_report_file(report, _report_path(sets))
 
 
 def _as_text(report: Mapping[str, Any]) -> bytes:
     return (json.dumps(report, indent=1) + '\n').encode()
 
 
-def write_report_file(report: Mapping[str, Any], place: Path) -> None:
-    """Writes a report to a file, if that can be written."""
+def write_report_file(report: Mapping[str, Any], path: Path) -> None:
+    """Write a report to a file, if that is possible."""
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(place, _as_text(report))
-    except OSError:  # then the next training looks again
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, _as_text(report))
+    except OSError:  # then the next training checks again
         pass
 
 
-def _place(sets: Mapping[str, Sequence[FilePairs]]) -> Path:
-    """Where the report is kept: another file once an image, a label, or what its values mean has changed."""
+def _report_path(sets: Mapping[str, Sequence[FilePairs]]) -> Path:
+    """Return the file of the kept report: a new name once an image, a label or the meaning of its values changes."""
 
     def stamp(path: Path | None) -> tuple[str, int, int] | None:
         if path is None or not path.exists():
             return None
-        found = path.stat()
-        return str(path.absolute()), found.st_size, found.st_mtime_ns
+        status = path.stat()
+        return str(path.absolute()), status.st_size, status.st_mtime_ns
 
     content = {
         role: [
-            ([(stamp(i), stamp(m)) for i, m in part.pairs], [*part.names.items()], [*part.classes]) for part in parts
+            ([(stamp(i), stamp(m)) for i, m in files.pairs], [*files.names.items()], [*files.classes])
+            for files in members
         ]
-        for role, parts in sets.items()
+        for role, members in sets.items()
     }
     state = hashlib.sha256(json.dumps([FORMAT, content]).encode()).hexdigest()[:32]
     return Path(torch.hub.get_dir()) / 'mmseg_volo' / 'checked' / f'{state}.json'

@@ -1,9 +1,9 @@
-"""A look at images and their labels, decoded to the end."""
+"""Check images and their labels by decoding them to the end."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,11 +13,13 @@ from mmseg_volo.errors import BadFileError
 from mmseg_volo.io.decoding import check_size, decoded, decoded_image, shown_size
 from mmseg_volo.utils.text import format_ranges
 
-IGNORED = 'ignored'  # beside the names of classes
+IGNORED = 'ignored'  # name of what is no class, beside the names of classes
+PairResult = tuple[str, dict[str, int], bool]  # see the result of `check_pair`
+PairCheck = Callable[[Path, 'Path | None', Mapping[int, str]], PairResult]  # a function like `check_pair`
 
 
 def fault_of(image: Path, error: BaseException) -> BadFileError:
-    """What an error of any type says of an image or its label; the others are looked at all the same."""
+    """Turn an error of any type into a fault of an image or its label, so that the others are checked all the same."""
     if isinstance(error, BadFileError):
         return error
     text = 'not enough memory' if isinstance(error, MemoryError) else f'{type(error).__name__}: {error}'
@@ -26,16 +28,16 @@ def fault_of(image: Path, error: BaseException) -> BadFileError:
 
 @dataclass(kw_only=True)
 class DatasetStats:
-    """What the images and labels of a data set hold."""
+    """Count sizes, pixels and classes over the images and labels of a data set."""
 
     sizes: Counter[str] = field(default_factory=Counter)  # 'WIDTHxHEIGHT' -> images
     pixels: Counter[str] = field(default_factory=Counter)  # class -> pixels of all labels
-    holding: Counter[str] = field(default_factory=Counter)  # class -> labels that hold it
+    holding: Counter[str] = field(default_factory=Counter)  # class -> labels that contain it
     blank: list[str] = field(default_factory=list)  # labels of ignored pixels only
-    turned: list[str] = field(default_factory=list)  # images that loading turns, and not their labels
+    turned: list[str] = field(default_factory=list)  # images that loading turns by their EXIF, unlike their labels
 
-    def add(self, image: Path, label: Path | None, result: tuple[str, Mapping[str, int], bool]) -> None:
-        """Counts what `check_pair` has found."""
+    def add(self, image: Path, label: Path | None, result: PairResult) -> None:
+        """Add the result of `check_pair` for a pair."""
         size, pixels, turned = result
         self.sizes[size] += 1
         self.pixels.update(pixels)
@@ -46,20 +48,20 @@ class DatasetStats:
             self.turned.append(str(image))
 
 
-def check_pair(image: Path, label: Path | None, names: Mapping[int, str]) -> tuple[str, dict[str, int], bool]:
-    """Decodes an image and its label to the end.
+def check_pair(image: Path, label: Path | None, names: Mapping[int, str]) -> PairResult:
+    """Decode an image and its label to the end.
 
     Args:
-        image: the picture.
-        label: its label; None if it has none.
-        names: label value -> class, or 'ignored'; several values may be one class.
+        image: the image file.
+        label: its label file; None if it has none.
+        names: label value -> class, or 'ignored'; several values may map to one class.
 
     Returns:
         ('WIDTHxHEIGHT' of the image as loading shows it, class -> pixels of the label, whether loading turns or
-        mirrors the image, as its EXIF says, and so not its label).
+        mirrors the image by its EXIF orientation, and so not its label).
 
     Raises:
-        BadFile: one is unreadable, the sizes differ, or the label holds other values; the message names the file.
+        BadFileError: one is unreadable, the sizes differ, or the label holds other values; the message names the file.
     """
     (width, height), turned = shown_size(decoded_image(image))
     size = f'{width}x{height}'
@@ -84,8 +86,8 @@ def check_pair(image: Path, label: Path | None, names: Mapping[int, str]) -> tup
 
 
 def count_by_class(pixels: Mapping[int, int], names: Mapping[int, str]) -> dict[str, int]:
-    """Value -> pixels as class -> pixels; several values may be one class."""
-    found: Counter[str] = Counter()
+    """Sum pixels by label value into pixels by class; several values may map to one class."""
+    counts: Counter[str] = Counter()
     for value, n in pixels.items():
-        found[names[value]] += n
-    return dict(found)
+        counts[names[value]] += n
+    return dict(counts)

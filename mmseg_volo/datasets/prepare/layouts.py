@@ -1,10 +1,11 @@
-"""What Cityscapes, ADE20K and CamVid look like on disk: the same as data/README.md says in words."""
+"""Define the layout of Cityscapes, ADE20K and CamVid on disk, as described in data/README.md."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from mmengine.fileio import list_dir_or_file
 from mmseg.datasets import ADE20KDataset, CityscapesDataset
@@ -14,7 +15,7 @@ from mmseg_volo.datasets.camvid import VOID, CamVidDataset
 
 @dataclass(frozen=True)
 class DatasetLayout:
-    """Where the files of a data set lie and what its labels hold."""
+    """Define where the files of a data set lie and what its labels hold."""
 
     images: str  # folder below the root
     labels: str
@@ -23,13 +24,13 @@ class DatasetLayout:
     counts: Mapping[str, int]  # split -> number of images that are published
     classes: Sequence[str]
     first: int  # label value of the first class
-    ignored: int  # label value of what is not scored
-    download: str  # what to fetch, from which site, and where it goes
-    sources: Sequence[str] = ()  # suffixes of what labels can be made from, the best first
+    ignored: int  # label value of pixels that are not scored
+    download: str  # instructions: what to fetch, from which site, and where to put it
+    sources: Sequence[str] = ()  # suffixes of files that labels can be made from, the best first
     unscored: Sequence[str] = ()  # splits whose true labels are not public
 
     def value_names(self) -> dict[int, str]:
-        """Label value -> class, or 'ignored'."""
+        """Map label values to classes, or 'ignored'."""
         return {**{self.first + i: name.strip() for i, name in enumerate(self.classes)}, self.ignored: 'ignored'}
 
 
@@ -67,7 +68,7 @@ LAYOUTS = {
         image_suffix='.jpg',
         label_suffix='.png',
         counts={'train': 367, 'val': 101, 'test': 233},
-        classes=CamVidDataset.METAINFO['classes'],
+        classes=cast('tuple[str, ...]', CamVidDataset.METAINFO['classes']),  # its values have several types
         first=0,
         ignored=VOID,
         download='fetch the 480x360 version with 11 classes and void of the SegNet tutorial '
@@ -79,16 +80,16 @@ LAYOUTS = {
 
 @dataclass(frozen=True)
 class Split:
-    """The files of one split by their key: the path below the split's folder, without suffix."""
+    """Hold the files of one split by their key: the path below the split's folder, without suffix."""
 
     images: Mapping[str, Path]
     labels: Mapping[str, Path]
-    sources: Mapping[str, Path]  # for each key the best one there is
+    sources: Mapping[str, Path]  # the best one of each key
     label_folder: Path
 
 
-def _listed(folder: Path, suffix: str) -> dict[str, Path]:
-    """Just what mmseg's data sets would list: through links, without hidden files."""
+def _list_files(folder: Path, suffix: str) -> dict[str, Path]:
+    """List files exactly as mmseg's data sets do: through links, without hidden files."""
     if not folder.is_dir():
         return {}
     names = sorted(list_dir_or_file(str(folder), list_dir=False, suffix=suffix, recursive=True))
@@ -96,34 +97,34 @@ def _listed(folder: Path, suffix: str) -> dict[str, Path]:
 
 
 def find_splits(layout: DatasetLayout, root: Path) -> dict[str, Split]:
-    """The files of every split; a split that is not there is empty."""
-    found = {}
+    """Find the files of every split; a missing split is empty."""
+    splits = {}
     for split in layout.counts:
         images, labels = root / layout.images / split, root / layout.labels / split
         sources: dict[str, Path] = {}
         for suffix in layout.sources:
-            sources = {**_listed(labels, suffix), **sources}
-        found[split] = Split(
-            _listed(images, layout.image_suffix), _listed(labels, layout.label_suffix), sources, labels
+            sources = {**_list_files(labels, suffix), **sources}
+        splits[split] = Split(
+            _list_files(images, layout.image_suffix), _list_files(labels, layout.label_suffix), sources, labels
         )
-    return found
+    return splits
 
 
 def unpaired(layout: DatasetLayout, root: Path, splits: Mapping[str, Split]) -> list[str]:
-    """Images without a label and labels without an image, a sentence for each kind and split."""
+    """List images without a label and labels without an image, in a sentence for each kind and split."""
     problems = []
     for name, split in splits.items():
         have, needed = {**split.sources, **split.labels}, name not in layout.unscored
         if have or needed:
             bare = [path for key, path in split.images.items() if key not in have]
-            problems += _named(bare, len(split.images), 'images', f'no label in {layout.labels}/{name}', root, name)
-        if split.images or needed:  # who does not send masks to the server may do without its images
+            problems += _describe(bare, len(split.images), 'images', f'no label in {layout.labels}/{name}', root, name)
+        if split.images or needed:  # images of an unscored split are only needed to submit masks to its server
             lone = [path for key, path in have.items() if key not in split.images]
-            problems += _named(lone, len(have), 'labels', f'no image in {layout.images}/{name}', root, name)
+            problems += _describe(lone, len(have), 'labels', f'no image in {layout.images}/{name}', root, name)
     return problems
 
 
-def _named(paths: Sequence[Path], total: int, what: str, lack: str, root: Path, split: str) -> list[str]:
+def _describe(paths: Sequence[Path], total: int, what: str, lack: str, root: Path, split: str) -> list[str]:
     if not paths:
         return []
     names = ', '.join(str(path.relative_to(root)) for path in paths[:3]) + (', ...' if len(paths) > 3 else '')

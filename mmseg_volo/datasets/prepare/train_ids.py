@@ -1,4 +1,4 @@
-"""Cityscapes' training labels: 19 classes, 255 for what is ignored, made with cityscapesscripts' own code and table."""
+"""Make Cityscapes' training labels, 19 classes and 255 for ignored pixels, with cityscapesscripts' code and table."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mmseg_volo.utils.files import remove_scratch_files, scratch_path
 from mmseg_volo.utils.locks import Lock, describe_holder, read_holder
 from mmseg_volo.utils.parallel import map_parallel
 
-PNG_END = b'\x00\x00\x00\x00IEND\xaeB`\x82'  # a PNG that was cut off lacks it
+PNG_END = b'\x00\x00\x00\x00IEND\xaeB`\x82'  # missing in a PNG that was cut off
 LOCK = '.making_labels.lock'
-FEW = 16  # below this many files, processes take longer to start than to work
+FEW = 16  # below this many files, starting processes takes longer than the work
 
 
 def complete_png(path: Path) -> bool:
-    """Whether there is a PNG that was written to its end."""
+    """Return whether a PNG exists and was written to its end."""
     try:
         with path.open('rb') as file:
             file.seek(-len(PNG_END), os.SEEK_END)
@@ -32,18 +32,18 @@ def complete_png(path: Path) -> bool:
 
 
 def train_id_table() -> np.ndarray:
-    """Train id by label id: int16 (256,), -1 where Cityscapes has no such id."""
+    """Tabulate train ids by label id: int16 (256,), -1 where Cityscapes has no such id."""
     from cityscapesscripts.helpers.labels import labels
 
     table = np.full(256, -1, np.int16)
     for label in labels:
-        if label.id >= 0:  # the number plate has id -1: it is in no label image
+        if label.id >= 0:  # the licence plate has id -1, which no label image contains
             table[label.id] = label.trainId
     return table
 
 
 def from_label_ids(source: str, target: str) -> None:
-    """Writes the train ids of a `*_labelIds.png`.
+    """Write the train ids of a `*_labelIds.png`.
 
     Raises:
         OSError, ValueError: it cannot be read, or holds other values than label ids.
@@ -59,17 +59,17 @@ def from_label_ids(source: str, target: str) -> None:
 
 
 def make_train_ids(jobs: Sequence[tuple[Path, Path]], workers: int) -> list[str]:
-    """Makes the training labels of polygon files (`*_polygons.json`) or label images (`*_labelIds.png`).
+    """Make training labels from polygon files (`*_polygons.json`) or label images (`*_labelIds.png`).
 
-    Each file appears under its name when it is complete. Polygons are drawn in processes: Python's drawing holds its
-    lock. They are started anew, as forking beside OpenMP's threads can hang, and load cityscapesscripts only.
+    Each file appears under its name when it is complete. Polygons are drawn in processes, as drawing in Python holds
+    the GIL. The processes are spawned, as forking beside OpenMP's threads can hang, and load cityscapesscripts only.
 
     Args:
         jobs: (source, label to write).
         workers: how many at a time.
 
     Returns:
-        What failed, a sentence per file; all the others are written.
+        The failures, a sentence per file; the remaining files are written.
 
     Raises:
         UsageError: the folder cannot be written to, or another process makes labels there.
@@ -79,7 +79,7 @@ def make_train_ids(jobs: Sequence[tuple[Path, Path]], workers: int) -> list[str]
     with Lock(Path(os.path.commonpath(folders)) / LOCK) as lock:
         if not lock.take():
             raise UsageError(
-                f'training labels are being made, by {describe_holder(read_holder(lock.path))}: wait until that ends'
+                f'training labels are being made by {describe_holder(read_holder(lock.path))}: wait until it ends'
             )
         lock.tell()
         for folder in folders:
@@ -115,16 +115,16 @@ def _make(jobs: Sequence[tuple[Path, Path]], workers: int) -> list[str]:
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, SystemExit):  # how cityscapesscripts' functions end; they have printed why
-        return 'cityscapesscripts gave up, see what it printed'
+    if isinstance(error, SystemExit):  # cityscapesscripts prints its reason, then exits
+        return 'cityscapesscripts gave up, see its output'
     return f'{type(error).__name__}: {" ".join(str(error).split())}'
 
 
 def writable(paths: Sequence[Path]) -> None:
-    """Tries to write beside the files, once per folder.
+    """Check that the folders of files are writable.
 
     Raises:
-        UsageError: the folder is read-only or full.
+        UsageError: a folder is read-only or full.
     """
     for folder in sorted({path.parent for path in paths}):
         probe = scratch_path(folder / 'probe')
@@ -134,5 +134,5 @@ def writable(paths: Sequence[Path]) -> None:
         except OSError as error:
             raise UsageError(
                 f'{folder} cannot be written to ({error.strerror}), and {len(paths)} training labels are to be made: '
-                f'run this where the data set may be written, or copy it'
+                f'run this where the data set is writable, or copy it'
             ) from error

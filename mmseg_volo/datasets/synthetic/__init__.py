@@ -1,1 +1,1 @@
-"""Procedural street scenes."""
+"""Draw procedural street scenes."""

@@ -1,4 +1,4 @@
-"""Camera and canvas of the procedural street scenes, and all that is drawn per pixel: sky, ground, houses, leaves."""
+"""Set up camera and canvas of the procedural street scenes, and draw sky, ground, houses and leaves per pixel."""
 
 from __future__ import annotations
 
@@ -20,53 +20,53 @@ _CIRCLE = np.stack([np.cos(np.arange(16) * np.pi / 8 + 0.2), np.sin(np.arange(16
 
 @lru_cache(maxsize=1)
 def _noise() -> np.ndarray:
-    """Tileable fractal noise, float32 (512, 512), mean 0 and standard deviation 1."""
+    """Make tileable fractal noise, float32 (512, 512), mean 0 and standard deviation 1."""
     rng, total = np.random.default_rng(7), np.zeros((512, 512), np.float32)
     for sigma in (0.8, 2, 5, 12):
-        layer = np.tile(rng.standard_normal((512, 512), dtype=np.float32), (2, 2))
+        layer: np.ndarray = np.tile(rng.standard_normal((512, 512), dtype=np.float32), (2, 2))
         layer = cv2.GaussianBlur(layer, (0, 0), sigma)[256:768, 256:768]
         total += layer / layer.std()
     return total / total.std()
 
 
 def _sample(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Noise at texel coordinates (u, v), which broadcast; repeated beyond the texture."""
+    """Sample the noise at texel coordinates (u, v), which broadcast; it repeats beyond the texture."""
     return _noise().ravel()[(v.astype(np.int32) & 511) * 512 + (u.astype(np.int32) & 511)]
 
 
 def _phase(x: np.ndarray, period: float) -> np.ndarray:
-    """Where in its period a coordinate is, 0 to 1; np.mod is several times slower."""
+    """Return a coordinate's position in its period, 0 to 1; np.mod is several times slower."""
     x = x * np.float32(1 / period)
     return x - np.floor(x)
 
 
 def _patch(rng: np.random.Generator, height: int, width: int, scale: float) -> np.ndarray:
-    """A random piece of noise, float32 (height, width); scale is pixels per texel."""
+    """Cut out a random piece of noise, float32 (height, width); scale is pixels per texel."""
     rows, cols = (min(512, max(2, round(n / scale))) for n in (height, width))
     top, left = rng.integers(0, 513 - rows), rng.integers(0, 513 - cols)
     return cv2.resize(_noise()[top : top + rows, left : left + cols], (width, height))
 
 
 def vary(rng: np.random.Generator, bases: tuple[tuple[int, ...], ...], tint: float = 15) -> np.ndarray:
-    """A variation of one of the base colours, RGB (3,)."""
+    """Vary one of the base colours randomly, RGB (3,)."""
     base = np.array(bases[rng.integers(len(bases))]) * rng.uniform(0.7, 1.3)
     return np.minimum(np.maximum(base + rng.uniform(-tint, tint, 3), 5), 250)
 
 
 def oval(x: float, y: float, rx: float, ry: float) -> np.ndarray:
-    """A polygon (16, 2) around (x, y)."""
+    """Make an elliptical polygon (16, 2) around (x, y)."""
     return _CIRCLE * (rx, ry) + (x, y)
 
 
 def limb(start: tuple[float, float], end: tuple[float, float], width: float) -> np.ndarray:
-    """A bar (4, 2) of some width from start to end."""
+    """Make a bar (4, 2) of some width from start to end."""
     dx, dy = end[0] - start[0], end[1] - start[1]
     across = np.array([-dy, dx]) * (width / 2 / max(np.hypot(dx, dy), 1e-6))
     return np.array([start - across, start + across, end + across, end - across])
 
 
 class Backdrop:
-    """Camera, canvas and all that is evaluated per pixel.
+    """Hold camera and canvas, and draw everything that is evaluated per pixel.
 
     World coordinates are in metres: x right, y up from the ground, z ahead; pixels are (column, row).
     """
@@ -78,14 +78,13 @@ class Backdrop:
         self.focal, self.eye = height * rng.uniform(1.0, 1.2), rng.uniform(1.6, 2.1)
         self.horizon, self.centre = height * rng.uniform(0.36, 0.47), width * rng.uniform(0.42, 0.58)
         self.sun = float(rng.choice([-1, 1])) * rng.uniform(0.4, 1)  # sideways direction of the light
-        self.kerb = rng.uniform(2.8, 3.6) + rng.uniform(-0.5, 0.5) * np.array(
-            [1, -1]
-        )  # left and right, from the camera
+        # distances of the left and the right kerb from the camera
+        self.kerb = rng.uniform(2.8, 3.6) + rng.uniform(-0.5, 0.5) * np.array([1, -1])
         self.walk, self.grass = rng.uniform(2.8, 4.2, 2), rng.uniform(2.8, 4.5, 2)  # widths of the strips
-        self.grass_first = rng.random(2) < 0.35  # the grass lies between road and sidewalk
+        self.grass_first = rng.random(2) < 0.35  # whether the grass lies between road and sidewalk
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """World points (N, 3) to pixels (N, 2); what is nearer than 0.6 m is moved out to there."""
+        """Project world points (N, 3) to pixels (N, 2); depths below 0.6 m count as 0.6 m."""
         scale = self.focal / np.maximum(points[:, 2], 0.6)
         columns, rows = self.centre + scale * points[:, 0], self.horizon + scale * (self.eye - points[:, 1])
         return np.array([columns, rows]).T
@@ -105,7 +104,7 @@ class Backdrop:
         np.copyto(self.depth[area], depth, where=mask)
 
     def sky(self) -> None:
-        """A gradient with clouds, down to the horizon."""
+        """Paint a gradient with clouds, down to the horizon."""
         rng, rows = self.rng, int(self.horizon) + 2
         zenith = vary(rng, ((95, 140, 200), (110, 150, 205), (175, 178, 185), (120, 110, 130), (215, 215, 218)))
         haze = np.clip(zenith * rng.uniform(0.9, 1.3) + rng.uniform(-5, 45) * np.array([1.0, 0.7, 0.4]), 0, 245)
@@ -117,7 +116,7 @@ class Backdrop:
         self.labels[:rows] = SKY
 
     def ground(self) -> None:
-        """Road with its markings, sidewalks and strips of grass, down from the horizon."""
+        """Paint the road with its markings, sidewalks and strips of grass, down from the horizon."""
         rng, top = self.rng, int(self.horizon) + 1
         rows = np.arange(top, self.height, dtype=np.float32)[:, None] + 0.5
         z = np.minimum(self.focal * self.eye / np.maximum(rows - self.horizon, 0.3), 300)
@@ -126,14 +125,15 @@ class Backdrop:
         both = lambda pair: np.where(right, np.float32(pair[1]), np.float32(pair[0]))  # noqa: E731
         out, first = np.abs(x) - both(self.kerb), both(np.where(self.grass_first, self.grass, self.walk))
         inner, outer = both(1 + self.grass_first), both(2 - self.grass_first)
-        part = np.where(out < 0, 0, np.where(out < first, inner, outer)).astype(np.uint8)
-        part[out > both(self.walk + self.grass)] = 2
+        strip = np.where(out < 0, 0, np.where(out < first, inner, outer)).astype(np.uint8)
+        strip[out > both(self.walk + self.grass)] = 2
         tile = rng.uniform(0.6, 1.0)
-        joint = ((_phase(x, tile) < 0.1) | (_phase(z, tile) < 0.12)) & (part == 1)
-        value = 1 + fade * _sample(x * 25, z * 8) * np.array([0.07, 0.04, 0.32], np.float32)[part] - 0.3 * fade * joint
+        joint = ((_phase(x, tile) < 0.1) | (_phase(z, tile) < 0.12)) & (strip == 1)
+        grain = np.array([0.07, 0.04, 0.32], np.float32)[strip]  # of road, sidewalk, grass
+        value = 1 + fade * _sample(x * 25, z * 8) * grain - 0.3 * fade * joint
         asphalt = vary(rng, GREYS[:2], 9)
         paving = asphalt * rng.uniform(1.3, 1.7) + rng.uniform(-12, 12, 3)  # lighter than its road, not than others
-        colours = np.array([asphalt, paving, vary(rng, LEAVES[:5])], np.float32)[part]
+        colours: np.ndarray = np.array([asphalt, paving, vary(rng, LEAVES[:5])], np.float32)[strip]
         colours = cv2.multiply(colours, cv2.merge([value] * 3), dtype=cv2.CV_8U)  # rounds and saturates
         dash = _phase(z, 6) < 0.5
         line = ((np.abs(x - float(self.kerb[1] - self.kerb[0]) / 2) < 0.11) & dash) | (np.abs(out + 0.45) < 0.08)
@@ -141,11 +141,11 @@ class Backdrop:
         line |= (out < 0) & (z > start) & (z < start + 3) & (_phase(x, 1.1) < 0.5)
         colours[line] = rng.integers(185, 240)
         colours[np.abs(out - 0.1) < 0.14] = vary(rng, GREYS[1:])  # kerb stones
-        self.paint(top, 0, np.ones(part.shape, bool), colours, ROAD, z)
-        self.labels[top:] = np.array([ROAD, SIDEWALK, TERRAIN], np.uint8)[part]
+        self.paint(top, 0, np.ones(strip.shape, bool), colours, ROAD, z)
+        self.labels[top:] = np.array([ROAD, SIDEWALK, TERRAIN], np.uint8)[strip]
 
     def shadows(self, things: list[tuple[float, float, str]]) -> None:
-        """Darken the ground where the things (z, x, kind) and the houses keep off the sun."""
+        """Darken the ground in the shadows of the things (z, x, kind) and of the houses."""
         rng, shapes, mask = self.rng, [], np.zeros(self.labels.shape, np.uint8)
         for z, x, kind in things:
             size, reach = {'car': (1.9, 0.5), 'tree': (1.8, 3.5)}.get(kind, (0.35, 1.2))
@@ -157,15 +157,15 @@ class Backdrop:
             points = self.project(np.insert(shape, 1, 0, 1))
             cv2.fillPoly(mask, np.clip(points, -9999, 9999).astype(np.int32)[None], 255)
         ground = np.s_[int(self.horizon) + 2 :]
-        clear = 255 - cv2.blur(mask[ground], (self.height // 50 | 1,) * 2) * rng.choice(np.float32([0.1, 0.35, 0.5]))
+        soft = cv2.blur(mask[ground], (self.height // 50 | 1,) * 2)
+        clear = 255 - soft * rng.choice(np.array([0.1, 0.35, 0.5], np.float32))
         self.image[ground] = cv2.multiply(self.image[ground], cv2.merge([clear] * 3), None, 1 / 255, cv2.CV_8U)
 
     def house(self, side: int, near: float, far: float, wall: float) -> None:
-        """A house between depths near and far: the wall to the camera, then the one to the street at |x| = wall."""
+        """Draw a house between depths near and far: its wall facing the camera, then its street wall at |x| = wall."""
         rng, sign, top = self.rng, 2 * side - 1, self.rng.uniform(5, 14)
         grid, floor, brick = rng.uniform(1.8, 3), rng.uniform(2.7, 3.6), np.float32(0.15 * (rng.random() < 0.6))
-        colours = vary(rng, WALLS, 22), vary(rng, GREYS), vary(rng, GREYS[:2])  # wall, frames, glass
-        colours = np.array(colours, np.float32)
+        colours = np.array([vary(rng, WALLS, 22), vary(rng, GREYS), vary(rng, GREYS[:2])], np.float32)
         edges = [self.centre + sign * self.focal * wall / z for z in (near, far)]
         faces = (True, edges[0] + sign * self.focal * 6 / near, 0.75), (False, edges[1], 1 - 0.25 * sign * self.sun)
         for front, end, light in faces:
@@ -181,15 +181,15 @@ class Backdrop:
             v = self.eye - rows * (z / np.float32(self.focal))
             u = columns * np.float32(near / self.focal) - wall if front else z
             across, along = np.abs(_phase(u, grid) - 0.5), np.abs(_phase(v, floor) - 0.55)
-            part = ((across < 0.3) & (along < 0.3)).view(np.uint8) + ((across < 0.23) & (along < 0.24))
-            part *= v < top - 0.8
-            part[v > top - 0.45] = 1
+            surface = ((across < 0.3) & (along < 0.3)).view(np.uint8) + ((across < 0.23) & (along < 0.24))
+            surface *= v < top - 0.8  # 0 wall, 1 frame, 2 glass
+            surface[v > top - 0.45] = 1
             value = light * (1 + 0.06 * _sample(u * 30, v * 30) - (_phase(v, 0.5) < 0.3) * brick)
-            pixels = cv2.multiply(colours[part], cv2.merge([value] * 3), dtype=cv2.CV_8U)
+            pixels = cv2.multiply(colours[surface], cv2.merge([value] * 3), dtype=cv2.CV_8U)
             self.paint(upper, left, (v >= 0) & (v <= top), pixels, BUILDING, z[None])
 
     def crown(self, x: float, y: float, z: float, rx: float, ry: float) -> None:
-        """A blobby mass of leaves around (x, y, z) with radii in metres."""
+        """Draw a blobby mass of leaves around (x, y, z) with radii in metres."""
         rng, scale = self.rng, self.focal / z
         (cx, cy), rx, ry = self.project(np.array([[x, y, z]]))[0], rx * scale, ry * scale
         left, right = (int(np.clip(cx + s * rx * 1.25, 0, self.width)) for s in (-1, 1))
@@ -200,24 +200,26 @@ class Backdrop:
         for index, far in enumerate(rng.uniform(0.5, 0.75, 9)):
             angle, far = 0.8 * index, far * (index > 0)  # one ball fills the middle
             ball = oval(cx - left + np.cos(angle) * rx * far, cy - top + np.sin(angle) * ry * far, rx * 0.5, ry * 0.5)
-            cv2.fillPoly(blobs, ball.astype(np.int32)[None], 255)
+            cv2.fillPoly(blobs, [ball.astype(np.int32)], 255)
         leaves, soft = _patch(rng, *blobs.shape, self.height / 300), max(3, int(min(rx, ry) * 0.25) | 1)
         mask = cv2.blur(blobs, (soft, soft)) + 28 * leaves > 128
         across = np.linspace(-0.15, 0.15, blobs.shape[1], dtype=np.float32) * np.float32(self.sun)
         value = 0.25 * leaves + np.linspace(1.15, 0.65, blobs.shape[0], dtype=np.float32)[:, None] + across
-        colours = cv2.multiply(cv2.merge([value] * 3), (*vary(rng, LEAVES).tolist(), 0), dtype=cv2.CV_8U)
+        tint = (*vary(rng, LEAVES).tolist(), 0)  # OpenCV's stubs know no scalar operands, here and in `grade`
+        colours = cv2.multiply(cv2.merge([value] * 3), tint, dtype=cv2.CV_8U)  # type: ignore[call-overload]
         self.paint(top, left, mask, colours, VEGETATION, np.float32(z))
 
     def grade(self) -> np.ndarray:
-        """Fog, light, colour cast, blur and sensor noise; the finished picture, uint8 (height, width, 3)."""
+        """Add fog, light, colour cast, blur and sensor noise; return the finished image, uint8 (height, width, 3)."""
         rng = self.rng
         haze = (*(self.image[: int(self.horizon)].mean((0, 1)) * 0.5 + 95).tolist(), 0.0)
-        clear = np.exp(self.depth * -rng.choice(np.float32([0.002, 0.006, 0.014])))
+        clear = np.exp(self.depth * -rng.choice(np.array([0.002, 0.006, 0.014], np.float32)))
         clear[self.depth > 9e3] = 1
         image = cv2.GaussianBlur(self.image, (0, 0), self.height / 256 * rng.uniform(0.4, 0.8))
-        image = cv2.multiply(cv2.subtract(image, haze, dtype=cv2.CV_32F), cv2.merge([clear] * 3))
+        image = cv2.subtract(image, haze, dtype=cv2.CV_32F)  # type: ignore[call-overload]
+        image = cv2.multiply(image, cv2.merge([clear] * 3))
         noise = rng.standard_normal(clear.shape, dtype=np.float32) * np.float32(rng.uniform(1, 5))
-        image = cv2.add(image + cv2.merge([noise] * 3), haze, dtype=cv2.CV_8U)
+        image = cv2.add(image + cv2.merge([noise] * 3), haze, dtype=cv2.CV_8U)  # type: ignore[call-overload]
         table = np.linspace(0, 1, 256)[:, None] ** rng.uniform(0.75, 1.25)
         table = table * rng.uniform(0.75, 1.1) * rng.uniform(0.92, 1.08, 3)
         return cv2.LUT(image, np.clip(table * 255, 0, 255).astype(np.uint8)[None])

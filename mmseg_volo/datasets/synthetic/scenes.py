@@ -1,8 +1,8 @@
-"""Procedural street scenes in the Cityscapes folder layout, for demonstrations and tests without a download.
+"""Draw procedural street scenes in the Cityscapes folder layout, for demonstrations and tests without a download.
 
 A scene is a pin-hole view along a street: ground and facades are evaluated per pixel, objects are polygons painted far
-to near. Colours are drawn anew for each scene and shared by the classes on purpose: shape, texture and position tell
-the classes apart, colour alone does not.
+to near. Colours are drawn anew for each scene and shared by the classes on purpose: shape, texture and position
+distinguish the classes, colour alone does not.
 """
 
 from __future__ import annotations
@@ -37,19 +37,20 @@ from mmseg_volo.utils.progress import ProgressBar
 CLASSES: tuple[str, ...] = tuple(
     'road,sidewalk,building,pole,traffic sign,vegetation,terrain,sky,person,car'.split(',')
 )
-VERSION = 7  # of what the generator draws; part of the manifest, so that an old set is not taken for a new one
+VERSION = 7  # of the generator; part of the manifest, so that an old set is not taken for a new one
 CITIES = {'train': ('ashford', 'birchwell', 'copperton'), 'val': ('driftmoor',)}
 _MANIFEST = 'scenes.json'
 __all__ = ['CITIES', 'CLASSES', 'TRAIN_IDS', 'VERSION', 'generate', 'scene']
 
 
 class _Street(Backdrop):
-    """The objects, made of polygons, and where they stand."""
+    """Draw objects, made of polygons, and place them along the street."""
 
     def tree(self, x: float, z: float) -> None:
         height, width = self.rng.uniform(4, 6), self.rng.uniform(0.2, 0.3)
         ends = self.project(np.array([[x, 0, z], [x, height, z]]))
-        self.fill(limb(*ends, 2 * width * self.focal / z), vary(self.rng, ((85, 72, 60),)), VEGETATION, z)
+        trunk = limb(ends[0], ends[1], 2 * width * self.focal / z)
+        self.fill(trunk, vary(self.rng, ((85, 72, 60),)), VEGETATION, z)
         self.crown(x, height, z, *self.rng.uniform(1.9, 2.7, 2))
 
     def bush(self, x: float, z: float) -> None:
@@ -63,33 +64,33 @@ class _Street(Backdrop):
         step, hem = rng.uniform(0.02, 0.1), rng.choice([0.42, 0.3])
         skin = np.array([225, 180, 150]) * rng.uniform(0.4, 1.05)
         body = np.array([[-0.17, 0.78], [-0.11, 0.83], [0.11, 0.83], [0.17, 0.78], [0.15, hem], [-0.15, hem]])
-        parts = []
+        shapes: list[tuple[np.ndarray, np.ndarray]] = []
         for s in (-1, 1):
-            parts.append((limb((0.06 * s, 0.5), ((0.06 + step) * s, 0.05), 0.14), legs * (0.9 + 0.1 * s)))
-            parts.append((limb(((0.02 + step) * s, 0.025), ((0.1 + step) * s, 0.025), 0.06), np.full(3, 30)))
-            parts.append((limb((0.16 * s, 0.79), ((0.18 + step / 2) * s, 0.45), 0.11), coat * (0.85 + 0.1 * s)))
-        parts += [(body, coat), (body * (0.5, 1) - (0.08 * np.sign(self.sun), 0), coat * 0.8)]
-        parts += [(oval(0, 0.915, 0.095, 0.11), hair), (oval(rng.uniform(-0.02, 0.02), 0.89, 0.08, 0.085), skin)]
-        for shape, colour in parts:
+            shapes.append((limb((0.06 * s, 0.5), ((0.06 + step) * s, 0.05), 0.14), legs * (0.9 + 0.1 * s)))
+            shapes.append((limb(((0.02 + step) * s, 0.025), ((0.1 + step) * s, 0.025), 0.06), np.full(3, 30)))
+            shapes.append((limb((0.16 * s, 0.79), ((0.18 + step / 2) * s, 0.45), 0.11), coat * (0.85 + 0.1 * s)))
+        shapes += [(body, coat), (body * (0.5, 1) - (0.08 * np.sign(self.sun), 0), coat * 0.8)]
+        shapes += [(oval(0, 0.915, 0.095, 0.11), hair), (oval(rng.uniform(-0.02, 0.02), 0.89, 0.08, 0.085), skin)]
+        for shape, colour in shapes:
             self.fill(foot + shape * (1.15 * unit, -unit), colour, PERSON, z)
 
     def post(self, x: float, z: float, height: float, width: float, colour: np.ndarray) -> None:
-        """A round pole, lit from the side of the sun."""
-        for shift, part, shade in ((0, 1, 0.62), (0.15, 0.7, 0.85), (0.2, 0.35, 1.1)):
+        """Draw a round pole, lit from the side of the sun."""
+        for shift, share, shade in ((0, 1, 0.62), (0.15, 0.7, 0.85), (0.2, 0.35, 1.1)):
             at = x + shift * width * np.sign(self.sun)
             ends = self.project(np.array([[at, 0, z], [at, height, z]]))
-            self.fill(limb(*ends, part * width * self.focal / z), colour * shade, POLE, z)
+            self.fill(limb(ends[0], ends[1], share * width * self.focal / z), colour * shade, POLE, z)
 
     def lamp(self, x: float, z: float) -> None:
         rng, scale, colour, height = self.rng, self.focal / z, vary(self.rng, GREYS), self.rng.uniform(4.5, 7)
         self.post(x, z, height, rng.uniform(0.36, 0.48), colour)
         self.post(x, z, 0.8, 0.62, colour * 0.8)
         ends = self.project(np.array([[x, height, z], [x - np.sign(x) * rng.uniform(0.9, 1.6), height + 0.25, z]]))
-        self.fill(limb(*ends, 0.36 * scale), colour * 0.9, POLE, z)
-        self.fill(oval(*ends[1], 0.55 * scale, 0.26 * scale), np.array([235, 225, 190]), POLE, z)
+        self.fill(limb(ends[0], ends[1], 0.36 * scale), colour * 0.9, POLE, z)
+        self.fill(oval(ends[1, 0], ends[1, 1], 0.55 * scale, 0.26 * scale), np.array([235, 225, 190]), POLE, z)
 
     def sign(self, x: float, z: float) -> None:
-        """One or two plates on a pole: round, triangular, square or octagonal."""
+        """Draw one or two plates on a pole: round, triangular, square or octagonal."""
         rng, height = self.rng, self.rng.uniform(2.5, 3.1)
         self.post(x, z, height + 0.3, rng.uniform(0.32, 0.4), vary(rng, GREYS))
         for level in range(rng.integers(1, 3)):
@@ -104,7 +105,7 @@ class _Street(Backdrop):
                 self.fill(centre + pixels, colour, SIGN, z)
 
     def car(self, x: float, z: float) -> None:
-        """A box car of three prisms: underside, body and cabin."""
+        """Draw a box car of three prisms: underside, body and cabin."""
         rng, yaw = self.rng, self.rng.normal(0, 0.06)
         paint, glass, tail = vary(rng, PAINTS, 25), vary(rng, GREYS[:1]), rng.random() < 0.6
         half, end, belt, roof = rng.uniform((0.83, 1.8, 0.8, 1.4), (0.95, 2.4, 1, 1.85))
@@ -139,7 +140,7 @@ class _Street(Backdrop):
             draw(rings[1], tone * 1.1)
 
     def houses(self) -> None:
-        """Both rows of houses far to near, some with a tree behind them, and what closes the street."""
+        """Draw both rows of houses far to near, and the trees that close the street."""
         rng, rows = self.rng, []
         for x in np.arange(-45, 45, 15) + rng.uniform(0, 15):
             self.crown(x, 2.5, 75.0, rng.uniform(6, 12), rng.uniform(2.5, 6))
@@ -154,7 +155,7 @@ class _Street(Backdrop):
             self.house(side, near, far, wall)
 
     def place(self) -> list[tuple[float, float, str]]:
-        """Objects as (z, x, kind), far to near; where they may stand follows from the street."""
+        """Choose objects as (z, x, kind), far to near, at positions that suit the street."""
         rng, things = self.rng, []
         for side, sign in enumerate((-1, 1)):
             kerb, walk, grass = self.kerb[side], self.walk[side], self.grass[side]
@@ -181,8 +182,8 @@ def scene(seed: int, height: int = 256, width: int = 512) -> tuple[np.ndarray, n
         width: Columns in pixels, at least 32.
 
     Returns:
-        The picture, uint8 (height, width, 3) in RGB order, and the labels, uint8 (height, width): Cityscapes train
-        ids, 255 where a pixel is to be ignored.
+        The image, uint8 (height, width, 3) in RGB order, and the labels, uint8 (height, width): Cityscapes train ids,
+        255 for ignored pixels.
 
     Raises:
         ValueError: If a side has fewer than 32 pixels or the seed is negative.
@@ -198,7 +199,7 @@ def scene(seed: int, height: int = 256, width: int = 512) -> tuple[np.ndarray, n
     street.houses()
     for z, x, kind in things:
         getattr(street, kind)(x, z)
-    if rng.random() < 0.3:  # the bonnet of the own car
+    if rng.random() < 0.3:  # the bonnet of the camera's car
         bonnet = oval(width * rng.uniform(0.45, 0.55), height * 1.02, width * 0.52, height * rng.uniform(0.06, 0.12))
         street.fill(bonnet, vary(rng, PAINTS) * 0.5, IGNORE, 1)
     return street.grade(), street.labels
@@ -212,31 +213,31 @@ def _write(job: tuple[Path, Path, int, int, int]) -> None:
 
 
 def _holds(root: Path, manifest: dict[str, int]) -> bool:
-    """Whether root holds the wanted set; False if there is nothing, FileExistsError if there is something else."""
+    """Return whether root holds the wanted set; False if it is empty, FileExistsError if it holds something else."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
-        found = json.loads((root / _MANIFEST).read_text(encoding='utf-8'))
+        content = json.loads((root / _MANIFEST).read_text(encoding='utf-8'))
     except (OSError, ValueError):
-        found = f'no readable {_MANIFEST}'
-    if found == manifest:
+        content = f'no readable {_MANIFEST}'
+    if content == manifest:
         have = [len(list(root.glob(f'{folder}/*/*/*.png'))) for folder in ('leftImg8bit', 'gtFine')]
         if have == [manifest['num_train'] + manifest['num_val']] * 2:
             return True
-        found = f'{have[0]} pictures and {have[1]} label files'
-    raise FileExistsError(f'{root} holds {found}, not the scenes {manifest}: name another folder or remove this one.')
+        content = f'{have[0]} images and {have[1]} label files'
+    raise FileExistsError(f'{root} holds {content}, not the scenes {manifest}: name another folder or remove this one.')
 
 
 def _jobs(
-    root: Path, part: int, count: int, size: tuple[int, int], seed: int
+    root: Path, split_index: int, count: int, size: tuple[int, int], seed: int
 ) -> list[tuple[Path, Path, int, int, int]]:
-    """Where each scene of a part (0 train, 1 val) goes, with its seed and size."""
-    jobs, (split, cities) = [], tuple(CITIES.items())[part]
+    """List the files of each scene of a split (0 train, 1 val), with its seed and size."""
+    jobs, (split, cities) = [], tuple(CITIES.items())[split_index]
     for index in range(count):
         city = cities[index % len(cities)]
         image = root / 'leftImg8bit' / split / city / f'{city}_{index:06d}_000019_leftImg8bit.png'
         labels = root / 'gtFine' / split / city / f'{city}_{index:06d}_000019_gtFine_labelTrainIds.png'
-        jobs.append((image, labels, (2 * seed + part) * 10**6 + index, *size))
+        jobs.append((image, labels, (2 * seed + split_index) * 10**6 + index, *size))
     return jobs
 
 
@@ -260,7 +261,7 @@ def generate(
         root as a path.
 
     Raises:
-        FileExistsError: If root holds anything else than this set.
+        FileExistsError: If root holds anything but this set.
         ValueError: If a count is not in 0..999999, the seed is negative, or a side has fewer than 32 pixels.
     """
     root = Path(root)
@@ -272,12 +273,13 @@ def generate(
     with Lock(root.with_name(f'.{root.name}.lock')) as lock:
         lock.take(wait=True)  # another process may draw the same set
         build = root.with_name(f'.{root.name}.writing')
-        shutil.rmtree(build, ignore_errors=True)  # of one that was killed
+        shutil.rmtree(build, ignore_errors=True)  # left by a process that was killed
         if _holds(root, manifest):
             return root
         build.mkdir()
         try:
-            jobs = [j for part in (0, 1) for j in _jobs(build, part, (num_train, num_val)[part], (height, width), seed)]
+            splits = enumerate((num_train, num_val))
+            jobs = [job for i, count in splits for job in _jobs(build, i, count, (height, width), seed)]
             for job in ProgressBar(jobs, desc='scenes', unit='scene'):
                 _write(job)
             (build / _MANIFEST).write_text(json.dumps(manifest, indent=1) + '\n', encoding='utf-8')
