@@ -44,7 +44,7 @@ BAD = {
     'sampler is InfiniteSampler, which': EPOCHS + "train_dataloader['sampler'] = dict(type='InfiniteSampler')\n",
     'param_scheduler.0 .PolyLR. counts epochs but SegTrainLoop': "param_scheduler = [dict(type='PolyLR', end=2)]\n",
     'checkpoint counts epochs but SegTrainLoop': 'default_hooks = dict(checkpoint=dict(by_epoch=True))\n',
-    'crops 96x96 .RandomCrop.crop_size.* 64x64': steps('train', LOAD, LABEL, CROP.replace('64', '96'), PACK),
+    'crops to 96x96 .RandomCrop.crop_size.* 64x64': steps('train', LOAD, LABEL, CROP.replace('64', '96'), PACK),
     'model.decode_head.loss_decode: CrossEntropyLoss fails with both.*loss_decode.type=WeightedCrossEntropy': (
         'model["decode_head"].update(loss_decode=dict(avg_non_ignore=True, class_weight=[1.0] * 10))\n'
     ),

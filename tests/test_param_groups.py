@@ -176,7 +176,7 @@ def test_without_settings_it_trains_as_mmengines_does() -> None:
         ('num_layers must be a whole number of at least 4', dict(decay_type='stage_wise', num_layers=2)),
         ('ResNetLike does not define depths', dict(layer_decay_rate=0.9, decay_type='stage_wise')),
         (
-            "knows layer_decay_rate, decay_type, num_layers, custom_keys, got also \\['layer_decay'\\]",
+            "takes layer_decay_rate, decay_type, num_layers, custom_keys, got also \\['layer_decay'\\]",
             dict(layer_decay=0.9),
         ),
         ('layer_decay_rate must lie in \\(0, 1\\], got 1.5', dict(layer_decay_rate=1.5)),
