@@ -1,4 +1,4 @@
-"""Checkpoints that a crash, a full disk or a flipped bit cannot take away."""
+"""Write checkpoints that survive a crash or a full disk, and find the newest intact one."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from mmseg_volo.io.checkpoint import find_damage
 from mmseg_volo.utils.files import AtomicFile, remove_scratch_files, sync_folder, write_whole
 
 POINTER = 'last_checkpoint'
-DROPPED = 'dropped_ckpt_ids'  # message_hub: what goes once this checkpoint is there
+DROPPED = 'dropped_ckpt_ids'  # message_hub: iterations whose checkpoints are deleted once this one is written
 NUMBERED = re.compile(r'(?:iter|epoch)_(\d+)\.pth')
 
 
 def write_checkpoint(content: Mapping[str, Any], path: Path) -> None:
-    """Streams a checkpoint into a hidden file beside `path`, has the disk confirm it, and gives it its name.
+    """Stream a checkpoint into a hidden file beside `path`, sync it to disk, and rename it.
 
     Raises:
-        UsageError: it cannot be written; what was there is untouched.
+        UsageError: it cannot be written; an existing file is untouched.
     """
     try:
         with AtomicFile(path) as temporary, temporary.open('wb') as file:
@@ -40,81 +40,89 @@ def write_checkpoint(content: Mapping[str, Any], path: Path) -> None:
     except (OSError, RuntimeError) as error:  # torch's writer raises the latter after the former
         cause = error.__context__ if isinstance(error.__context__, OSError) else error
         reason = getattr(cause, 'strerror', None) or str(cause).strip().splitlines()[0]
-        remedy = 'make room there' if path.parent.is_dir() else f'see why {path.parent.absolute()} is gone'
+        remedy = 'free some space' if path.parent.is_dir() else f'find out why {path.parent.absolute()} is gone'
         raise UsageError(
-            f'the checkpoint {path.absolute()} cannot be written ({reason}): {remedy}, then go on from the last '
+            f'the checkpoint {path.absolute()} cannot be written ({reason}): {remedy}, then continue from the last '
             f'good one with --resume'
         ) from error
 
 
 def newest_checkpoint(work_dir: Path) -> tuple[Path | None, list[str]]:
-    """The checkpoint to resume from: the whole one of the most iterations, of the training that wrote the last one.
+    """Find the checkpoint to resume from: the intact one of most iterations, of the training that wrote the last one.
 
     Args:
         work_dir: folder of `iter_N.pth` (or `epoch_N.pth`); `last_checkpoint` may name one elsewhere.
 
     Returns:
-        Its path, or None where there is no checkpoint, and what is wrong with those that were passed over.
+        Its path, or None if there is no checkpoint, and a sentence for each one that was skipped.
 
     Raises:
-        UsageError: there are some, and none of them is whole.
+        UsageError: there are checkpoints, but none is intact.
     """
-    wrong, found = [], _by_age(work_dir)
+    skipped: list[str] = []
+    paths = _by_age(work_dir)
     last = last_checkpoint(work_dir)
     run = last and run_of(last)
-    for path in found:
+    for path in paths:
         reason = find_damage(path)
         if reason is None and run and path != last and run_of(path) != run:
-            reason = 'another training has written it'
+            reason = 'it belongs to another training'
         if reason is None:
-            return path, wrong
-        wrong.append(f'{path.name} is passed over: {reason}')
-    if found:
+            return path, skipped
+        skipped.append(f'{path.name} is skipped: {reason}')
+    if paths:
         raise UsageError(
-            f'--resume: no checkpoint in {work_dir.absolute()} is whole ({"; ".join(wrong)}): remove them to start anew'
+            f'--resume: no checkpoint in {work_dir.absolute()} is intact ({"; ".join(skipped)}): remove them to start '
+            f'anew'
         )
     return None, []
 
 
 def resumed_from(cfg: Config) -> str | None:
-    """The checkpoint that `--resume` goes on with: `load_from`, else the newest whole one of the work dir.
+    """Return the checkpoint that `--resume` continues: `load_from`, else the newest intact one of the work dir.
 
     Raises:
         UsageError: see `newest_checkpoint`.
     """
-    return cfg.get('load_from') or ((found := newest_checkpoint(Path(cfg.work_dir))[0]) and str(found))
+    if source := cfg.get('load_from'):
+        return str(source)
+    path, _ = newest_checkpoint(Path(cfg.work_dir))
+    return None if path is None else str(path)
 
 
 def _by_age(work_dir: Path) -> list[Path]:
-    """Newest first."""
-    found = {path: int(m[1]) for path in work_dir.glob('*.pth') if (m := NUMBERED.fullmatch(path.name))}
-    if (last := last_checkpoint(work_dir)) is not None:
-        found.setdefault(last, int(NUMBERED.fullmatch(last.name)[1]))
-    return sorted(found, key=lambda path: found[path], reverse=True)
+    """Return the numbered checkpoints of a work dir, and its last one wherever that lies, the newest first."""
+    last = last_checkpoint(work_dir)
+    paths = [*work_dir.glob('*.pth'), *([] if last is None else [last])]
+    numbers = {path: int(match[1]) for path in paths if (match := NUMBERED.fullmatch(path.name))}
+    return sorted(numbers, key=lambda path: numbers[path], reverse=True)
 
 
 def last_checkpoint(work_dir: Path) -> Path | None:
-    """What `last_checkpoint` names, if that is there."""
+    """Return the checkpoint that the file `last_checkpoint` names, if it exists."""
     try:
         named = work_dir / (work_dir / POINTER).read_text().strip()
         return named if NUMBERED.fullmatch(named.name) and named.is_file() else None
-    except (OSError, ValueError):  # there is none, or garbage in it
+    except (OSError, ValueError):  # no such file, or garbage in it
         return None
 
 
 @HOOKS.register_module()
 class SafeCheckpointHook(CheckpointHook):
-    """mmengine's CheckpointHook; the old goes only when the new is on disk, and paths do not tie it to a folder.
+    """Save checkpoints as mmengine's hook does, but delete an old one only when the new one is on disk, and survive a
+    moved work dir.
 
-    The arguments are those of `CheckpointHook`, for folders of the file system.
+    The arguments are those of `CheckpointHook`, for folders of the local file system.
     """
 
+    keep_ckpt_ids: deque[int]
+
     def before_train(self, runner: Runner) -> None:
-        """Finds the best checkpoint again, also after the work dir was moved, and sweeps up after a killed process."""
+        """Find the best checkpoint again, also in a moved work dir, and clean up after a killed process."""
         info = runner.message_hub.runtime_info
         folder = Path(self.out_dir or runner.work_dir)
         for key in info:
-            if key.startswith('best_ckpt') and info[key]:  # it goes when there is a better one
+            if key.startswith('best_ckpt') and info[key]:  # deleted when there is a better one
                 name = Path(str(info[key])).name
                 info[key] = str(folder / name) if name.startswith('best_') and name.endswith('.pth') else None
         super().before_train(runner)
@@ -124,7 +132,7 @@ class SafeCheckpointHook(CheckpointHook):
             self._remove(info.get(DROPPED, []))
 
     def save(self, runner: Runner, iteration: int) -> str:
-        """Saves the state after `iteration` iterations if that is not done.
+        """Save the state after `iteration` iterations unless it is saved already.
 
         Returns:
             The path of the checkpoint.
@@ -134,14 +142,14 @@ class SafeCheckpointHook(CheckpointHook):
         return str(self.last_ckpt)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None) -> None:
-        """Saves the best, and notes that this validation is done."""
+        """Save the best checkpoint, and note that this iteration is validated."""
         runner.message_hub.update_info(VALIDATED, runner.iter)
         super().after_val_epoch(runner, metrics)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, float]) -> None:
         before = self._best()
         if hasattr(self, 'best_ckpt_path'):
-            self.best_ckpt_path = None  # mmengine would remove it first
+            self.best_ckpt_path = None  # mmengine would delete the old one first
         else:
             self.best_ckpt_path_dict = dict.fromkeys(before)
         super()._save_best_checkpoint(runner, metrics)

@@ -1,4 +1,4 @@
-"""What is in a checkpoint: what mmengine saves and what an exact resume needs besides, as plain data."""
+"""Collect the content of a checkpoint as plain data: what mmengine saves, and what an exact resume needs besides."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from mmseg_volo.engine.loop import SAMPLES_DRAWN
 from mmseg_volo.io.checkpoint import RECORD
 from mmseg_volo.redaction import redact
 
-GRADIENTS = 'gradients'  # accumulated, of an update that is not yet made
-ACCUMULATED = 'accumulated'  # meta[ACCUMULATED]: iterations per update of the weights
+GRADIENTS = 'gradients'  # accumulated for an update that is still pending
+ACCUMULATED = 'accumulated'  # meta[ACCUMULATED]: iterations per weight update
 
 
 def checkpoint_content(runner: Runner, meta: Mapping[str, Any], optimizer: bool, schedules: bool) -> dict[str, Any]:
-    """What mmengine saves of a training, and what an exact resume needs besides.
+    """Return what mmengine saves of a training, and what an exact resume needs in addition.
 
     Args:
         runner: in training.
         meta: its epoch and iteration.
-        optimizer: whether to save the optimiser's state, and accumulated gradients.
+        optimizer: whether to save the optimiser's state and accumulated gradients.
         schedules: whether to save the schedules' state.
     """
     model, optim = runner.model.module if is_model_wrapper(runner.model) else runner.model, runner.optim_wrapper
@@ -51,7 +51,7 @@ def checkpoint_content(runner: Runner, meta: Mapping[str, Any], optimizer: bool,
     )
     if optimizer:
         content['optimizer'] = optim.state_dict()
-        if not optim.should_update() and runner.world_size == 1:  # those of several are not summed yet
+        if not optim.should_update() and runner.world_size == 1:  # over several processes they are not summed yet
             content[GRADIENTS] = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     if schedules and runner.param_schedulers is not None:
         content['param_schedulers'] = [scheduler.state_dict() for scheduler in runner.param_schedulers]
@@ -59,8 +59,8 @@ def checkpoint_content(runner: Runner, meta: Mapping[str, Any], optimizer: bool,
 
 
 def to_plain(value: Any) -> Any:
-    """The same content in types that `torch.load(weights_only=True)` reads: NumPy becomes torch or Python, a class its
-    name, as registries have it."""
+    """Convert content to types that `torch.load(weights_only=True)` reads: NumPy to torch or Python, a class to its
+    registered name."""
     if isinstance(value, Mapping):
         return {k if isinstance(k, str | int) else to_plain(k): to_plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, set)):
@@ -78,37 +78,39 @@ def to_plain(value: Any) -> Any:
 
 
 def make_plain(runner: Runner, checkpoint: dict[str, Any]) -> None:
-    """Keeps pickled classes out of a checkpoint, and writes into it what `mmseg_volo.load(checkpoint)` needs.
+    """Convert a checkpoint to plain data, and add what `mmseg_volo.load(checkpoint)` needs.
 
     mmengine stores its log buffers as objects with NumPy arrays and functions inside, which safe loading refuses; here
-    they are stored as tensors, and `restore_buffers` makes them into objects again.
+    they are stored as tensors, from which `restore_buffers` rebuilds the objects.
 
     Args:
         runner: in training.
-        checkpoint: what mmengine saves of it; changed.
+        checkpoint: its checkpoint as mmengine saves it; changed in place.
     """
     meta = checkpoint['meta']
-    shown = meta.get('dataset_meta')
+    dataset_meta = meta.get('dataset_meta')
     meta[RECORD] = redact({'model': runner.cfg['model'], 'test_pipeline': _test_steps(runner.cfg)})
     meta[ACCUMULATED] = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
-    if isinstance(shown, Mapping):  # as .safetensors can hold it
-        lists = {key: value.tolist() for key, value in shown.items() if isinstance(value, np.ndarray)}
-        meta['dataset_meta'] = {**shown, **lists}
+    if isinstance(dataset_meta, Mapping):  # in types that .safetensors can hold
+        lists = {key: value.tolist() for key, value in dataset_meta.items() if isinstance(value, np.ndarray)}
+        meta['dataset_meta'] = {**dataset_meta, **lists}
     for key, value in checkpoint.items():
         if key not in ('state_dict', 'ema_state_dict'):
             checkpoint[key] = to_plain(value)
 
 
 def _test_steps(cfg: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """The steps by which a config loads the images that it tests."""
-    if 'test_pipeline' in cfg:
-        return cfg['test_pipeline']
+    """Return the pipeline of the images that a config tests."""
     loaders = (cfg.get(f'{role}_dataloader') or {} for role in ('test', 'val'))
-    return next((steps for loader in loaders if (steps := (loader.get('dataset') or {}).get('pipeline'))), [])
+    pipelines = ((loader.get('dataset') or {}).get('pipeline') for loader in loaders)
+    steps: Sequence[Mapping[str, Any]] = (
+        cfg['test_pipeline'] if 'test_pipeline' in cfg else next(filter(None, pipelines), [])
+    )
+    return steps
 
 
 def restore_buffers(checkpoint: Mapping[str, Any]) -> None:
-    """Makes mmengine's log buffers of what `make_plain` stored."""
+    """Rebuild mmengine's log buffers from what `make_plain` stored."""
     scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
     for name, saved in scalars.items():
         if isinstance(saved, Mapping):
@@ -118,12 +120,12 @@ def restore_buffers(checkpoint: Mapping[str, Any]) -> None:
 
 @HOOKS.register_module()
 class PlainCheckpointHook(Hook):
-    """Has another runner than ours, which does so of itself, write and read checkpoints of plain data: `make_plain`."""
+    """Let mmengine's own runner write and read checkpoints of plain data; `SegRunner` does so itself."""
 
-    priority = 'VERY_LOW'  # last, to see what the other hooks have put in
+    priority = 'VERY_LOW'  # last, to see what other hooks have added
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         make_plain(runner, checkpoint)
 
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         restore_buffers(checkpoint)

@@ -1,4 +1,4 @@
-"""A console that is quiet before a training begins, and curves on a disk that may be full."""
+"""Mute the console before a training starts, and keep secrets out of logs and logged configs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mmengine.visualization import Visualizer
 from mmseg_volo.config import without_secrets
 from mmseg_volo.redaction import redact_log_record
 
-# said at every start with nothing wrong; they go to the log file
+# logged at every start without a fault; they go to the log file only
 MEANINGLESS = (
     'The prefix is not set in metric class',
     '"FileClient" will be deprecated',
@@ -18,14 +18,14 @@ MEANINGLESS = (
 
 
 def quiet_console(logger: logging.Logger) -> dict[logging.Handler, int]:
-    """Lets only warnings that mean something through to the console; no handler writes secrets.
+    """Let only meaningful warnings through to the console, and redact secrets in all handlers.
 
     Returns:
-        The console's handlers, with the levels that they had.
+        The console's handlers, with their former levels.
     """
     for handler in logger.handlers:
         handler.addFilter(redact_log_record)
-    console = {h: h.level for h in logger.handlers if type(h) is logging.StreamHandler}
+    console: dict[logging.Handler, int] = {h: h.level for h in logger.handlers if type(h) is logging.StreamHandler}
     for handler, level in console.items():
         handler.setLevel(max(level, logging.WARNING))
         handler.addFilter(lambda record: not record.getMessage().startswith(MEANINGLESS))
@@ -33,7 +33,7 @@ def quiet_console(logger: logging.Logger) -> dict[logging.Handler, int]:
 
 
 def with_redacted_configs(visualizer: Visualizer) -> Visualizer:
-    """The same visualizer, which hands configs without secrets to its backends: they write and upload them."""
+    """Make a visualizer hand configs without secrets to its backends, which write and upload them."""
     add_config = visualizer.add_config
     visualizer.add_config = lambda config, **kwargs: add_config(without_secrets(config), **kwargs)
     return visualizer

@@ -1,7 +1,8 @@
-"""Processes of a job, started by torchrun, Slurm or MPI: how they join without a GPU, and when they end."""
+"""Join the processes of a job without a GPU, and end them with their launcher: torchrun, Slurm or MPI."""
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import signal
@@ -15,49 +16,49 @@ from threading import Thread
 from threading import enumerate as enumerate_threads
 
 import torch.distributed
+from mmengine.device import get_device
+from mmengine.model import convert_sync_batchnorm, revert_sync_batchnorm
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data._utils.worker import ManagerWatchdog
 
 from mmseg_volo.errors import LAUNCHED, UsageError
 from mmseg_volo.redaction import redact_argv
 from mmseg_volo.utils.forks import about_to_compute
 
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None
-
-VARIABLES = {  # of each launcher: a process's rank, how many there are, its rank on its machine
+VARIABLES = {  # of each launcher: global rank, world size, local rank
     'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
     'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
     'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
 }
 TORCHRUN = 'TORCHELASTIC_RUN_ID'  # set in processes of torchrun
-WATCH = 'launcher'  # thread
-LOOK = 0.5  # seconds between two looks at the launcher
-GRACE = 3.0  # seconds for a checkpoint, once the launcher is gone; data workers then take up to 5 more
+WATCH = 'launcher'  # name of the thread
+INTERVAL = 0.5  # seconds between two checks of the launcher
+GRACE = 3.0  # seconds for a checkpoint once the launcher is gone; data workers then take up to 5 more
 
 
 def begin(launcher: str) -> None:
-    """What a process of a job does first; see `about_to_compute`, `end_with_launcher`.
+    """Prepare a process of a job; see `about_to_compute`, `end_with_launcher`.
 
-    Each image that a data worker hands over is an open file: as many as the system lets us have may be open.
+    Each image that a data worker passes on is an open file, so the limit of open files is raised to the hard limit.
     """
     about_to_compute()
-    if resource is not None:
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    with suppress(ImportError, OSError, ValueError):  # Windows has no `resource`
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     end_with_launcher(launcher)
 
 
 def end_with_launcher(launcher: str, parent: int | None = None) -> None:
-    """From now on this process ends soon after torchrun, or `launch.py`, which has started it: when that is killed
-    nobody else ends it. A training is asked to stop, as by SIGTERM, and is ended if it has not within GRACE.
+    """End this process soon after torchrun, or `launch.py`, that started it: if that is killed, nothing else does.
 
-    Processes of Slurm and MPI are ended by these, and one that was started alone outlives the shell that did.
+    A training is asked to stop by SIGTERM, and is ended if it has not within GRACE. Slurm and MPI end their processes
+    themselves, and a process started alone outlives its shell.
 
     Args:
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
-        parent: the process that was above this one when it began; the one that is now if None.
+        parent: id of the parent process at the start; the current one if None.
     """
     watched = any(thread.name == WATCH for thread in enumerate_threads())
     if launcher == 'pytorch' and not watched and {LAUNCHED, TORCHRUN} & os.environ.keys():
@@ -65,8 +66,11 @@ def end_with_launcher(launcher: str, parent: int | None = None) -> None:
 
 
 def _end_after(parent: int | None, watchdog: ManagerWatchdog) -> None:
-    while watchdog.is_alive() and parent in (None, watchdog.manager_pid):  # else it was gone before we looked
-        time.sleep(LOOK)
+    while watchdog.is_alive() and parent in (
+        None,
+        watchdog.manager_pid,
+    ):  # else the launcher died before the first check
+        time.sleep(INTERVAL)
     with suppress(OSError):
         print('error: the launcher was killed, so its processes end', file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -75,41 +79,64 @@ def _end_after(parent: int | None, watchdog: ManagerWatchdog) -> None:
 
 
 def join_on_cpu(launcher: str, timeout: float | None = None) -> None:
-    """Joins the processes of a job by gloo; mmengine's `init_dist` asks for CUDA.
+    """Join the processes of a job by gloo; mmengine's `init_dist` needs CUDA.
 
     Args:
         launcher: 'pytorch', 'slurm' or 'mpi'.
-        timeout: seconds that a process waits for the others; torch's own if None.
+        timeout: seconds that a process waits for the others; torch's default if None.
 
     Raises:
         UsageError: the launcher's variables are not set.
     """
     if launcher != 'pytorch':
-        theirs = VARIABLES[launcher]
-        if absent := [name for name in theirs if name not in os.environ]:
-            raise UsageError(f'--launcher {launcher}: {", ".join(absent)} is not set; start this by srun or mpirun')
-        os.environ.update(zip(VARIABLES['pytorch'], (os.environ[name] for name in theirs), strict=True))
+        names = VARIABLES[launcher]
+        if absent := [name for name in names if name not in os.environ]:
+            raise UsageError(
+                f'--launcher {launcher}: {", ".join(absent)} is not set: start this command by srun or mpirun'
+            )
+        os.environ.update(zip(VARIABLES['pytorch'], (os.environ[name] for name in names), strict=True))
         os.environ.setdefault('MASTER_PORT', '29500')  # mmengine's default too
         if 'MASTER_ADDR' not in os.environ:
             os.environ['MASTER_ADDR'] = first_host(launcher)
     torch.distributed.init_process_group('gloo', timeout=None if timeout is None else timedelta(seconds=timeout))
 
 
+def synchronise_norms(model: nn.Module, sync_bn: str | None, logger: logging.Logger) -> nn.Module:
+    """Synchronise BatchNorm over the processes on GPUs; on CPUs, where torch cannot, revert it and warn.
+
+    Args:
+        model: to be trained; may be changed.
+        sync_bn: 'torch' or 'mmcv', the implementation; unchanged on GPUs if None.
+        logger: for the warning.
+    """
+    synchronised: nn.Module = model
+    if get_device() == 'cpu':
+        if any(isinstance(module, _BatchNorm) for module in model.modules()):
+            logger.warning(
+                'SyncBN needs a GPU: each process computes its own BatchNorm statistics, '
+                'and checkpoints hold those of the first'
+            )
+        synchronised = revert_sync_batchnorm(model)
+    elif sync_bn:
+        synchronised = convert_sync_batchnorm(model, sync_bn)
+    return synchronised
+
+
 def first_host(launcher: str) -> str:
-    """The machine of process 0, as Slurm says it.
+    """Return the host of process 0 from Slurm's list of nodes.
 
     Raises:
-        UsageError: it cannot be found out.
+        UsageError: Slurm does not provide it.
     """
     try:
         command = ['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
     except (OSError, KeyError, IndexError, subprocess.CalledProcessError) as error:
-        raise UsageError(f'--launcher {launcher}: set MASTER_ADDR to the machine of the first process') from error
+        raise UsageError(f'--launcher {launcher}: set MASTER_ADDR to the host of the first process') from error
 
 
 def is_first(launcher: str) -> bool:
-    """Whether this is the first process of a job, by its launcher's variables: before they have joined.
+    """Tell by the launcher's variables whether this is the first process of a job; works before they have joined.
 
     Args:
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
@@ -118,7 +145,7 @@ def is_first(launcher: str) -> bool:
 
 
 def world_size_of(launcher: str) -> int:
-    """How many processes a job has, by its launcher's variables: before they have joined.
+    """Return the number of processes of a job by the launcher's variables; works before they have joined.
 
     Args:
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
@@ -127,12 +154,12 @@ def world_size_of(launcher: str) -> int:
 
 
 def command_line(argv: Sequence[str]) -> str:
-    """The shell's command that starts the same again, on as many processes of this machine, without secrets.
+    """Return the shell command that repeats this run, on as many processes of this machine, without secrets.
 
     Args:
         argv: of `mmseg_volo_cli.main`.
     """
-    if LAUNCHED in os.environ:  # by `launch.py`, which adds these two
+    if LAUNCHED in os.environ:  # by `launch.py`, which appends two arguments
         return shlex.join(
             ['python', '-m', 'mmseg_volo.launch', os.environ.get('WORLD_SIZE', '1'), *redact_argv(argv[:-2])]
         )

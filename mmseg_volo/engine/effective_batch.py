@@ -1,8 +1,9 @@
-"""How many images an update of the weights sees, and the recipe kept when a machine takes fewer at once."""
+"""Compute the images per weight update, and accumulate gradients to keep a recipe's batch on a smaller machine."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import EMAHook, ParamSchedulerHook
@@ -17,45 +18,46 @@ from mmseg_volo.errors import UsageError
 
 @dataclass(frozen=True)
 class EffectiveBatch:
-    """What an update of the weights sees."""
+    """Number of images in one update of the weights."""
 
     processes: int
     images: int  # per process and iteration
     accumulated: int = 1  # iterations per update
-    recipe: int | None = None  # images per update that the config's learning rate is made for
+    recipe: int | None = None  # images per update that the config's learning rate was chosen for
     scaled: bool = False  # whether the learning rate is scaled to the effective batch
 
     @property
     def size(self) -> int:
-        """Images per update."""
+        """Return the images per update."""
         return self.processes * self.images * self.accumulated
 
     @property
     def lr_factor(self) -> float:
-        """Of the learning rate: linear in the batch (arXiv 1706.02677) where it is scaled, else 1."""
+        """Return the factor of the learning rate: linear in the batch (arXiv 1706.02677) if it is scaled, else 1."""
         return self.size / self.recipe if self.scaled and self.recipe else 1.0
 
     def __str__(self) -> str:
-        parts = [
+        factors = [
             f'{self.processes} process{"es" * (self.processes > 1)}',
             f'{self.images} image{"s" * (self.images > 1)}',
         ]
         if self.accumulated > 1:
-            parts.append(f'{self.accumulated} accumulated')
-        text = f'effective batch {self.size} = {" x ".join(parts)}'
+            factors.append(f'{self.accumulated} accumulated')
+        text = f'effective batch {self.size} = {" x ".join(factors)}'
         if self.recipe:
-            factor = f', learning rate x{self.lr_factor:g}' if self.scaled else ''
-            text += f' (recipe: {self.recipe}{factor})'
+            scaling = f', learning rate x{self.lr_factor:g}' if self.scaled else ''
+            text += f' (recipe: {self.recipe}{scaling})'
         return text
 
-    def way_out(self) -> str:
-        """What to do where the effective batch is not the recipe's; empty where it is, or where the rate is scaled."""
+    def suggestion(self) -> str:
+        """Return how to get the recipe's effective batch; empty if it has that size, or if the rate is scaled."""
         if not self.recipe or self.scaled or self.size == self.recipe:
             return ''
         share, left = divmod(self.recipe, self.processes)
         scale = 'scale the learning rate by --auto-scale-lr'
         if left:
-            return f'{self.recipe} does not divide into {self.processes} processes: start another number, or {scale}'
+            uneven = f'{self.recipe} images cannot be divided evenly among {self.processes} processes'
+            return f'{uneven}: start another number, or {scale}'
         images = max(n for n in range(1, min(share, self.images) + 1) if share % n == 0)
         keep = [
             f'--accumulate {share // images}' if share > images else 'leaving --accumulate out' * (self.accumulated > 1)
@@ -65,36 +67,48 @@ class EffectiveBatch:
         return f'{" with ".join(filter(None, keep))} keeps the recipe, or {scale}'
 
 
+def batch_of(runner: Runner) -> EffectiveBatch:
+    """Return the effective batch of a runner that is set up to train."""
+    scaling = runner.auto_scale_lr or {}
+    return EffectiveBatch(
+        runner.world_size,
+        runner.train_dataloader.batch_size or 1,
+        getattr(runner.optim_wrapper, '_accumulative_counts', 1),
+        scaling.get('base_batch_size'),
+        scaling.get('enable', False),
+    )
+
+
 def check_norms(model: nn.Module, batch: EffectiveBatch) -> None:
-    """BatchNorm behind a pooling to one pixel (UPerNet's) has one value per image: torch would end the first iteration.
+    """Refuse a BatchNorm after pooling to one pixel (UPerNet's) in a batch of one image, where torch would fail.
 
     Raises:
-        UsageError: there is such a norm, and it sees one image only.
+        UsageError: there is such a norm, and it gets a single image.
     """
-    for name, part in model.named_modules():
-        if not (isinstance(part, nn.Sequential) and len(part) and isinstance(part[0], nn.AdaptiveAvgPool2d)):
+    for name, module in model.named_modules():
+        if not (isinstance(module, nn.Sequential) and len(module) and isinstance(module[0], nn.AdaptiveAvgPool2d)):
             continue
-        for norm in part.modules():
+        for norm in module.modules():
             images = batch.images * (batch.processes if isinstance(norm, nn.SyncBatchNorm) else 1)
-            if isinstance(norm, _BatchNorm) and part[0].output_size in (1, (1, 1)) and images == 1:
+            if isinstance(norm, _BatchNorm) and module[0].output_size in (1, (1, 1)) and images == 1:
                 raise UsageError(
-                    f'{name} pools to one pixel, whose BatchNorm needs 2 images at once, and gets 1: '
-                    f'--cfg-options train_dataloader.batch_size=2, or a norm without statistics of the batch: '
+                    f'{name} pools to one pixel, where BatchNorm needs at least 2 images at once, got 1: '
+                    f'--cfg-options train_dataloader.batch_size=2, or a norm without batch statistics: '
                     f'--cfg-options model.decode_head.norm_cfg.type=GN model.decode_head.norm_cfg.num_groups=32'
                 )
 
 
 def set_batch(cfg: Config, accumulated: int, scale_lr: bool) -> None:
-    """Writes `--accumulate` and `--auto-scale-lr` into a config.
+    """Write `--accumulate` and `--auto-scale-lr` into a config.
 
     Args:
-        cfg: of a training, with its launcher.
+        cfg: of a training, with its launcher; changed in place.
         accumulated: iterations per update, see `accumulate`.
         scale_lr: whether to scale the learning rate to the effective batch.
 
     Raises:
-        UsageError: the effective batch is not the recipe's though gradients are accumulated, or the recipe's is not
-            known though the learning rate is to be scaled to it.
+        UsageError: gradients are accumulated to another batch than the recipe's, or the learning rate is to be scaled
+            and the config does not name the recipe's batch.
     """
     if accumulated < 1:
         raise UsageError(f'--accumulate is the number of iterations per update: expected 1 or more, got {accumulated}')
@@ -104,7 +118,7 @@ def set_batch(cfg: Config, accumulated: int, scale_lr: bool) -> None:
     recipe, scaled = scaling.get('base_batch_size'), scale_lr or scaling.get('enable', False)
     if scaled and not recipe:
         raise UsageError(
-            '--auto-scale-lr: the config does not say for which batch its learning rate is made; '
+            '--auto-scale-lr: the config does not state the batch size of its learning rate; '
             'add auto_scale_lr = dict(base_batch_size=N)'
         )
     batch = EffectiveBatch(
@@ -114,24 +128,28 @@ def set_batch(cfg: Config, accumulated: int, scale_lr: bool) -> None:
         recipe,
         scaled,
     )
-    if accumulated > 1 and batch.way_out():
-        raise UsageError(f'{batch}: {batch.way_out()}')
+    if accumulated > 1 and (suggestion := batch.suggestion()):
+        raise UsageError(f'{batch}: {suggestion}')
     if scaled:
         cfg.auto_scale_lr = dict(enable=True, base_batch_size=recipe)
 
 
 def accumulate(cfg: Config, count: int) -> None:
-    """Adds up the gradients of `count` iterations before each update of the weights.
+    """Sum the gradients of `count` iterations before each update of the weights.
 
-    The updates stay the recipe's, in number and in learning rate: `max_iters` and the intervals of validation and
-    checkpoints, which count iterations, grow by `count`; schedules and averaged weights go on once per update.
+    Number and learning rate of the updates stay the recipe's: `max_iters` and the intervals of validation and
+    checkpoints, which count iterations, are multiplied by `count`; schedules and averaged weights step once per update.
+
+    Args:
+        cfg: of a training; changed in place.
+        count: iterations per update.
 
     Raises:
-        UsageError: the config accumulates already, or its training does not count iterations.
+        UsageError: the config accumulates gradients itself, or its training does not count iterations.
     """
     if cfg.optim_wrapper.get('accumulative_counts', 1) != 1:
         raise UsageError(
-            '--accumulate: the config sets optim_wrapper.accumulative_counts itself, give only one of them'
+            '--accumulate: the config sets optim_wrapper.accumulative_counts itself: use only one of the two'
         )
     loop = cfg.train_cfg
     if 'max_iters' not in loop:
@@ -158,17 +176,17 @@ def accumulate(cfg: Config, count: int) -> None:
 
 @HOOKS.register_module()
 class SchedulePerUpdateHook(ParamSchedulerHook):
-    """mmengine's hook, which steps the schedules, at the iterations that update the weights."""
+    """Step the schedules at the iterations that update the weights."""
 
-    def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         if runner.optim_wrapper.should_update():
             super().after_train_iter(runner, *args, **kwargs)
 
 
 @HOOKS.register_module()
 class AveragePerUpdateHook(EMAHook):
-    """mmengine's EMAHook at the iterations that update the weights. The arguments are those of `EMAHook`."""
+    """Average the weights at the iterations that update them. The arguments are those of mmengine's `EMAHook`."""
 
-    def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         if runner.optim_wrapper.should_update():
             super().after_train_iter(runner, *args, **kwargs)

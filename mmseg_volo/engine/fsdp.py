@@ -1,15 +1,15 @@
-"""Parameters, gradients and optimiser states split over the processes (FSDP): `train.py --fsdp`.
+"""Shard parameters, gradients and optimiser states over the processes (FSDP): `train.py --fsdp`.
 
-For models that with AdamW's states do not fit one GPU; where they do, DDP (the default) is faster.
+For models that do not fit one GPU together with AdamW's states; where they do, DDP (the default) is faster.
 
-It is torch's `fully_shard` in our own runner, not mmengine's `FSDPStrategy`, which needs its `FlexibleRunner` and gives
-up strict loading, plain checkpoints and the quiet console; nor mmengine's `MMFullyShardedDataParallel` as
+It uses torch's `fully_shard` in our own runner, not mmengine's `FSDPStrategy`, which needs its `FlexibleRunner` and
+gives up strict loading, plain checkpoints and the quiet console; nor mmengine's `MMFullyShardedDataParallel` as
 `model_wrapper_cfg`. With mmengine's `Runner` that one draws initial weights, and reads ImageNet's, after the tensors
-were flattened and cut; clips each process's gradients by the norm of its own share; and saves what the first process
-has, from that process alone, while gathering would take all. `fully_shard` keeps names, shapes and groups of
-parameters, so that learning rates by depth and rules of weight decay hold, and its gradients have one norm.
+were flattened and split; clips each process's gradients by the norm of its own shard; and saves from the first process
+alone, while gathering takes all. `fully_shard` keeps names, shapes and groups of parameters, so that learning rates by
+depth and rules of weight decay hold, and its gradients have one norm.
 
-Checkpoints are those of one process: they load without FSDP, and resume with another number of processes or with none.
+Checkpoints are those of a single process: they load without FSDP, and resume with any number of processes.
 """
 
 from __future__ import annotations
@@ -30,51 +30,51 @@ try:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, fully_shard
     from torch.distributed.tensor import DTensor, distribute_tensor
-except ImportError:  # torch built without its distributed part, as some for small devices
-    fully_shard = None
+except ImportError:  # torch built without torch.distributed, as for small devices
+    fully_shard = None  # type: ignore[assignment]
 
 
 AVERAGES = ('EMAHook', 'AveragePerUpdateHook')
 
 
 def set_fsdp(cfg: Config, wanted: bool) -> None:
-    """Decides whether a training shards its model, and writes it into `cfg.fsdp`.
+    """Decide whether a training shards its model, and write it into `cfg.fsdp`.
 
     Args:
-        cfg: of a training, with its launcher; it may say `fsdp = True` itself.
+        cfg: of a training, with its launcher; it may set `fsdp = True` itself.
         wanted: `--fsdp`.
 
     Raises:
-        UsageError: it is wanted and cannot be: one process, a torch that cannot, averaged weights.
+        UsageError: sharding is asked for and impossible: a single process, torch without it, averaged weights.
     """
     if wanted and cfg.launcher == 'none':
         raise UsageError(
-            '--fsdp splits the model over processes, and this is a single one: tools/dist_train.sh CONFIG GPUS --fsdp'
+            '--fsdp shards the model over processes, but this is a single one: tools/dist_train.sh CONFIG GPUS --fsdp'
         )
     cfg.fsdp = (wanted or cfg.get('fsdp', False)) and cfg.launcher != 'none'
     if not cfg.fsdp:
         return
     if fully_shard is None:
-        raise UsageError(f'--fsdp: torch {torch.__version__} was built without its distributed part: leave it out')
-    if found := [hook.type for hook in cfg.get('custom_hooks') or [] if hook.type in AVERAGES]:
+        raise UsageError(f'--fsdp: torch {torch.__version__} was built without torch.distributed: leave it out')
+    if averaging := [hook.type for hook in cfg.get('custom_hooks') or [] if hook.type in AVERAGES]:
         raise UsageError(
-            f'--fsdp: {found[0]} keeps a second copy of the model, which cannot be split: leave out one of the two'
+            f'--fsdp: {averaging[0]} keeps a second copy of the model, which cannot be sharded: leave out one of them'
         )
 
 
 def shard(model: nn.Module, device: str) -> nn.Module:
-    """Splits a model over all processes: block by block where the backbone says its blocks, the rest as one unit.
+    """Shard a model over all processes: block by block if the backbone lists its blocks, the rest as one unit.
 
-    The state dict then holds whole tensors on the CPU in the first process (shapes only in the others; all processes
-    must ask for it together), and whole tensors can be loaded into it.
+    The state dict then holds whole tensors on the CPU in the first process (only shapes in the others; all processes
+    must call it together), and whole tensors can be loaded into it.
 
     Args:
         model: with its initial weights, the same in all processes; changed in place.
         device: 'cuda', 'cpu', ...
     """
     mesh = init_device_mesh(device, (get_world_size(),))
-    backbone = getattr(model, 'backbone', None)
-    for block in backbone.block_list() if hasattr(backbone, 'block_list') else []:
+    block_list = getattr(getattr(model, 'backbone', None), 'block_list', None)
+    for block in block_list() if block_list is not None else ():
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
     model.register_state_dict_post_hook(_gather_weights)
@@ -83,7 +83,7 @@ def shard(model: nn.Module, device: str) -> nn.Module:
 
 
 def keep_states_whole(optimizer: torch.optim.Optimizer) -> None:
-    """The optimiser's state dict too is that of one process, as `shard` says of the model's."""
+    """Gather the optimiser's state dict into whole tensors, as `shard` does the model's."""
     optimizer.register_state_dict_post_hook(_gather_states)
     optimizer.register_load_state_dict_pre_hook(_split_states)
 
@@ -91,12 +91,12 @@ def keep_states_whole(optimizer: torch.optim.Optimizer) -> None:
 def _whole(value: Any) -> Any:
     if not isinstance(value, DTensor):
         return value
-    full = value.full_tensor()  # by all processes, one tensor at a time
+    full = value.full_tensor()  # in all processes, one tensor at a time
     return full.cpu() if is_main_process() else full.to('meta')
 
 
-def _part(value: Any, like: Any) -> Any:
-    """This process's part of a tensor, as a parameter of the same shape is split; anything else as it is."""
+def _own_shard(value: Any, like: Any) -> Any:
+    """Return this process's shard of a tensor, split like a parameter of the same shape; anything else unchanged."""
     if isinstance(like, DTensor) and isinstance(value, Tensor) and value.shape == like.shape:
         return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
     return value
@@ -117,7 +117,7 @@ def _split_weights(
     error_msgs: list[str],
 ) -> None:
     own = dict(module.named_parameters(remove_duplicate=False))
-    state_dict.update({key: _part(value, own.get(key)) for key, value in state_dict.items()})
+    state_dict.update({key: _own_shard(value, own.get(key)) for key, value in state_dict.items()})
 
 
 def _gather_states(optimizer: torch.optim.Optimizer, state_dict: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,22 +128,22 @@ def _gather_states(optimizer: torch.optim.Optimizer, state_dict: Mapping[str, An
 def _split_states(optimizer: torch.optim.Optimizer, state_dict: Mapping[str, Any]) -> dict[str, Any]:
     params = [p for group in optimizer.param_groups for p in group['params']]
     indices = [i for group in state_dict['param_groups'] for i in group['params']]
-    own = dict(zip(indices, params, strict=False))  # what does not fit is said by torch
-    states = {i: {k: _part(v, own.get(i)) for k, v in state.items()} for i, state in state_dict['state'].items()}
+    own = dict(zip(indices, params, strict=False))  # torch reports a mismatch
+    states = {i: {k: _own_shard(v, own.get(i)) for k, v in state.items()} for i, state in state_dict['state'].items()}
     return {**state_dict, 'state': states}
 
 
 class WholeInValidationHook(Hook):
-    """Keeps the parameters gathered from the first validated image to the last.
+    """Keep the parameters gathered from the first validated image to the last.
 
-    Gathering takes all processes at once, but an image of another size has another number of sliding windows: the
-    processes would wait for one another for ever.
+    Gathering takes all processes at once, but images of different sizes have different numbers of sliding windows: the
+    processes would wait for one another forever.
     """
 
     def before_val(self, runner: Runner) -> None:
         runner.model.set_reshard_after_forward(False)
         for unit in (m for m in runner.model.modules() if isinstance(m, FSDPModule)):
-            unit.unshard()  # windows go through the parts of the model, not through its `forward`
+            unit.unshard()  # windows call the model's modules, not its `forward`
 
     def after_val(self, runner: Runner) -> None:
         for unit in (m for m in runner.model.modules() if isinstance(m, FSDPModule)):

@@ -1,4 +1,4 @@
-"""The training loop that a stop, a crash or a resume does not change."""
+"""Run a training loop that resumes bit for bit after a stop or a crash."""
 
 from __future__ import annotations
 
@@ -8,27 +8,30 @@ from typing import Any
 from mmengine.dist import get_world_size
 from mmengine.registry import DATASETS, LOOPS
 from mmengine.runner import IterBasedTrainLoop, Runner
+from torch import nn
 from torch.utils.data import DataLoader
 
 from mmseg_volo.datasets.sampler import ResumableInfiniteSampler, SeededDataset, seed_step
 from mmseg_volo.datasets.wrappers import SKIPPED, log_skipped
 from mmseg_volo.errors import UsageError
 
-SAMPLES_DRAWN = 'draws'  # meta[DRAWS]: samples that all processes together have drawn
-VALIDATED = 'scored'  # message_hub: the iteration whose validation is done
+SAMPLES_DRAWN = 'draws'  # meta[SAMPLES_DRAWN]: samples drawn by all processes together
+VALIDATED = 'scored'  # message_hub: the last iteration that was validated
 
 
-def seeded(dataloader: DataLoader | Mapping[str, Any], runner: Runner, start: int, skip: bool = False) -> DataLoader:
-    """Builds a data loader of which every sample is drawn by its place in the training.
+def seeded(
+    dataloader: DataLoader[Any] | Mapping[str, Any], runner: Runner, start: int, skip: bool = False
+) -> DataLoader[Any]:
+    """Build a data loader that seeds every sample by its position in the training.
 
     Args:
-        dataloader: of a config, its sampler a `ResumableInfiniteSampler`; or built.
-        runner: whose seed it is.
-        start: samples that were drawn before.
+        dataloader: config with a `ResumableInfiniteSampler`, or a built loader.
+        runner: provides the seed.
+        start: samples drawn so far.
         skip: see `SeededDataset`.
 
     Raises:
-        UsageError: it has another sampler.
+        UsageError: the config has another sampler.
     """
     if isinstance(dataloader, DataLoader):
         return dataloader
@@ -36,13 +39,14 @@ def seeded(dataloader: DataLoader | Mapping[str, Any], runner: Runner, start: in
     if sampler['type'] not in ('ResumableInfiniteSampler', 'DrawSampler', ResumableInfiniteSampler):
         raise UsageError(
             f'train_dataloader.sampler is {sampler["type"]}: SegTrainLoop needs '
-            f'ResumableInfiniteSampler, which can go on anywhere '
-            f'(or take train_cfg.type=IterBasedTrainLoop, whose resumed trainings draw other samples)'
+            f'ResumableInfiniteSampler, which can resume at any sample '
+            f'(or use train_cfg.type=IterBasedTrainLoop, whose resumed trainings draw other samples)'
         )
     dataset = DATASETS.build(dataloader['dataset'])
     dataset.full_init()
-    parts = {**dataloader, 'dataset': SeededDataset(dataset, runner.seed, skip), 'sampler': {**sampler, 'start': start}}
-    return runner.build_dataloader(parts, seed=runner.seed)
+    cfg = {**dataloader, 'dataset': SeededDataset(dataset, runner.seed, skip), 'sampler': {**sampler, 'start': start}}
+    loader: DataLoader[Any] = runner.build_dataloader(cfg, seed=runner.seed)
+    return loader
 
 
 class Later:
@@ -61,21 +65,21 @@ class Later:
 
 @LOOPS.register_module()
 class SegTrainLoop(IterBasedTrainLoop):
-    """mmengine's loop by iterations, resumed bit for bit: the same samples, augmentations and dropout, without drawing
-    anew what was drawn; a validation that was due when the training ended is made up for.
+    """Train by iterations, resumable bit for bit: the same samples, augmentations and dropout, without drawing earlier
+    samples again; a validation that was due when the training stopped is run on resume.
 
     Args:
         runner, dataloader, max_iters, val_begin, val_interval, dynamic_intervals: as in mmengine's loop; the sampler
             of `dataloader` is a `ResumableInfiniteSampler`.
-        on_bad_item: what happens at an item that cannot be read or whose label holds no class's values: 'stop' ends
-            the training, 'skip' takes another one in its place, with a warning.
-        max_bad_share: of the items that may be skipped; one may in any case.
+        on_bad_item: action on an item that cannot be read or whose label holds values that are not a class: 'stop' ends
+            the training, 'skip' replaces the item by another one, with a warning.
+        max_bad_share: share of the items that may be skipped; a single one always may.
     """
 
     def __init__(
         self,
         runner: Runner,
-        dataloader: DataLoader | Mapping[str, Any],
+        dataloader: DataLoader[Any] | Mapping[str, Any],
         max_iters: int,
         val_begin: int = 1,
         val_interval: int = 1000,
@@ -85,7 +89,7 @@ class SegTrainLoop(IterBasedTrainLoop):
     ):
         if on_bad_item not in ('stop', 'skip') or not 0 <= max_bad_share < 1:
             raise UsageError(
-                f"train_cfg: on_bad_item is 'stop' or 'skip' and max_bad_share at least 0 and less than 1, got "
+                f"train_cfg: on_bad_item must be 'stop' or 'skip' and max_bad_share in [0, 1), got "
                 f'{on_bad_item!r} and {max_bad_share!r}'
             )
         self.skip = on_bad_item == 'skip'
@@ -95,8 +99,8 @@ class SegTrainLoop(IterBasedTrainLoop):
         super().__init__(runner, Later(loader), max_iters, val_begin, val_interval, dynamic_intervals)
         self.dataloader = loader
 
-    def run(self) -> Any:
-        """Trains; mmengine's `run` without the part that reads again what was read."""
+    def run(self) -> nn.Module:
+        """Train; unlike mmengine's `run`, does not read the samples before a resume again."""
         self.runner.call_hook('before_train')
         self.runner.call_hook('before_train_epoch')
         if self._iter and self.runner.message_hub.runtime_info.get(VALIDATED) != self._iter:
@@ -107,10 +111,11 @@ class SegTrainLoop(IterBasedTrainLoop):
             self._validate_if_due()
         self.runner.call_hook('after_train_epoch')
         self.runner.call_hook('after_train')
-        return self.runner.model
+        model: nn.Module = self.runner.model
+        return model
 
     def run_iter(self, data_batch: Any) -> None:
-        """One batch, with the random numbers of this iteration."""
+        """Train on one batch, with the random numbers of this iteration."""
         if self.skip:
             log_skipped(self.runner, data_batch.pop(SKIPPED, []), self.max_bad_share)
         seed_step(self.runner.seed, self._iter)

@@ -1,4 +1,4 @@
-"""The options of a training and of a test, and what they change in a config: config in, config out."""
+"""Define the options of a training and of a test, and apply them to a config: config in, config out."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from mmseg_volo.evaluation.mask_writer import format_only
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What a training and a test have in common."""
+    """Options that a training and a test share."""
 
     config: str  # path of a config, or the name of a shipped one
-    cfg_options: Mapping[str, Any] = field(default_factory=dict)  # what to have otherwise than the config
+    cfg_options: Mapping[str, Any] = field(default_factory=dict)  # overrides of config values
     work_dir: str | None = None
     launcher: str = 'none'  # or 'pytorch', 'slurm', 'mpi'
     local_rank: int = 0
@@ -37,18 +37,18 @@ class TrainOptions(RunOptions):
 
     resume: bool = False
     overwrite: bool = False
-    amp: bool | None = None  # None: by the device
-    accumulate: int = 1  # iterations per update of the weights
+    amp: bool | None = None  # None: chosen by device
+    accumulate: int = 1  # iterations per weight update
     auto_scale_lr: bool = False
     fsdp: bool = False
-    no_check: bool = False  # of every pixel of the data
+    no_check: bool = False  # skip reading every pixel of the data
 
 
 @dataclass(frozen=True, kw_only=True)
 class TestOptions(RunOptions):
     """The options of `mmseg-volo test`."""
 
-    __test__ = False  # no test of pytest's
+    __test__ = False  # not a pytest test
     checkpoint: str
     show_dir: str | None = None
     out: str | None = None
@@ -57,10 +57,10 @@ class TestOptions(RunOptions):
 
 
 def apply_options(cfg: Config, options: TrainOptions | TestOptions) -> Config:
-    """A config with the options of a training or a test; the one that is given stays as it is.
+    """Return a copy of a config with the options of a training or a test applied; `cfg` itself is not changed.
 
     Raises:
-        UsageError: an option does not go with the config or with this machine.
+        UsageError: an option does not fit the config or this machine.
     """
     cfg = copy.deepcopy(cfg)
     cfg.work_dir = options.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(options.config).stem)
@@ -71,7 +71,7 @@ def apply_options(cfg: Config, options: TrainOptions | TestOptions) -> Config:
         return cfg
     cfg.resume = options.resume or cfg.get('resume', False)
     if cfg.resume and options.overwrite:
-        raise UsageError('--overwrite begins anew, and the config says resume=True: leave out one of them')
+        raise UsageError('--overwrite starts anew, but the config sets resume=True: leave out one of them')
     set_precision(cfg.optim_wrapper, options.amp)
     set_fsdp(cfg, options.fsdp)
     set_batch(cfg, options.accumulate, options.auto_scale_lr)
@@ -80,7 +80,7 @@ def apply_options(cfg: Config, options: TrainOptions | TestOptions) -> Config:
 
 def _apply_test_options(cfg: Config, options: TestOptions) -> None:
     cfg.load_from = options.checkpoint
-    cfg.fsdp = False  # each process has the whole model: nothing else of a training is there
+    cfg.fsdp = False  # without gradients and optimiser states, the whole model fits each process
     if options.format_only and cfg.get('test_dataloader'):
         try:
             format_only(cfg, options.out)
@@ -92,7 +92,7 @@ def _apply_test_options(cfg: Config, options: TestOptions) -> None:
         evaluators = cfg.test_evaluator
         for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
             evaluator.output_dir = options.out
-            if evaluator.type == 'CityscapesMetric':  # it would remove them again
+            if evaluator.type == 'CityscapesMetric':  # it would delete them at the end
                 evaluator.keep_results = True
     if options.tta:
         if not cfg.get('tta_pipeline') or not cfg.get('tta_model'):

@@ -1,4 +1,4 @@
-"""What a runner takes from a checkpoint: all of it for a test or a resume, what fits where a training begins."""
+"""Load a checkpoint into a runner: all of it for a test or a resume, what fits at the start of a training."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ from mmseg_volo.io.weights import read_source, strict_load, unwrap_state_dict
 from mmseg_volo.models.normalisation import applied_normalisation, expected_normalisation, mismatch, test_steps
 from mmseg_volo.models.partial_weights import backbone_words, class_names, partial_state
 
-STEPS, FILES = ('keep_ckpt_ids', DROPPED), ('last_ckpt', 'best_ckpt')  # of message_hub: lists of iterations, and names
+STEPS, FILES = (
+    ('keep_ckpt_ids', DROPPED),
+    ('last_ckpt', 'best_ckpt'),
+)  # keys of message_hub: lists of iterations, and file names
+HUB_SECTIONS = ('log_scalars', 'runtime_info', 'resumed_keys')  # of message_hub
 STATE_FAULTS = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
 
 def read_contents(source: str) -> dict[str, Any]:
-    """A checkpoint as mmengine's runner takes it: with `state_dict` and `meta`.
+    """Read a checkpoint in the form that mmengine's runner takes: with `state_dict` and `meta`.
 
     Raises:
         FileNotFoundError, UsageError: see `read_source` and `unwrap_state_dict`.
@@ -37,23 +41,22 @@ def read_contents(source: str) -> dict[str, Any]:
 
 
 def check_progress(checkpoint: Mapping[str, Any], source: str) -> None:
-    """Sees that a training can go on from a checkpoint.
+    """Check that a training can be resumed from a checkpoint.
 
     Raises:
-        UsageError: it holds no state of a training.
+        UsageError: it holds no state of a training, or a damaged one.
     """
     meta, hub = meta_of(checkpoint), checkpoint.get('message_hub')
-    parts = (
-        [hub.get(key) for key in ('log_scalars', 'runtime_info', 'resumed_keys')] if isinstance(hub, Mapping) else []
-    )
+    sections: dict[str, Any] = {key: hub.get(key) for key in HUB_SECTIONS} if isinstance(hub, Mapping) else {}
     counts = [meta.get('epoch'), meta.get('iter')]
     counts += [meta[key] for key in ('seed', SAMPLES_DRAWN) if meta.get(key) is not None]
-    if not (parts and all(isinstance(part, Mapping) for part in parts) and all(map(_is_count, counts))):
+    whole = bool(sections) and all(isinstance(section, Mapping) for section in sections.values())
+    if not whole or not all(map(_is_count, counts)):
         raise UsageError(
-            f'{source} holds no training that could go on: take an iter_N.pth, or begin one from these '
-            f'weights, with load_from and without --resume'
+            f'{source} holds no training that could be resumed: use an iter_N.pth, or start from these weights with '
+            f'load_from and without --resume'
         )
-    for key, value in parts[1].items():
+    for key, value in sections['runtime_info'].items():
         steps = isinstance(value, list) and all(map(_is_count, value))
         if (key in STEPS and not steps) or (key in FILES and not isinstance(value, str | None)):
             raise UsageError(f'{source}: {key} of its training is damaged: resume an earlier checkpoint')
@@ -65,10 +68,10 @@ def _is_count(value: Any) -> bool:
 
 @contextmanager
 def states_of(source: str) -> Iterator[None]:
-    """Inside, states of optimisers, schedules and logs are taken up; what does not fit is said in one sentence.
+    """Turn errors of loading states of optimisers, schedules and logs into a UsageError.
 
     Raises:
-        UsageError: one does not.
+        UsageError: a state does not fit.
     """
     try:
         yield
@@ -77,16 +80,16 @@ def states_of(source: str) -> Iterator[None]:
     except STATE_FAULTS as error:
         raise UsageError(
             f'{source} holds the state of another training, or a damaged one ({reason(error)}): resume it with its own '
-            f'config, or begin from its weights, with load_from and without --resume'
+            f'config, or start from its weights with load_from and without --resume'
         ) from error
 
 
 def load_into(runner: Runner, model: nn.Module, source: str) -> dict[str, Any]:
-    """Loads a checkpoint for a test, a resume or with FSDP, which all of it must fit, or to begin a training with what
-    fits, see `partial_state`.
+    """Load a checkpoint: all of it for a test, a resume or FSDP; what fits at the start of a training, see
+    `partial_state`.
 
     Args:
-        runner: which will test or train.
+        runner: of the test or training.
         model: its model.
         source: see `read_source`.
 
@@ -96,29 +99,31 @@ def load_into(runner: Runner, model: nn.Module, source: str) -> dict[str, Any]:
     Raises:
         FileNotFoundError, UsageError: see `mmseg_volo.io.weights`; a training is resumed with another `--accumulate`.
     """
-    checkpoint, said = read_contents(source), f'loaded {source}'
+    checkpoint, summary = read_contents(source), f'loaded {source}'
     accumulated = checkpoint['meta'].get(ACCUMULATED, 1)
     if runner._resume and accumulated != runner.batch.accumulated:
         raise UsageError(
-            f'{source} comes from a training with --accumulate {accumulated}, where an iteration is another part of '
-            f'the schedule: resume it with the same, not with {runner.batch.accumulated}'
+            f'{source} comes from a training with --accumulate {accumulated}, whose iterations are another fraction of '
+            f'the schedule: resume it with the same value, not with {runner.batch.accumulated}'
         )
     if runner._resume:
         restore_buffers(checkpoint)
-    elif isinstance(runner._train_loop, BaseLoop) and not runner._sharded:  # split tensors are replaced as a whole
-        checkpoint['state_dict'], said = _fitted(runner, model, checkpoint, source)
+    elif (
+        isinstance(runner._train_loop, BaseLoop) and not runner._sharded
+    ):  # sharded tensors can only be replaced as a whole
+        checkpoint['state_dict'], summary = _fitted(runner, model, checkpoint, source)
     runner.call_hook('after_load_checkpoint', checkpoint=checkpoint)
     strict_load(model, checkpoint['state_dict'], source)
     _compare_pixels(runner, model, checkpoint, source)
     for name, parameter in model.named_parameters():
         if runner._resume and name in checkpoint.get(GRADIENTS, ()):
             parameter.grad = checkpoint[GRADIENTS][name].to(parameter.device)
-    runner.logger.info(said)
+    runner.logger.info(summary)
     return checkpoint
 
 
 def load_initial(runner: Runner, model: nn.Module, source: str) -> str:
-    """Gives a model that is to be trained what fits it of another one's checkpoint.
+    """Load what fits of a checkpoint of another model into a model to be trained.
 
     Args:
         runner: of the training.
@@ -132,16 +137,16 @@ def load_initial(runner: Runner, model: nn.Module, source: str) -> str:
         FileNotFoundError, UsageError: it cannot be read, or the backbone does not fit.
     """
     checkpoint = read_contents(source)
-    weights, said = _fitted(runner, model, checkpoint, source)
+    weights, summary = _fitted(runner, model, checkpoint, source)
     strict_load(model, weights, source)
     _compare_pixels(runner, model, checkpoint, source)
-    return said
+    return summary
 
 
 def _fitted(
     runner: Runner, model: nn.Module, checkpoint: Mapping[str, Any], source: str
 ) -> tuple[Mapping[str, Tensor], str]:
-    """What a training begins with, and a sentence on it; of what is no segmentor everything must fit."""
+    """Return the weights that a training starts from, and a sentence on them; a model without backbone takes all."""
     weights = checkpoint['state_dict']
     if not hasattr(model, 'backbone'):
         return weights, f'loaded {source}'
@@ -152,7 +157,7 @@ def _fitted(
 
 
 def _compare_pixels(runner: Runner, model: nn.Module, checkpoint: Mapping[str, Any], source: str) -> None:
-    """Warns where a model sees other pixels than in the training of its weights."""
+    """Warn if images are normalised otherwise than in the training of the weights."""
     if sentence := mismatch(
         source, expected_normalisation(source, checkpoint), applied_normalisation(model, test_steps(runner.cfg))
     ):

@@ -1,4 +1,4 @@
-"""mmengine's Runner with a quiet start, safe and strict loading, several processes without a GPU, and FSDP."""
+"""Extend mmengine's Runner by a quiet start, safe and strict loading, multi-process training on CPUs, and FSDP."""
 
 from __future__ import annotations
 
@@ -9,22 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_distributed, is_main_process
 from mmengine.logging import MMLogger
-from mmengine.model import (
-    BaseTTAModel,
-    MMDistributedDataParallel,
-    convert_sync_batchnorm,
-    is_model_wrapper,
-    revert_sync_batchnorm,
-)
+from mmengine.model import BaseTTAModel, MMDistributedDataParallel, is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.registry import DATASETS, RUNNERS
 from mmengine.runner import BaseLoop, Runner
 from mmengine.visualization import Visualizer
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
 from mmseg_volo import datasets, evaluation  # noqa: F401, registers what a config may name
@@ -35,8 +29,8 @@ from mmseg_volo.engine.checkpoint import resumed_from, write_checkpoint
 from mmseg_volo.engine.checkpoint_content import checkpoint_content, make_plain
 from mmseg_volo.engine.config_checks import config_notes, refuse_impossible
 from mmseg_volo.engine.console import quiet_console, with_redacted_configs
-from mmseg_volo.engine.distributed import begin, join_on_cpu
-from mmseg_volo.engine.effective_batch import EffectiveBatch, check_norms
+from mmseg_volo.engine.distributed import begin, join_on_cpu, synchronise_norms
+from mmseg_volo.engine.effective_batch import EffectiveBatch, batch_of, check_norms
 from mmseg_volo.engine.fsdp import WholeInValidationHook, keep_states_whole, shard
 from mmseg_volo.engine.hooks.stop import keep_answering
 from mmseg_volo.engine.init_cfg import drop_init_cfg, load_init_cfg_safely, pop_whole_init_cfg
@@ -46,29 +40,33 @@ from mmseg_volo.engine.resume import follow_config, length_of, prepare_resume, r
 from mmseg_volo.engine.run_id import new_run
 from mmseg_volo.engine.work_dir import folders_of, in_use_by_training, own_session
 from mmseg_volo.errors import UsageError
-from mmseg_volo.models import segmentors  # noqa: F401, registers them, and what they are made of
+from mmseg_volo.models import segmentors  # noqa: F401, registers them and their modules
 from mmseg_volo.models.normalisation import mismatches, test_steps
 
 
 @RUNNERS.register_module()
 class SegRunner(NamingRunner):
-    """While it sets up, notes go to the log file only; from the first iteration on also to the console.
+    """Train or test a config.
 
-    Checkpoints (`load_from`, `resume`, test: a path or https:// address) are read as plain data and must fit the model
-    key by key; `init_cfg` of mmseg's and mmengine's parts is read as plain data too. A training locks its work dir;
-    every session has a folder of its own.
+    During setup, notes go to the log file only; from the first iteration on also to the console. Checkpoints
+    (`load_from`, `resume`, test: a path or https:// address) are read as plain data and must fit the model key by key;
+    checkpoints that `init_cfg` of mmseg's and mmengine's modules names are read as plain data too. A training locks its
+    work dir; every session has a folder of its own.
     """
 
-    _begun = False  # the training
+    cfg: Config
+    model: nn.Module
+    _timestamp: str
+    _training_started = False  # whether a training has started, not a test
     _asked_schedules: Any = None
-    run_id: str | None = None  # see `engine/identity.py`
+    run_id: str | None = None  # see `engine/run_id.py`
     length: int | None = None  # of the training, see `engine/resume.py`
     former_lengths: Sequence[int] = ()
-    _start: str | None = None  # what the whole model starts from
-    _began = ''  # with what of it, in words
+    _start: str | None = None  # checkpoint that the whole model starts from
+    _start_summary = ''  # sentence on what was loaded from it
 
-    def setup_env(self, env_cfg: dict) -> None:
-        """mmengine's, before anything is built; without a GPU the processes talk through gloo, where it would ask for
+    def setup_env(self, env_cfg: dict[str, Any]) -> None:
+        """Set up processes before anything is built; without a GPU they join by gloo, where mmengine would ask for
         CUDA."""
         begin(self._launcher)
         self.cfg = formatted(self.cfg)
@@ -80,32 +78,32 @@ class SegRunner(NamingRunner):
     def set_randomness(
         self, seed: int | None = None, diff_rank_seed: bool = False, deterministic: bool = False
     ) -> None:
-        """mmengine's; without a seed, as in `randomness.deterministic=True`, one is drawn."""
+        """Seed as mmengine does; a missing seed, as with `randomness.deterministic=True` alone, is drawn."""
         super().set_randomness(seed, diff_rank_seed, deterministic)
 
     def dump_config(self) -> None:
-        """mmengine's, once a training begins: a test leaves the config of the training in its work dir as it is."""
-        if self._begun:
+        """Write the config once a training starts: a test keeps the training's config in its work dir unchanged."""
+        if self._training_started:
             super().dump_config()
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
-        """mmengine's logger; its console handler lets only warnings through until `load_or_resume`. A line that cannot
-        be written, on a full disk, is left out without the traceback that Python would print."""
+        """Build mmengine's logger; its console handler passes only warnings until `load_or_resume`. A line that cannot
+        be written, as on a full disk, is dropped without the traceback that Python would print."""
         logging.raiseExceptions = False
         logger = super().build_logger(*args, **kwargs)
         self._console = quiet_console(logger)
         return logger
 
-    def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
-        """mmengine's, one for each session; mmengine keeps one per name, and a second training in one process would
-        write into the first one's work dir."""
+    def build_visualizer(self, visualizer: Visualizer | Mapping[str, Any] | None = None) -> Visualizer:
+        """Build one visualizer per session; mmengine keeps one per name, so that a second training in the same process
+        would write into the first one's work dir."""
         if isinstance(visualizer, Mapping):
             visualizer = {**visualizer, 'name': self._log_dir}
         return with_redacted_configs(super().build_visualizer(visualizer))
 
-    def build_model(self, model: nn.Module | dict) -> nn.Module:
-        """mmengine's; what its parts start from, by `init_cfg`, is read as data, or not if a resume replaces it."""
-        built = super().build_model(model)
+    def build_model(self, model: nn.Module | dict[str, Any]) -> nn.Module:
+        """Build the model; read checkpoints of its `init_cfg` as plain data, or drop them if a resume replaces them."""
+        built: nn.Module = super().build_model(model)
         resumes = self._resume and resumed_from(self.cfg)
         self._start = None if resumes else pop_whole_init_cfg(built)
         (drop_init_cfg if resumes else load_init_cfg_safely)(built)
@@ -113,36 +111,31 @@ class SegRunner(NamingRunner):
 
     @property
     def _sharded(self) -> bool:
-        return self.distributed and self.cfg.get('fsdp', False)
+        return bool(self.distributed and self.cfg.get('fsdp', False))
 
-    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """mmengine's, or FSDP; without a GPU DDP takes no device ids, and torch has no synchronised BatchNorm."""
+    def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
+        """Wrap the model by DDP or FSDP; without a GPU DDP takes no device ids."""
         on_cpu, plain = get_device() == 'cpu', model_wrapper_cfg is None and not is_model_wrapper(model)
+        wrapped: nn.Module
         if not (plain and self.distributed and (on_cpu or self._sharded)):
-            return super().wrap_model(model_wrapper_cfg, model)
-        if on_cpu:
-            if any(isinstance(m, _BatchNorm) for m in model.modules()):
-                self.logger.warning(
-                    'SyncBN needs a GPU: BatchNorm takes the statistics of each process alone, '
-                    'and checkpoints hold those of the first'
-                )
-            model = revert_sync_batchnorm(model)
-        elif self.cfg.get('sync_bn'):
-            model = convert_sync_batchnorm(model, self.cfg.sync_bn)
+            wrapped = super().wrap_model(model_wrapper_cfg, model)
+            return wrapped
+        model = synchronise_norms(model, self.cfg.get('sync_bn'), self.logger)
         if self._sharded:
             self.model = model.to(get_device())
-            self._init_whole_weights()  # while tensors are whole
+            self._init_whole_weights()  # before tensors are split
             return shard(model, get_device())
         unused = self.cfg.get('find_unused_parameters', False)
-        return MMDistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=unused)
+        wrapped = MMDistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=unused)
+        return wrapped
 
     def _init_whole_weights(self) -> None:
         super()._init_model_weights()
         if self._start:
-            self._began = load_initial(self, self._segmentor(), self._start)
+            self._start_summary = load_initial(self, self._segmentor(), self._start)
 
     def _init_model_weights(self) -> None:
-        if not self._sharded:  # `wrap_model` has done it
+        if not self._sharded:  # otherwise `wrap_model` has initialised them
             self._init_whole_weights()
         if is_main_process():
             for sentence in mismatches(self._segmentor(), test_steps(self.cfg)):
@@ -151,11 +144,11 @@ class SegRunner(NamingRunner):
     def _segmentor(self) -> nn.Module:
         model = self.model
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            model = model.module
+            model = model.get_submodule('module')
         return model
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
-        """mmengine's; where the model is sharded the states are too."""
+        """Build the optimiser; if the model is sharded, its states are too."""
         built = super().build_optim_wrapper(optim_wrapper)
         if self._sharded and built is not optim_wrapper:
             keep_states_whole(built.optimizer)
@@ -164,92 +157,90 @@ class SegRunner(NamingRunner):
 
     @property
     def batch(self) -> EffectiveBatch:
-        """What an update of the weights sees; once the training is set up."""
-        scaling = self.auto_scale_lr or {}
-        return EffectiveBatch(
-            self.world_size,
-            self.train_dataloader.batch_size or 1,
-            getattr(self.optim_wrapper, '_accumulative_counts', 1),
-            scaling.get('base_batch_size'),
-            scaling.get('enable', False),
-        )
+        """Return the effective batch, once the training is set up."""
+        return batch_of(self)
 
-    def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
-        """Linear in the effective batch; mmengine counts no accumulated gradients, and logs the old rate."""
+    def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: Mapping[str, Any] | None = None) -> None:
+        """Scale learning rates linearly with the effective batch; mmengine ignores gradient accumulation, and logs the
+        unscaled rate."""
         if (auto_scale_lr or {}).get('enable', False):
             for group in optim_wrapper.param_groups:
                 group['lr'] *= self.batch.lr_factor
 
     def load_or_resume(self) -> None:
-        """The last step before the first iteration: sets the console free and says what will be done."""
+        """Load weights as the last step before the first iteration; unmute the console and log what will run."""
         for handler, level in self._console.items():
             handler.setLevel(level)
-        self.logger.info(f'{self.experiment_name}: log, config and checkpoints go to {self.work_dir}')
+        self.logger.info(f'{self.experiment_name}: log, config and checkpoints are written to {self.work_dir}')
         if isinstance(self.optim_wrapper, OptimWrapper):
             check_norms(self.model, self.batch)
-            hint = self.batch.way_out()
-            place = f'{get_device()}{", FSDP" * self._sharded}'
-            self.logger.info(f'{self.batch}, {precision_of(self.optim_wrapper)} on {place}{hint and f"; {hint}"}')
-        if self._began:
-            self.logger.info(self._began)
-        if self._resume and self._load_from is None:  # mmengine would follow `last_checkpoint`, to an address too
+            hint = self.batch.suggestion()
+            device = f'{get_device()}{", FSDP" * self._sharded}'
+            self.logger.info(f'{self.batch}, {precision_of(self.optim_wrapper)} on {device}{hint and f"; {hint}"}')
+        if self._start_summary:
+            self.logger.info(self._start_summary)
+        if self._resume and self._load_from is None:  # mmengine would follow `last_checkpoint`, even to a URL
             prepare_resume(self)
-        for note in config_notes(self.cfg, self._asked_schedules) if self._begun else ():
+        for note in config_notes(self.cfg, self._asked_schedules) if self._training_started else ():
             self.logger.warning(note)
         super().load_or_resume()
 
     def train(self) -> nn.Module:
-        """mmengine's; what is resumed says first from which seed and place the data are drawn."""
+        """Train; a checkpoint to resume from first sets the seed and the position in the data."""
         refuse_impossible(self.cfg)
         with ExitStack() as stack:
             if is_main_process():
                 for folder in folders_of(self.cfg):
                     stack.enter_context(in_use_by_training(folder))
-            self._begun = True
+            self._training_started = True
             self.dump_config()
             self.run_id = new_run()
             self.length = length_of(self.cfg)
             if self._resume:
                 prepare_resume(self)
             self._asked_schedules = self.param_schedulers
-            return super().train()
+            trained: nn.Module = super().train()
+            return trained
 
     def _maybe_compile(self, target: str) -> None:
-        """mmengine's key `compile`: here the network's forward, not `target`, a step with its optimiser and hooks."""
-        if (options := self.cfg.get('compile')) in (None, False):
+        """Compile the network's forward for the config key `compile`; mmengine compiles `target`, a step with its
+        optimiser and hooks."""
+        options = self.cfg.get('compile')
+        if options in (None, False):
             return
         if not isinstance(options, bool | Mapping):
             raise UsageError(f"compile must be True, False or a dict of torch.compile's arguments, got {options!r}")
-        model = self.model.module if is_model_wrapper(self.model) else self.model
-        model.compile(**({} if options is True else options))
+        model = self.model.get_submodule('module') if is_model_wrapper(self.model) else self.model
+        model.compile(**(options if isinstance(options, Mapping) else {}))
         self.logger.info('torch.compile: the first iterations take long')
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
-        """mmengine's; states that are not of this training are said in one sentence."""
+        """Resume; an optimiser or schedule state of another training raises a UsageError."""
         with states_of(filename):
             super().resume(filename, *args, **kwargs)
 
     def test(self) -> dict[str, float]:
-        """mmengine's, of trained weights only.
+        """Test trained weights.
 
         Raises:
-            UsageError: there is no checkpoint to test; mmengine would score random weights.
+            UsageError: no checkpoint is given; mmengine would score random weights.
         """
         if self._load_from is None and not self._has_loaded and not isinstance(self._train_loop, BaseLoop):
-            raise UsageError('a test without a checkpoint would score random weights: set load_from to one')
-        return super().test()
+            raise UsageError('a test without a checkpoint would score random weights: set load_from to a checkpoint')
+        metrics: dict[str, float] = super().test()
+        return metrics
 
     @staticmethod
     def build_dataloader(
-        dataloader: DataLoader | Mapping[str, Any], seed: int | None = None, diff_rank_seed: bool = False
-    ) -> DataLoader:
-        """mmengine's, of a data set whose errors name the file; workers leave SIGTERM to their main process."""
+        dataloader: DataLoader[Any] | Mapping[str, Any], seed: int | None = None, diff_rank_seed: bool = False
+    ) -> DataLoader[Any]:
+        """Build a data loader whose errors name the file, and whose workers leave SIGTERM to the main process."""
         if not isinstance(dataloader, DataLoader) and isinstance(dataloader['dataset'], Mapping):
             dataset = DATASETS.build(dataloader['dataset'])
             if hasattr(dataset, 'full_init'):
                 dataset.full_init()
             dataloader = {**dataloader, 'dataset': NamedDataset(dataset)}
-        built = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        built: DataLoader[Any] = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
         built.worker_init_fn = partial(keep_answering, built.worker_init_fn)
         return built
 
@@ -257,16 +248,16 @@ class SegRunner(NamingRunner):
         self,
         out_dir: str,
         filename: str,
-        file_client_args: dict | None = None,
+        file_client_args: dict[str, Any] | None = None,
         save_optimizer: bool = True,
         save_param_scheduler: bool = True,
-        meta: dict | None = None,
+        meta: dict[str, Any] | None = None,
         by_epoch: bool = True,
-        backend_args: dict | None = None,
+        backend_args: dict[str, Any] | None = None,
     ) -> None:
-        """What mmengine saves, and what an exact resume needs besides; streamed, see `write_checkpoint`.
+        """Save what mmengine saves and what an exact resume needs in addition; streamed, see `write_checkpoint`.
 
-        The signature is mmengine's; the file goes to the file system, whatever the backends are.
+        The signature is mmengine's; the file is written to the local file system, whatever the backends are.
         """
         meta = {
             'epoch': self.epoch + by_epoch,
@@ -274,7 +265,7 @@ class SegRunner(NamingRunner):
             **(meta or {}),
             **resume_facts(self),
         }
-        if self._sharded and not is_main_process():  # all processes gather, the first one writes
+        if self._sharded and not is_main_process():  # all processes gather, only the first one writes
             self.model.state_dict()
             if save_optimizer:
                 self.optim_wrapper.state_dict()
@@ -290,12 +281,13 @@ class SegRunner(NamingRunner):
         map_location: Any = 'cpu',
         strict: bool = True,
         revise_keys: Any = None,
-    ) -> dict:
-        """Loads a checkpoint into the model; the signature is mmengine's, but it is read on the CPU, and strictly: what
-        a training begins from may have another head, see `what_fits`.
+    ) -> dict[str, Any]:
+        """Load a checkpoint into the model; the signature is mmengine's, but it is read on the CPU, and strictly: only
+        the start of a training may come from another head, see `partial_state`.
 
         Raises:
-            FileNotFoundError, UsageError: see `mmseg_volo.io.weights`; a training goes on with another `--accumulate`.
+            FileNotFoundError, UsageError: see `mmseg_volo.io.weights`; a training is resumed with another
+                `--accumulate`.
         """
         checkpoint = load_into(self, self._segmentor(), filename)
         if self._resume:

@@ -1,4 +1,4 @@
-"""`--log tensorboard|wandb|mlflow`: the numbers of a training, where people look at them beside those of others."""
+"""Log metrics of a training to TensorBoard, Weights & Biases or MLflow: `--log tensorboard|wandb|mlflow`."""
 
 from __future__ import annotations
 
@@ -17,53 +17,57 @@ from mmengine.logging import print_log
 from mmengine.registry import HOOKS, VISBACKENDS
 from mmengine.runner import Runner
 from mmengine.visualization.vis_backend import BaseVisBackend, LocalVisBackend
+from numpy.typing import NDArray
+from torch import Tensor
 
 from mmseg_volo.errors import UsageError
 
-MAX_FAILURES = 3  # a tracker that fails so often in a row is left alone
-PROJECT = 'mmseg_volo'  # of wandb and MLflow, unless their own variables name another
-# of a config, by which runs are compared in MLflow's table
+MAX_FAILURES = 3  # a tracker that fails this often in a row is switched off
+PROJECT = 'mmseg_volo'  # of wandb and MLflow, unless their environment variables name another
+# config keys by which MLflow's table compares runs
 PARAMETERS = ('model.backbone', 'model.decode_head', 'optim_wrapper', 'train_cfg', 'train_dataloader.batch_size')
 
 
 class FaultTolerantTracker(BaseVisBackend):
-    """What all have in common: nothing that fails here ends a training. It is said once; after three times in a row, or
-    where it cannot begin at all, no more is tried, as each try may wait for a network.
+    """Base of the trackers: a failure never ends a training. It is logged once; after three failures in a row, or if
+    the run cannot be opened, the tracker is switched off, as each attempt may wait for a network.
 
-    mmengine's backends of these names end a run when a write fails, log no iteration (wandb), upload the Python files
-    of the current folder (wandb), or write to a store that MLflow no longer has.
+    mmengine's backends of the same names end a run when a write fails, log no iteration (wandb), upload the Python
+    files of the current folder (wandb), or write to a store that MLflow no longer has.
 
     Args:
-        save_dir: WORK_DIR/TIME/vis_data, which mmengine's visualizer gives.
+        save_dir: WORK_DIR/TIME/vis_data, set by mmengine's visualizer.
     """
+
+    _env_initialized: bool
 
     def __init__(self, save_dir: str):
         super().__init__(save_dir)
         self._failures = 0
 
     def open(self) -> None:
-        """Begins a run."""
+        """Open a run."""
         raise NotImplementedError
 
     def write_config(self, config: Config) -> None:
-        """Writes the config down."""
+        """Write the config."""
         raise NotImplementedError
 
     def write_scalars(self, scalars: Mapping[str, float], step: int) -> None:
-        """Writes numbers of an iteration."""
+        """Write the metrics of an iteration."""
         raise NotImplementedError
 
-    def write_image(self, name: str, image: np.ndarray, step: int) -> None:
-        """Writes a picture, uint8 RGB (H, W, 3)."""
+    def write_image(self, name: str, image: NDArray[np.uint8], step: int) -> None:
+        """Write an image, uint8 RGB (H, W, 3)."""
         raise NotImplementedError
 
     def end(self) -> None:
-        """Ends the run."""
+        """End the run."""
         raise NotImplementedError
 
     @property
     def name(self) -> str:
-        """WORK_DIR/TIME, without the folders above."""
+        """Return WORK_DIR/TIME, without the folders above."""
         return '/'.join(Path(self._save_dir).absolute().parts[-3:-1])
 
     @property
@@ -77,13 +81,15 @@ class FaultTolerantTracker(BaseVisBackend):
     def add_config(self, config: Config, **kwargs: Any) -> None:
         self._attempt(self.write_config, config)
 
-    def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
+    def add_scalar(self, name: str, value: float | Tensor, step: int = 0, **kwargs: Any) -> None:
         self.add_scalars({name: value}, step)
 
-    def add_scalars(self, scalar_dict: dict, step: int = 0, file_path: str | None = None, **kwargs: Any) -> None:
+    def add_scalars(
+        self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
+    ) -> None:
         self._attempt(self.write_scalars, {name: float(value) for name, value in scalar_dict.items()}, int(step))
 
-    def add_image(self, name: str, image: np.ndarray, step: int = 0, **kwargs: Any) -> None:
+    def add_image(self, name: str, image: NDArray[np.uint8], step: int = 0, **kwargs: Any) -> None:
         self._attempt(self.write_image, name, image, int(step))
 
     def close(self) -> None:
@@ -93,9 +99,9 @@ class FaultTolerantTracker(BaseVisBackend):
             self._failures = MAX_FAILURES
 
     def _init_env(self) -> None:
-        """Part of mmengine's class; `_attempt` opens."""
+        """Do nothing: `_attempt` opens the run; mmengine's base class requires the method."""
 
-    def _attempt(self, work: Callable, *args: Any) -> None:
+    def _attempt(self, work: Callable[..., None], *args: Any) -> None:
         if self._failures >= MAX_FAILURES:
             return
         try:
@@ -105,17 +111,17 @@ class FaultTolerantTracker(BaseVisBackend):
                 self._env_initialized, self._failures = True, 0
             work(*args)
             self._failures = 0
-        except Exception as error:  # whatever such a package raises
+        except Exception as error:  # these packages may raise anything
             self._failures += 1
             if self._failures == 1 or self._failures >= MAX_FAILURES:
-                what = 'gets nothing more' if self._failures >= MAX_FAILURES else 'has a gap'
-                said = ' '.join(str(error).split())[:300] or type(error).__name__
-                print_log(f'{type(self).__name__} {what}: {said}', logger='current', level=logging.WARNING)
+                effect = 'gets nothing more' if self._failures >= MAX_FAILURES else 'has a gap'
+                reason = ' '.join(str(error).split())[:300] or type(error).__name__
+                print_log(f'{type(self).__name__} {effect}: {reason}', logger='current', level=logging.WARNING)
 
 
 @VISBACKENDS.register_module(name=['FaultTolerantTensorboard', 'PatientTensorboard'])
 class FaultTolerantTensorboard(FaultTolerantTracker):
-    """Event files beside `scalars.json`: `tensorboard --logdir WORK_DIR` shows each session as a run."""
+    """Write event files beside `scalars.json`: `tensorboard --logdir WORK_DIR` shows each session as a run."""
 
     def open(self) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -130,7 +136,7 @@ class FaultTolerantTensorboard(FaultTolerantTracker):
             self._writer.add_scalar(name, value, step)
         self._writer.flush()
 
-    def write_image(self, name: str, image: np.ndarray, step: int) -> None:
+    def write_image(self, name: str, image: NDArray[np.uint8], step: int) -> None:
         self._writer.add_image(name, image, step, dataformats='HWC')
 
     def end(self) -> None:
@@ -139,8 +145,8 @@ class FaultTolerantTensorboard(FaultTolerantTracker):
 
 @VISBACKENDS.register_module(name=['FaultTolerantWandb', 'PatientWandb'])
 class FaultTolerantWandb(FaultTolerantTracker):
-    """A run of Weights & Biases, of the group WORK_DIR; their variables (WANDB_PROJECT, WANDB_NAME, WANDB_MODE, ...)
-    hold. Files are kept in the work dir.
+    """Log to a run of Weights & Biases in the group WORK_DIR, with files in the work dir; the variables of wandb
+    (WANDB_PROJECT, WANDB_NAME, WANDB_MODE, ...) take precedence.
     """
 
     def open(self) -> None:
@@ -157,7 +163,7 @@ class FaultTolerantWandb(FaultTolerantTracker):
     def write_scalars(self, scalars: Mapping[str, float], step: int) -> None:
         self._run.log({**scalars, 'iteration': step})
 
-    def write_image(self, name: str, image: np.ndarray, step: int) -> None:
+    def write_image(self, name: str, image: NDArray[np.uint8], step: int) -> None:
         import wandb
 
         self._run.log({name: wandb.Image(image), 'iteration': step})
@@ -168,7 +174,7 @@ class FaultTolerantWandb(FaultTolerantTracker):
 
 @VISBACKENDS.register_module(name=['FaultTolerantMLflow', 'PatientMLflow'])
 class FaultTolerantMLflow(FaultTolerantTracker):
-    """A run of MLflow, where MLFLOW_TRACKING_URI says, else in WORK_DIR/mlflow.db; MLFLOW_EXPERIMENT_NAME holds.
+    """Log to a run of MLflow at MLFLOW_TRACKING_URI, else in WORK_DIR/mlflow.db; MLFLOW_EXPERIMENT_NAME is used, too.
 
     `mlflow ui --backend-store-uri sqlite:///WORK_DIR/mlflow.db` shows it.
     """
@@ -176,13 +182,13 @@ class FaultTolerantMLflow(FaultTolerantTracker):
     def open(self) -> None:
         import mlflow
 
-        logging.getLogger('alembic').setLevel(logging.WARNING)  # fifty lines on making a new database
+        logging.getLogger('alembic').setLevel(logging.WARNING)  # fifty lines on creating a database
         elsewhere = os.environ.get('MLFLOW_TRACKING_URI')
         client = self._client = mlflow.MlflowClient(elsewhere or f'sqlite:///{self.work_dir / "mlflow.db"}')
-        place = None if elsewhere else (self.work_dir / 'mlflow').as_uri()
+        artifacts = None if elsewhere else (self.work_dir / 'mlflow').as_uri()
         name = os.environ.get('MLFLOW_EXPERIMENT_NAME', PROJECT)
-        found = client.get_experiment_by_name(name)
-        number = found.experiment_id if found else client.create_experiment(name, artifact_location=place)
+        experiment = client.get_experiment_by_name(name)
+        number = experiment.experiment_id if experiment else client.create_experiment(name, artifact_location=artifacts)
         self._run = client.create_run(number, run_name=self.name).info.run_id
 
     def write_config(self, config: Config) -> None:
@@ -195,7 +201,7 @@ class FaultTolerantMLflow(FaultTolerantTracker):
         for name, value in scalars.items():
             self._client.log_metric(self._run, name, value, step=step)
 
-    def write_image(self, name: str, image: np.ndarray, step: int) -> None:
+    def write_image(self, name: str, image: NDArray[np.uint8], step: int) -> None:
         self._client.log_image(self._run, image, key=name, step=step)
 
     def end(self) -> None:
@@ -203,10 +209,10 @@ class FaultTolerantMLflow(FaultTolerantTracker):
 
 
 def _leaves(config: Mapping[str, Any], path: str) -> list[tuple[str, Any]]:
-    """(dotted name, value) of what is below a dotted name."""
+    """Return (dotted name, value) of all leaves below a dotted name."""
     value: Any = config
-    for part in path.split('.'):
-        value = value.get(part) if isinstance(value, Mapping) else None
+    for key in path.split('.'):
+        value = value.get(key) if isinstance(value, Mapping) else None
     if isinstance(value, Mapping):
         return [leaf for key in value for leaf in _leaves(config, f'{path}.{key}')]
     return [] if value is None else [(path, value)]
@@ -217,30 +223,30 @@ TRACKERS = dict(tensorboard=FaultTolerantTensorboard, wandb=FaultTolerantWandb, 
 
 @HOOKS.register_module()
 class TestScoresHook(Hook):
-    """Hands the scores of a test to the visualizer, as `test/NAME`; mmengine does so for validations only."""
+    """Pass the scores of a test to the visualizer, as `test/NAME`; mmengine does so for validations only."""
 
-    __test__ = False  # no test of pytest's
+    __test__ = False  # not a pytest test
     step = 0
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Mapping[str, Any]) -> None:
         self.step = checkpoint.get('meta', {}).get('iter', 0)
 
     def after_test_epoch(self, runner: Runner, metrics: Mapping[str, float] | None = None) -> None:
-        numbers = {f'test/{k}': v for k, v in (metrics or {}).items() if isinstance(v, float) and math.isfinite(v)}
-        if numbers:
-            runner.visualizer.add_scalars(numbers, step=self.step)
+        scores = {f'test/{k}': v for k, v in (metrics or {}).items() if isinstance(v, float) and math.isfinite(v)}
+        if scores:
+            runner.visualizer.add_scalars(scores, step=self.step)
 
 
 def set_trackers(cfg: Config, names: Sequence[str] | None, test: bool = False) -> None:
-    """Adds what `--log` names to a config's visualizer.
+    """Add the trackers that `--log` names to a config's visualizer.
 
     Args:
         cfg: changed in place.
-        names: of TRACKERS.
-        test: whether it is a test, whose scores are to be logged too.
+        names: keys of TRACKERS.
+        test: whether to log the scores of a test, too.
 
     Raises:
-        UsageError: a package is not installed, or wandb does not know who logs.
+        UsageError: a package is not installed, or nobody is logged in to wandb.
     """
     for name in dict.fromkeys(names or ()):
         if importlib.util.find_spec(name) is None:
@@ -255,7 +261,7 @@ def set_trackers(cfg: Config, names: Sequence[str] | None, test: bool = False) -
 
 
 def _check_wandb() -> None:
-    """It would ask for a key in the middle of the start, or fail there without a terminal."""
+    """Refuse a missing login: wandb would ask for a key during the start, or fail there without a terminal."""
     import wandb
 
     if os.environ.get('WANDB_MODE', 'online') == 'online' and not wandb.api.api_key:
@@ -264,26 +270,28 @@ def _check_wandb() -> None:
 
 @VISBACKENDS.register_module(name=['FaultTolerantVisBackend', 'PatientVisBackend'])
 class FaultTolerantVisBackend(LocalVisBackend):
-    """mmengine's backend of local files; numbers that cannot be written are left out, and the training goes on.
+    """Write local files as mmengine's backend; metrics that cannot be written are dropped, and the training continues.
 
     The arguments are those of `LocalVisBackend`.
     """
 
     _failed = False
 
-    def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
+    def add_scalar(self, name: str, value: float | Tensor, step: int = 0, **kwargs: Any) -> None:
         try:
             super().add_scalar(name, value, step, **kwargs)
         except OSError as error:
-            self._say(error)
+            self._warn_once(error)
 
-    def add_scalars(self, scalar_dict: dict, step: int = 0, file_path: str | None = None, **kwargs: Any) -> None:
+    def add_scalars(
+        self, scalar_dict: dict[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
+    ) -> None:
         try:
             super().add_scalars(scalar_dict, step, file_path, **kwargs)
         except OSError as error:
-            self._say(error)
+            self._warn_once(error)
 
-    def _say(self, error: OSError) -> None:
+    def _warn_once(self, error: OSError) -> None:
         if not self._failed:
             folder = Path(self._save_dir).absolute()
             print_log(f'the curves in {folder} have gaps: {error.strerror}', logger='current', level=logging.WARNING)

@@ -1,4 +1,4 @@
-"""The confusion matrix of a mask: how many pixels of each class were taken for each."""
+"""Count the confusion matrix of a predicted mask, and derive IoU from it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PIECE = 1 << 22  # pixels that are counted at once: bounds memory, and OpenCV's float32 counts are exact up to 1 << 24
+PIECE = 1 << 22  # pixels counted at once: bounds memory; OpenCV's float32 counts are exact up to 1 << 24
 
 
 def confusion_matrix(truth: Tensor, prediction: Tensor, num_classes: int, ignore_index: int) -> np.ndarray:
@@ -16,16 +16,20 @@ def confusion_matrix(truth: Tensor, prediction: Tensor, num_classes: int, ignore
     Args:
         truth: class indices (H, W), integers, on any device.
         prediction: class indices (H, W), integers, on any device.
-        num_classes: how many classes there are.
+        num_classes: number of classes.
         ignore_index: value of `truth` at pixels that are not counted.
 
     Returns:
-        int64 (num_classes + 1, num_classes + 1); rows are the truth, columns the prediction; the last of both counts
-        values that are no class.
+        int64 (num_classes + 1, num_classes + 1); rows are the truth, columns the prediction; the last row and column
+        count values that are not a class.
+
+    Raises:
+        ValueError: the shapes differ.
     """
-    rows = max(1, PIECE // max(1, truth.shape[-1]))
+    if truth.shape != prediction.shape:
+        raise ValueError(f'the label has the shape {tuple(truth.shape)}, the prediction {tuple(prediction.shape)}')
     total = np.zeros((num_classes + 1, num_classes + 1), np.int64)
-    for true, pred in zip(truth.split(rows), prediction.split(rows), strict=True):
+    for true, pred in zip(truth.flatten().split(PIECE), prediction.flatten().split(PIECE), strict=True):
         counts = _of_bytes(true, pred, num_classes, ignore_index)
         if counts is None:
             total += _of_any(true.to(pred.device), pred, num_classes, ignore_index)
@@ -35,21 +39,23 @@ def confusion_matrix(truth: Tensor, prediction: Tensor, num_classes: int, ignore
 
 
 def iou(matrix: np.ndarray) -> np.ndarray:
-    """Intersection over union of each class, 0 to 1, from a confusion matrix; NaN for one that occurs nowhere."""
+    """Return the intersection over union of each class, 0 to 1; NaN for a class that occurs nowhere."""
     hit = matrix.diagonal().astype(np.float64)
     union = matrix.sum(0) + matrix.sum(1) - hit
     return np.divide(hit, union, out=np.full(len(hit), np.nan), where=union > 0)
 
 
 def _of_bytes(truth: Tensor, prediction: Tensor, num_classes: int, ignore_index: int) -> np.ndarray | None:
-    """(num_classes, num_classes) of masks on the CPU whose values fit into bytes; None if they do not, or some are no
-    class.
+    """Count masks on the CPU whose values fit into bytes: (num_classes, num_classes); None if a value does not fit or
+    is not a class.
     """
     if prediction.device.type != 'cpu' or num_classes > 256 or not 0 <= ignore_index < 256 or not truth.numel():
         return None
     masks = []
     for mask in (truth, prediction):
         if mask.dtype != torch.uint8:
+            if not mask.dtype.is_signed:  # torch has no aminmax of uint16
+                return None
             low, high = map(int, mask.aminmax())
             if low < 0 or high > 255:
                 return None
@@ -62,10 +68,11 @@ def _of_bytes(truth: Tensor, prediction: Tensor, num_classes: int, ignore_index:
 
 
 def _of_any(truth: Tensor, prediction: Tensor, num_classes: int, ignore_index: int) -> np.ndarray:
-    """As `confusion_matrix` returns it."""
-    row = torch.where((truth >= 0) & (truth < num_classes), truth.long(), num_classes)
+    """Count masks of any integers, as `confusion_matrix` returns it."""
+    truth, prediction = truth.long(), prediction.long()  # compared with 300, a byte would see 44
+    row = torch.where((truth >= 0) & (truth < num_classes), truth, num_classes)
     row.masked_fill_(truth == ignore_index, num_classes + 1)
-    column = torch.where((prediction >= 0) & (prediction < num_classes), prediction.long(), num_classes)
+    column = torch.where((prediction >= 0) & (prediction < num_classes), prediction, num_classes)
     index = row.mul_(num_classes + 1).add_(column).flatten()
     counts = torch.bincount(index, minlength=(num_classes + 2) * (num_classes + 1))
     return counts.view(num_classes + 2, num_classes + 1)[:-1].cpu().numpy()

@@ -1,4 +1,4 @@
-"""A work dir's results on one page: `mmseg-volo report WORK_DIR`, and after every training and test."""
+"""Write the results of a work dir on one page: `mmseg-volo report WORK_DIR`, and after every training and test."""
 
 from mmseg_volo.report.page import write_report
 

@@ -1,4 +1,4 @@
-"""An evaluation's record as what the page shows: classes, confusions, pictures."""
+"""Turn the record of an evaluation into the page's tables, confusion matrix and pictures."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from mmseg_volo.report.figures import matrix
 from mmseg_volo.utils.files import encode_image
 from mmseg_volo.visualization import colour_mask
 
-CONFUSIONS = 8  # rows of the table of the most frequent ones
+CONFUSIONS = 8  # rows of the table of the most frequent mistakes
 MISTAKE = (225, 48, 36)  # RGB of wrong pixels in an error map
 UNSCORED = (70, 90, 130)
 
+Palette = Sequence[Sequence[int]]  # RGB of each class
+
 
 def evaluation_view(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What the page's template takes of the record of a validation or a test."""
+    """Return the template's variables for the record of a validation or a test."""
     confusion = np.array(record['confusion'], np.int64)
     classes, palette = record['classes'], record['palette']
     return dict(
@@ -46,30 +48,30 @@ def _title(record: Mapping[str, Any]) -> str:
 
 
 def css(rgb: Sequence[int]) -> str:
-    """A colour for a style sheet."""
+    """Return a colour in CSS notation."""
     return 'rgb({},{},{})'.format(*(int(value) for value in rgb))
 
 
-def _classes(confusion: np.ndarray, classes: Sequence[str], palette: Sequence) -> list[dict[str, Any]]:
-    """Figures in per cent, the best class first; None where a class does not occur."""
-    hit, truth, found = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
-    figures = [iou(confusion)] + [
-        np.divide(hit, of, out=np.full(len(hit), np.nan), where=of > 0) for of in (truth, found)
+def _classes(confusion: np.ndarray, classes: Sequence[str], palette: Palette) -> list[dict[str, Any]]:
+    """Return metrics in per cent, the best class first; None for a class that does not occur."""
+    hit, truth, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    scores = [iou(confusion)] + [
+        np.divide(hit, of, out=np.full(len(hit), np.nan), where=of > 0) for of in (truth, predicted)
     ]
     share = truth / max(truth.sum(), 1)
     rows = [
         dict(name=name, colour=css(palette[i]), share=100 * share[i])
         | {
             key: None if np.isnan(values[i]) else 100 * float(values[i])
-            for key, values in zip(('iou', 'recall', 'precision'), figures, strict=True)
+            for key, values in zip(('iou', 'recall', 'precision'), scores, strict=True)
         }
         for i, name in enumerate(classes)
     ]
     return sorted(rows, key=lambda row: -1 if row['iou'] is None else row['iou'], reverse=True)
 
 
-def _confusions(confusion: np.ndarray, classes: Sequence[str], palette: Sequence) -> list[dict[str, Any]]:
-    """The most frequent mistakes: share of all wrong pixels, and of the true class, in per cent."""
+def _confusions(confusion: np.ndarray, classes: Sequence[str], palette: Palette) -> list[dict[str, Any]]:
+    """Return the most frequent mistakes: share of all wrong pixels, and of the true class, in per cent."""
     wrong = confusion * ~np.eye(len(classes), dtype=bool)
     order = np.argsort(wrong, axis=None)[::-1][:CONFUSIONS]
     return [
@@ -86,12 +88,12 @@ def _confusions(confusion: np.ndarray, classes: Sequence[str], palette: Sequence
 
 
 def _histogram(scores: Sequence[float]) -> list[int]:
-    """How many images have an IoU of 0 to 10, 10 to 20, ... per cent."""
+    """Count the images with a mean IoU of 0 to 10, 10 to 20, ... per cent."""
     return np.histogram(scores, 10, (0, 100))[0].tolist() if scores else []
 
 
-def _panels(item: Mapping[str, Any], classes: Sequence[str], palette: Sequence) -> dict[str, Any]:
-    """Four pictures of an image, and the classes that are in them."""
+def _panels(item: Mapping[str, Any], classes: Sequence[str], palette: Palette) -> dict[str, Any]:
+    """Return the four pictures of an image, and the classes in them."""
     masks = [_decode(item[name], cv2.IMREAD_UNCHANGED) for name in ('truth', 'prediction')]
     truth, prediction = masks
     picture = None if item['picture'] is None else _decode(item['picture'], cv2.IMREAD_COLOR)[..., ::-1]
@@ -116,7 +118,7 @@ def _panels(item: Mapping[str, Any], classes: Sequence[str], palette: Sequence) 
 
 
 def errors(picture: np.ndarray | None, wrong: np.ndarray, scored: np.ndarray) -> np.ndarray:
-    """An error map: the image in grey, wrong pixels red, those that are not scored blue.
+    """Draw an error map: the image in grey, wrong pixels red, ignored pixels blue.
 
     Args:
         picture: RGB (H, W, 3), or None.
@@ -137,7 +139,9 @@ def errors(picture: np.ndarray | None, wrong: np.ndarray, scored: np.ndarray) ->
 
 
 def _decode(text: str, flag: int) -> np.ndarray:
-    return cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), flag)
+    image = cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), flag)
+    assert image is not None
+    return image
 
 
 def _png(picture: np.ndarray) -> str:
@@ -147,7 +151,7 @@ def _png(picture: np.ndarray) -> str:
 def _jpeg(picture: np.ndarray) -> str:
     try:
         return _uri('jpeg', encode_image('.jpg', picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85]))
-    except UsageError:  # too wide or too high for such a file
+    except UsageError:  # too wide or too high for JPEG
         return _png(picture)
 
 

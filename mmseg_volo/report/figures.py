@@ -1,4 +1,4 @@
-"""matplotlib's figures as SVG inside a page, which gives them its colours: for light and dark."""
+"""Draw matplotlib figures as inline SVG, in the page's colours for light and dark."""
 
 from __future__ import annotations
 
@@ -16,53 +16,55 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatt
 
 from mmseg_volo.report.sessions import Curve
 
-# colours that stand for variables of the page's style sheet
+# placeholder colours -> variables of the page's style sheet
 VARIABLES = {'#010101': 'fg', '#010102': 'muted', '#010103': 'grid', '#010104': 'page'}
 VARIABLES |= {f'#0102{i:02x}': f'line{i}' for i in range(6)}
 FG, MUTED, GRID, PAGE, *LINES = VARIABLES
 RIGHT, WRONG = (37, 99, 235), (225, 72, 40)  # of the cells of a confusion matrix, RGB
-LABELLED, NUMBERED = 40, 20  # classes, up to which a matrix has names and numbers
+LABELLED, NUMBERED = 40, 20  # up to so many classes a matrix has names and numbers
 SVG = 'http://www.w3.org/2000/svg'
 LINK = 'http://www.w3.org/1999/xlink'
-STYLE = {
-    'svg.fonttype': 'none',
-    'text.parse_math': False,  # names of classes and figures are text
-    'font.size': 9,
-    'text.color': FG,
-    'axes.labelcolor': MUTED,
-    'axes.edgecolor': GRID,
-    'axes.titlesize': 10,
-    'axes.titleweight': 'bold',
-    'axes.titlelocation': 'left',
-    'axes.spines.top': False,
-    'axes.spines.right': False,
-    'axes.grid': True,
-    'axes.axisbelow': True,
-    'grid.color': GRID,
-    'grid.linewidth': 0.6,
-    'xtick.color': MUTED,
-    'ytick.color': MUTED,
-    'lines.linewidth': 1.6,
-    'legend.frameon': False,
-    'legend.fontsize': 8,
-}
 
 
 @contextmanager
 def _style() -> Iterator[None]:
-    with rc_context(STYLE):
+    style = rc_context(
+        {
+            'svg.fonttype': 'none',
+            'text.parse_math': False,  # names of classes and figures are text
+            'font.size': 9,
+            'text.color': FG,
+            'axes.labelcolor': MUTED,
+            'axes.edgecolor': GRID,
+            'axes.titlesize': 10,
+            'axes.titleweight': 'bold',
+            'axes.titlelocation': 'left',
+            'axes.spines.top': False,
+            'axes.spines.right': False,
+            'axes.grid': True,
+            'axes.axisbelow': True,
+            'grid.color': GRID,
+            'grid.linewidth': 0.6,
+            'xtick.color': MUTED,
+            'ytick.color': MUTED,
+            'lines.linewidth': 1.6,
+            'legend.frameon': False,
+            'legend.fontsize': 8,
+        }
+    )
+    with style:
         yield
 
 
 def curves(name: str, title: str, lines: Mapping[str, Curve], log: bool = False, peak: str | None = None) -> str:
-    """Lines over the iterations of a training.
+    """Draw lines over the iterations of a training.
 
     Args:
-        name: of the figure, unique on its page.
-        title: above it.
-        lines: legend -> values; at most six are drawn. Values that are not finite are gaps.
-        log: whether the values' axis is logarithmic.
-        peak: the line whose highest value is marked and said.
+        name: id of the figure, unique on its page.
+        title: title above it.
+        lines: legend -> curve; at most six are drawn. NaN and infinity are gaps.
+        log: whether the y axis is logarithmic.
+        peak: legend of the line whose highest value is marked and named.
 
     Returns:
         An `<svg>` element.
@@ -72,8 +74,8 @@ def curves(name: str, title: str, lines: Mapping[str, Curve], log: bool = False,
         axes = figure.add_subplot(title=title)
         for colour, (line, curve) in zip(LINES, lines.items(), strict=False):
             legend = shorten(line)
-            x, y = zip(*curve, strict=True)
-            y = [value if math.isfinite(value) else math.nan for value in y]
+            x = [iteration for iteration, _ in curve]
+            y = [value if math.isfinite(value) else math.nan for _, value in curve]
             few = len(curve) <= 30
             if line == peak and not all(map(math.isnan, y)):
                 at = int(np.nanargmax(y))
@@ -83,7 +85,7 @@ def curves(name: str, title: str, lines: Mapping[str, Curve], log: bool = False,
         if log and all(value > 0 for curve in lines.values() for _, value in curve if math.isfinite(value)):
             axes.set_yscale('log')
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.yaxis.set_major_formatter('{x:g}')  # matplotlib's own writes powers as formulas
+            axes.yaxis.set_major_formatter('{x:g}')  # matplotlib's default writes powers as formulas
             axes.yaxis.set_minor_formatter(NullFormatter())
         else:
             axes.yaxis.set_major_formatter('{x:g}')
@@ -96,12 +98,12 @@ def curves(name: str, title: str, lines: Mapping[str, Curve], log: bool = False,
 
 
 def matrix(name: str, confusion: np.ndarray, classes: Sequence[str]) -> str:
-    """A confusion matrix, each row in shares of its true class.
+    """Draw a confusion matrix, each row in shares of its true class.
 
     Args:
-        name: of the figure, unique on its page.
+        name: id of the figure, unique on its page.
         confusion: counts (classes, classes); rows are the truth.
-        classes: their names, drawn up to 40 of them; the numbers up to 20.
+        classes: class names, drawn for up to 40 classes; numbers for up to 20.
 
     Returns:
         An `<svg>` element.
@@ -112,7 +114,7 @@ def matrix(name: str, confusion: np.ndarray, classes: Sequence[str]) -> str:
     pixels = np.empty((count, count, 4))
     pixels[..., :3] = np.where(np.eye(count, dtype=bool)[..., None], RIGHT, WRONG)
     pixels[..., :3] /= 255
-    pixels[..., 3] = np.sqrt(share)  # small shares are what one looks for
+    pixels[..., 3] = np.sqrt(share)  # makes small shares visible
     names = [shorten(label) for label in classes]
     with _style():
         cell = 0.42 if count <= NUMBERED else 0.2 if count <= LABELLED else 6 / count
@@ -135,13 +137,13 @@ def matrix(name: str, confusion: np.ndarray, classes: Sequence[str]) -> str:
 
 
 def shorten(text: str, longest: int = 24) -> str:
-    """A name that a figure has room for, on one line."""
+    """Shorten a name to fit a figure, on one line."""
     text = ' '.join(str(text).split())
     return text if len(text) <= longest else f'{text[: longest - 1]}…'
 
 
 def _svg(figure: Figure, name: str, title: str) -> str:
-    """The figure as an element: ids that are its own, the page's colours and fonts."""
+    """Return the figure as an `<svg>` element with unique ids and the page's colours and fonts."""
     file = io.BytesIO()
     figure.savefig(file, format='svg', transparent=True, metadata=dict(Date=None, Creator=None))
     ElementTree.register_namespace('', SVG)
@@ -155,10 +157,10 @@ def _svg(figure: Figure, name: str, title: str) -> str:
                 value = f'#{name}-{value[1:]}'
             elif not value.startswith('data:'):
                 value = value.replace('url(#', f'url(#{name}-')
-                value = re.sub(r'#01\d{4}', lambda found: f'var(--{VARIABLES[found[0]]})', value)
+                value = re.sub(r'#01\d{4}', lambda match: f'var(--{VARIABLES[match[0]]})', value)
             element.set(key, value)
-    for part in root.findall(f'{{{SVG}}}metadata'):
-        root.remove(part)
+    for metadata in root.findall(f'{{{SVG}}}metadata'):
+        root.remove(metadata)
     root.set('role', 'img')
     root.set('aria-label', title)
     return ElementTree.tostring(root, encoding='unicode')

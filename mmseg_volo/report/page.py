@@ -1,4 +1,4 @@
-"""One page, in one file, of what a work dir holds."""
+"""Write the results of a work dir as a single self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from mmseg_volo.report.figures import curves
 from mmseg_volo.report.sessions import Curve, Session, joined, read_sessions
 from mmseg_volo.utils.files import write_whole
 
-SCORES = ('mIoU', 'mAcc', 'aAcc', 'mDice', 'mFscore')  # of a validation, in the order of their curves
+SCORES = ('mIoU', 'mAcc', 'aAcc', 'mDice', 'mFscore')  # of a validation, in the order of the curves
 
 
 def write_report(work_dir: str | Path, out: str | Path | None = None) -> Path:
-    """Writes the page of a work dir: self-contained, without scripts, for light and dark.
+    """Write the page of a work dir: self-contained, without scripts, for light and dark.
 
     Args:
-        work_dir: of trainings and tests.
+        work_dir: folder of trainings and tests.
         out: path of the page; `report.html` in the work dir if None.
 
     Returns:
         The path of the page.
 
     Raises:
-        UsageError: the work dir holds nothing, or the page cannot be written.
+        UsageError: the work dir holds no session, or the page cannot be written.
     """
     work_dir = Path(work_dir)
     page = Path(out) if out else work_dir / RESULTS_PAGE
@@ -45,15 +45,15 @@ def write_report(work_dir: str | Path, out: str | Path | None = None) -> Path:
         page.parent.mkdir(parents=True, exist_ok=True)
         write_whole(page, content)
     except OSError as error:
-        raise UsageError(f'{page} cannot be written ({error.strerror}): name another place with --out') from error
+        raise UsageError(f'{page} cannot be written ({error.strerror}): name another file with --out') from error
     return page
 
 
 def render(work_dir: Path) -> str:
-    """The page's text.
+    """Return the HTML of the page.
 
     Raises:
-        UsageError: the work dir holds nothing of a training or a test.
+        UsageError: the work dir holds no training or test.
     """
     sessions = read_sessions(work_dir)
     training, scores = joined(sessions)
@@ -85,28 +85,28 @@ def render(work_dir: Path) -> str:
 
 def _figures(training: Mapping[str, Curve], scores: Mapping[str, Curve]) -> list[str]:
     losses = {name: curve for name, curve in training.items() if 'loss' in name}
-    if len(losses) == 2:  # the sum and its only part
+    if len(losses) == 2:  # the sum and its only term
         losses = {'loss': losses.get('loss', [])} if 'loss' in losses else losses
     named = {name: scores[name] for name in SCORES if name in scores} or dict(list(scores.items())[:4])
-    found = []
+    figures = []
     if losses:
-        found.append(curves('loss', 'Loss', losses, log=True))
+        figures.append(curves('loss', 'Loss', losses, log=True))
     if named:
-        found.append(curves('scores', 'Scores of the validation', named, peak=next(iter(named))))
+        figures.append(curves('scores', 'Validation scores', named, peak=next(iter(named))))
     if rate := training.get('lr'):
-        found.append(curves('rate', 'Learning rate', {'learning rate': rate}))
-    return found
+        figures.append(curves('rate', 'Learning rate', {'learning rate': rate}))
+    return figures
 
 
 def _facts(sessions: Sequence[Session]) -> list[tuple[str, str]]:
-    """What was trained on what."""
+    """Return the rows of the table of model, data and schedule."""
     trained = [s.record for s in sessions if s.record.get('kind') == 'train']
     record = trained[-1] if trained else next((s.record for s in reversed(sessions) if s.record), {})
     rows = []
     if model := record.get('model'):
-        parts = [' '.join(filter(None, (model['backbone'], model['arch']))), model['neck'], model['head']]
-        rows.append(('model', f'{" + ".join(filter(None, parts))}, {model["params"] / 1e6:.1f} M parameters'))
-        rows.append(('began from', model['weights'] or 'random weights'))
+        modules = [' '.join(filter(None, (model['backbone'], model['arch']))), model['neck'], model['head']]
+        rows.append(('model', f'{" + ".join(filter(None, modules))}, {model["params"] / 1e6:.1f} M parameters'))
+        rows.append(('initial weights', model['weights'] or 'random weights'))
     for role, data in record.get('data', {}).items():
         rows.append((f'{role} images', f'{data["images"]:,}, {data["type"]}, {data["folder"]}'))
     if 'max_iters' in record:
@@ -122,13 +122,13 @@ def _facts(sessions: Sequence[Session]) -> list[tuple[str, str]]:
 def _cards(
     sessions: Sequence[Session], result: Mapping[str, Any] | None, scores: Mapping[str, Curve]
 ) -> list[tuple[str, str]]:
-    """The few numbers on top: (value, what it is)."""
+    """Return the numbers on top of the page: (value, label)."""
     cards = []
     if result and result['miou'] is not None:
-        cards += [(f'{result["miou"]:.1f}', 'mIoU, %'), (f'{result["accuracy"]:.1f}', 'pixels right, %')]
+        cards += [(f'{result["miou"]:.1f}', 'mIoU, %'), (f'{result["accuracy"]:.1f}', 'pixel accuracy, %')]
         cards.append((f'{result["images"]:,}', 'images scored'))
     elif best := scores.get('mIoU'):
-        cards.append((f'{max(value for _, value in best):.1f}', 'mIoU, %, the best'))
+        cards.append((f'{max(value for _, value in best):.1f}', 'best mIoU, %'))
     if model := next((s.record['model'] for s in reversed(sessions) if s.record.get('model')), None):
         cards.append((f'{model["params"] / 1e6:.1f} M', 'parameters'))
     if seconds := sum(_seconds(s.record) for s in sessions if s.record.get('kind') == 'train'):
@@ -149,7 +149,7 @@ def _speed(
         rows.append(('training', text))
         waits = [value for _, value in training.get('data_time', [])]
         if waits:
-            rows.append(('waiting for data', f'{100 * min(median(waits) / per_iter, 1):.1f} % of that'))
+            rows.append(('waiting for data', f'{100 * min(median(waits) / per_iter, 1):.1f} % of that time'))
     timed = [line['time'] for s in sessions for line in s.scalars if 'time' in line and 'lr' not in line]
     if timed:
         rows.append(('validation', f'{median(timed):.3g} s per batch'))
@@ -163,41 +163,40 @@ def _speed(
 
 
 def _data(work_dir: Path) -> dict[str, Any] | None:
-    """What the look at the data has found: per class the share of the labelled pixels and the images that hold it."""
+    """Return the results of the data check: per class its share of labelled pixels and the number of its images."""
     try:
         report = json.loads((work_dir / DATA_REPORT).read_text(encoding='utf-8'))
-        roles = {role.removesuffix('_dataloader'): found for role, found in report['data_sets'].items()}
-        names = dict.fromkeys(name for found in roles.values() for name in found['pixels'])
-        totals = {role: max(sum(found['pixels'].values()), 1) for role, found in roles.items()}
+        roles = {role.removesuffix('_dataloader'): counts for role, counts in report['data_sets'].items()}
+        names = dict.fromkeys(name for counts in roles.values() for name in counts['pixels'])
+        totals = {role: max(sum(counts['pixels'].values()), 1) for role, counts in roles.items()}
         rows = [
             (
                 name,
                 name == IGNORED,
                 [
-                    (100 * found['pixels'].get(name, 0) / totals[role], found['holding'].get(name, 0))
-                    for role, found in roles.items()
+                    (100 * counts['pixels'].get(name, 0) / totals[role], counts['holding'].get(name, 0))
+                    for role, counts in roles.items()
                 ],
             )
             for name in names
         ]
-        first = [list(found['sizes'].items()) for found in roles.values()]
         sets = [
-            (role, found['images'], found['labels'], sizes[:3], len(sizes))
-            for (role, found), sizes in zip(roles.items(), first, strict=True)
+            (role, counts['images'], counts['labels'], list(counts['sizes'].items())[:3], len(counts['sizes']))
+            for role, counts in roles.items()
         ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # there is none, or of another version
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # no such file, or one of another version
         return None
     widest = max((share for _, ignored, cells in rows if not ignored for share, _ in cells), default=1) or 1
     return dict(roles=list(roles), rows=rows, sets=sets, widest=widest, notes=report.get('notes', []))
 
 
 def _commands(sessions: Sequence[Session], work_dir: Path) -> list[str]:
-    said = [s.record['command'] for s in sessions if s.record.get('command')]
-    found = [*work_dir.glob('best_*.pth')] or [*work_dir.glob('iter_*.pth'), *work_dir.glob('epoch_*.pth')]
-    if found:
-        checkpoint = max(found, key=lambda path: path.stat().st_mtime)
-        said.append(f'mmseg-volo predict {shlex.quote(str(checkpoint))} YOUR_IMAGES --out predictions')
-    return [*dict.fromkeys(said), f'mmseg-volo report {shlex.quote(str(work_dir))}']
+    commands = [s.record['command'] for s in sessions if s.record.get('command')]
+    checkpoints = [*work_dir.glob('best_*.pth')] or [*work_dir.glob('iter_*.pth'), *work_dir.glob('epoch_*.pth')]
+    if checkpoints:
+        checkpoint = max(checkpoints, key=lambda path: path.stat().st_mtime)
+        commands.append(f'mmseg-volo predict {shlex.quote(str(checkpoint))} YOUR_IMAGES --out predictions')
+    return [*dict.fromkeys(commands), f'mmseg-volo report {shlex.quote(str(work_dir))}']
 
 
 def _config(sessions: Sequence[Session]) -> str | None:
@@ -222,7 +221,7 @@ def _duration(seconds: float) -> str:
     return f'{minutes:.0f} min' if minutes < 90 else f'{minutes / 60:.1f} h'
 
 
-def _number(value: float) -> str:
+def _number(value: float | None) -> str:
     return '–' if value is None or not math.isfinite(value) else f'{value:.1f}'
 
 

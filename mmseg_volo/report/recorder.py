@@ -1,4 +1,4 @@
-"""What a training or a test leaves for the page of its results: `session.json`, `val.json` and `test.json`."""
+"""Record a training or a test for the results page: `session.json`, `val.json` and `test.json`."""
 
 from __future__ import annotations
 
@@ -36,32 +36,31 @@ LIBRARIES = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmseg', 'timm', 'numpy
 
 
 class RecordHook(Hook):
-    """Counts each validation and test (confusion, best and worst images), and writes beside the log of the session
-    what it was and what came of it. What fails here is said in one line and ends nothing.
+    """Record each validation and test (confusion matrix, best and worst images) and the session beside its log.
 
-    Several processes count their parts; the first one writes. A sampler that deals images out in turn and fills up with
-    the first ones, as mmengine's does, is assumed.
+    An error here is logged in one line and never ends the run. Each process counts its own images; the first one
+    writes. The sampler is assumed to deal images out in turn and to pad with the first ones, as mmengine's does.
 
     Args:
-        command: what was called.
+        command: the command line.
     """
 
     priority = 'LOWEST'
 
     def __init__(self, command: str):
         self.session: dict[str, Any] = dict(format=FORMAT, command=command)
-        self.folder: Path | None = None  # once something has begun
+        self.folder: Path | None = None  # set once a training or test has started
         self._tally: EvaluationTally | None = None
-        self._place = 0  # in this process's part of the data set
+        self._position = 0  # among the images of this process
 
     def before_train(self, runner: Runner) -> None:
         wrapper = runner.optim_wrapper
-        said = dict(start_iter=runner.iter, max_iters=runner.max_iters, batch=str(runner.batch))
-        said['images_per_iter'] = (runner.train_dataloader.batch_size or 1) * runner.world_size
+        facts = dict(start_iter=runner.iter, max_iters=runner.max_iters, batch=str(runner.batch))
+        facts['images_per_iter'] = (runner.train_dataloader.batch_size or 1) * runner.world_size
         if isinstance(wrapper, OptimWrapper):
             rate = max(group.get('initial_lr', group['lr']) for group in wrapper.param_groups)  # before the schedule
-            said |= dict(optimizer=type(wrapper.optimizer).__name__, lr=rate, precision=precision_of(wrapper))
-        self._begin(runner, 'train', said)
+            facts |= dict(optimizer=type(wrapper.optimizer).__name__, lr=rate, precision=precision_of(wrapper))
+        self._begin(runner, 'train', facts)
 
     def before_test(self, runner: Runner) -> None:
         self._begin(runner, 'test', dict(checkpoint=str(runner._load_from), tta='module' in runner.cfg.model))
@@ -90,14 +89,14 @@ class RecordHook(Hook):
         self._close(runner, 'test', runner.test_dataloader.dataset, metrics, known)
 
     def end(self, runner: Runner, outcome: str) -> None:
-        """Writes what the session has come to.
+        """Write the end of the session.
 
         Args:
-            runner: of this hook.
-            outcome: 'finished', or why it ended before.
+            runner: the runner of this hook.
+            outcome: 'finished', or why it ended early.
         """
         self.session |= dict(ended=_now(), outcome=outcome)
-        with suppress(ImportError):  # there is none on Windows
+        with suppress(ImportError):  # Windows has no `resource`
             import resource
 
             unit = 2**20 if sys.platform == 'darwin' else 2**10
@@ -108,25 +107,25 @@ class RecordHook(Hook):
             self.session['end_iter'] = runner.iter
         self._write(SESSION, self.session)
 
-    def _begin(self, runner: Runner, kind: str, said: Mapping[str, Any]) -> None:
+    def _begin(self, runner: Runner, kind: str, facts: Mapping[str, Any]) -> None:
         self.folder = Path(runner.log_dir)
         if is_main_process():
-            with _unless_it_fails('of this session'):
+            with _warn_on_error('of this session'):
                 name = runner.experiment_name.removesuffix(f'_{runner.timestamp}')
-                self.session |= dict(kind=kind, started=_now(), name=name, **said, **_machine(runner))
+                self.session |= dict(kind=kind, started=_now(), name=name, **facts, **_machine(runner))
                 self.session |= dict(model=_model(runner), data=_data(runner, kind))
                 self._write(SESSION, self.session)
 
     def _open(self, dataset: Any) -> None:
-        self._place = 0
+        self._position = 0
         classes = getattr(dataset, 'metainfo', {}).get('classes') or ()
         self._tally = EvaluationTally(len(classes), getattr(dataset, 'ignore_index', 255)) if classes else None
 
     def _count(self, loop: BaseLoop, outputs: Sequence[SegDataSample]) -> None:
         rank, processes = get_dist_info()
         for sample, matrix in zip(outputs, _counted(loop, len(outputs)), strict=True):
-            repeated = self._place * processes + rank >= len(loop.dataloader.dataset)
-            self._place += 1
+            repeated = self._position * processes + rank >= len(loop.dataloader.dataset)
+            self._position += 1
             if self._tally is None or repeated or 'gt_sem_seg' not in sample:
                 continue
             try:
@@ -134,7 +133,7 @@ class RecordHook(Hook):
                 self._tally.add(str(sample.get('img_path')), truth, mask, matrix)
             except Exception as error:
                 self._tally = None
-                _say('of this evaluation', error)
+                _warn('of this evaluation', error)
 
     def _close(
         self, runner: Runner, kind: str, dataset: Any, metrics: Mapping[str, float] | None, known: Mapping[str, Any]
@@ -143,7 +142,7 @@ class RecordHook(Hook):
         self._tally = None
         if not is_main_process() or None in tallies or not any(tally.images for tally in tallies):
             return
-        with _unless_it_fails('of this evaluation'):
+        with _warn_on_error('of this evaluation'):
             for other in tallies[1:]:
                 tallies[0].merge(other)
             meta = dataset.metainfo
@@ -162,19 +161,21 @@ class RecordHook(Hook):
             )
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
+        assert self.folder is not None
         self.folder.mkdir(parents=True, exist_ok=True)
         write_whole(self.folder / name, json.dumps(redact(content)).encode())
 
 
 @contextmanager
 def recording(runner: Runner, command: str) -> Iterator[None]:
-    """Inside, what a training or test does is recorded; at the end, `WORK_DIR/report.html` is written.
+    """Record a training or test, and write `WORK_DIR/report.html` at its end.
 
-    Also when it is stopped or fails, if it had begun. A report that cannot be written is said in one line.
+    It is also written after a stop or a failure, once the run has started. An error of the report is logged in one
+    line.
 
     Args:
-        runner: built.
-        command: what was called.
+        runner: a built runner.
+        command: the command line.
     """
     hook, outcome = RecordHook(command), 'finished'
     runner.register_hook(hook)
@@ -188,28 +189,28 @@ def recording(runner: Runner, command: str) -> Iterator[None]:
         raise
     finally:
         if hook.folder is not None and is_main_process():
-            with _unless_it_fails('of the results'):
+            with _warn_on_error('of the results'):
                 hook.end(runner, outcome)
                 page = write_report(runner.work_dir)
-                if outcome == 'finished':  # else the last line is the reason
+                if outcome == 'finished':  # else the reason is the last line
                     runner.logger.info(f'report: {page}')
 
 
 @contextmanager
-def _unless_it_fails(what: str) -> Iterator[None]:
+def _warn_on_error(subject: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        _say(what, error)
+        _warn(subject, error)
 
 
-def _say(what: str, error: Exception) -> None:
-    said = f'{type(error).__name__}: {" ".join(str(error).split())[:300]}'
-    print_log(f'there is no report {what} ({said})', logger='current', level=logging.WARNING)
+def _warn(subject: str, error: Exception) -> None:
+    reason = f'{type(error).__name__}: {" ".join(str(error).split())[:300]}'
+    print_log(f'there is no report {subject} ({reason})', logger='current', level=logging.WARNING)
 
 
 def _counted(loop: BaseLoop, count: int) -> Sequence[np.ndarray | None]:
-    """The confusion matrices of the last batch, as our metric has counted them; None each where another one scores."""
+    """Return the confusion matrices of the last batch as our metric has counted them; None each for another metric."""
     for metric in loop.evaluator.metrics:
         if isinstance(metric, SegIoUMetric) and len(metric.matrices) == count:
             return metric.matrices
@@ -258,11 +259,11 @@ def _model(runner: Runner) -> dict[str, Any]:
 
 def _data(runner: Runner, kind: str) -> dict[str, Any]:
     loops = dict(train=runner.train_loop, val=runner.val_loop) if kind == 'train' else dict(test=runner.test_loop)
-    found = {}
+    data_sets = {}
     for role, loop in loops.items():
         if loop is not None:
             dataset = loop.dataloader.dataset
             folder = (getattr(dataset, 'data_prefix', None) or {}).get('img_path', '')
             name = runner.cfg[f'{role}_dataloader'].dataset.get('type')
-            found[role] = dict(type=str(name), images=len(dataset), folder=str(folder))
-    return found
+            data_sets[role] = dict(type=str(name), images=len(dataset), folder=str(folder))
+    return data_sets

@@ -1,4 +1,4 @@
-"""What an evaluation keeps for the report: who was taken for whom, a score per image, the best and the worst images."""
+"""Tally an evaluation for the report: confusion matrix, per-image scores, best and worst images."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from mmseg_volo.io.image import read_image
 from mmseg_volo.utils.files import encode_image
 
 MAX_SHOWN_IMAGES = 4  # best images, and as many worst ones
-SIDE = 512  # pixels: the longer side of the pictures that are kept, at most
+SIDE = 512  # pixels: limit of the longer side of stored pictures
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One of the best or worst images, made small."""
+    """One of the best or worst images, downscaled."""
 
     image: str  # path
     score: float
-    size: tuple[int, int]  # (height, width) of the pictures kept
-    truth: bytes  # PNG of class indices; what is not scored has the index behind the last class
+    size: tuple[int, int]  # (height, width) of the stored pictures
+    truth: bytes  # PNG of class indices; ignored pixels have the index after the last class
     prediction: bytes
 
 
 class EvaluationTally:
-    """Counts the images of an evaluation, or of one process's part of it.
+    """Count the images of an evaluation, or those of one process.
 
     Args:
-        num_classes: how many classes there are.
+        num_classes: number of classes.
         ignore_index: label value of pixels that are not scored.
     """
 
@@ -47,19 +47,19 @@ class EvaluationTally:
         self.worst: list[Shown] = []
 
     def add(self, image: str, truth: Tensor, prediction: Tensor, matrix: np.ndarray | None = None) -> None:
-        """Counts an image.
+        """Count an image.
 
         Args:
             image: its path.
             truth: class indices (H, W), on any device.
             prediction: class indices (H, W), on any device.
-            matrix: `confusion_matrix` of them without what is no class, where it is known.
+            matrix: their `confusion_matrix` without its last row and column, if it is known.
         """
         if matrix is None:
             matrix = confusion_matrix(truth, prediction, self.num_classes, self.ignore_index)[:-1, :-1]
         self.confusion += matrix
-        found = matrix.sum(1) > 0
-        score = float(100 * iou(matrix)[found].mean()) if found.any() else None
+        occurring = matrix.sum(1) > 0
+        score = float(100 * iou(matrix)[occurring].mean()) if occurring.any() else None
         self.images.append((image, score))
         if score is None:
             return
@@ -70,7 +70,7 @@ class EvaluationTally:
             self._keep([Shown(image, score, size, *(_index_png(mask, self.num_classes) for mask in masks))])
 
     def merge(self, other: EvaluationTally) -> None:
-        """Adds what another process has counted."""
+        """Add the counts of another process."""
         self.confusion += other.confusion
         self.images += other.images
         self._keep([*other.best, *other.worst])
@@ -81,9 +81,11 @@ class EvaluationTally:
         self.worst = sorted({*self.worst, *more}, key=key)[:MAX_SHOWN_IMAGES]
 
     def record(self) -> dict[str, Any]:
-        """Plain data; reads the files of the images that are shown."""
+        """Return the tally as plain data; reads the files of the shown images."""
         best = {shown.image for shown in self.best}
-        worst = [shown for shown in self.worst if shown.image not in best]  # of few images the best are the worst too
+        worst = [
+            shown for shown in self.worst if shown.image not in best
+        ]  # of a few images the best are the worst, too
         return dict(
             format=FORMAT,
             confusion=self.confusion.tolist(),
@@ -106,7 +108,7 @@ def _with_picture(shown: Shown) -> dict[str, Any]:
         image = cv2.resize(read_image(shown.image), (width, height), interpolation=cv2.INTER_AREA)
         picture = _text(encode_image('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88]))
     except (OSError, ValueError, cv2.error):
-        pass  # gone, or of a kind that only its data set can read: the masks are shown alone
+        pass  # missing, or readable only by its data set: show the masks alone
     masks = dict(truth=_text(shown.truth), prediction=_text(shown.prediction))
     return dict(image=shown.image, score=shown.score, picture=picture, **masks)
 

@@ -128,7 +128,7 @@ def test_skipping_says_each_item_once_and_ends_beyond_the_share(data: Path, caps
     assert f'{label.name}' not in ''.join(said) and other.name in said.err
     assert train(config, data, Path('again'), *skip, 'train_cfg.max_bad_share=0.4') == 0
     assert train(config, data, Path('never'), *skip, 'train_cfg.on_bad_item=ignore') == 2
-    assert "on_bad_item is 'stop' or 'skip'" in capsys.readouterr().err
+    assert "on_bad_item must be 'stop' or 'skip'" in capsys.readouterr().err
 
 
 def test_what_stands_in_for_a_bad_item_depends_on_its_draw_alone(data: Path) -> None:

@@ -154,10 +154,10 @@ def test_the_newest_whole_checkpoint_is_found(work: Path) -> None:
     with open(work / 'iter_3.pth', 'r+b') as file:
         file.truncate(5000)
     path, wrong = newest_checkpoint(work)
-    assert path == work / 'iter_2.pth' and len(wrong) == 1 and wrong[0].startswith('iter_3.pth is passed over: trunc')
+    assert path == work / 'iter_2.pth' and len(wrong) == 1 and wrong[0].startswith('iter_3.pth is skipped: trunc')
     for other in (1, 2):
         (work / f'iter_{other}.pth').write_bytes(b'')
-    with pytest.raises(UsageError, match='no checkpoint in .* is whole .*iter_3.pth.*iter_1.pth.*remove them'):
+    with pytest.raises(UsageError, match='no checkpoint in .* is intact .*iter_3.pth.*iter_1.pth.*remove them'):
         newest_checkpoint(work)
     assert newest_checkpoint(work / 'nothing') == (None, [])
 
@@ -170,7 +170,7 @@ def test_resume_says_what_it_takes_and_why(
     (moved / 'iter_3.pth').write_bytes(b'PK')
     assert train(write_config(tmp_path, iterations=4), data, moved, '--resume') == 0
     said = capsys.readouterr().out
-    assert 'iter_3.pth is passed over: ' in said and f'loaded {moved}/iter_2.pth' in said and '[3/4]' in said
+    assert 'iter_3.pth is skipped: ' in said and f'loaded {moved}/iter_2.pth' in said and '[3/4]' in said
     assert find_damage(moved / 'iter_4.pth') is None
     anew = tmp_path / 'anew'
     assert train(write_config(tmp_path, iterations=1), data, anew, '--resume') == 0
@@ -231,7 +231,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     write_checkpoint(dict(state_dict=dict(a=torch.zeros(1000))), path)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        with pytest.raises(UsageError, match='iter_1.pth cannot be written .*: make room'):
+        with pytest.raises(UsageError, match='iter_1.pth cannot be written .*: free some space'):
             write_checkpoint(dict(state_dict=dict(a=torch.zeros(100_000))), path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

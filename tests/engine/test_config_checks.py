@@ -40,12 +40,12 @@ def steps(role: str, *found: str) -> str:
 
 
 BAD = {
-    'sampler is ResumableInfiniteSampler, which draws without end': EPOCHS,
+    'sampler is ResumableInfiniteSampler, which never ends': EPOCHS,
     'sampler is InfiniteSampler, which': EPOCHS + "train_dataloader['sampler'] = dict(type='InfiniteSampler')\n",
-    'param_scheduler.0 .PolyLR. counts epochs and SegTrainLoop': "param_scheduler = [dict(type='PolyLR', end=2)]\n",
-    'checkpoint counts epochs and SegTrainLoop': 'default_hooks = dict(checkpoint=dict(by_epoch=True))\n',
-    'crops 96x96 .RandomCrop.crop_size.* 64x64': steps('train', LOAD, LABEL, CROP.replace('64', '96'), PACK),
-    'model.decode_head.loss_decode: CrossEntropyLoss has both.*loss_decode.type=WeightedCrossEntropy': (
+    'param_scheduler.0 .PolyLR. counts epochs but SegTrainLoop': "param_scheduler = [dict(type='PolyLR', end=2)]\n",
+    'checkpoint counts epochs but SegTrainLoop': 'default_hooks = dict(checkpoint=dict(by_epoch=True))\n',
+    'crops to 96x96 .RandomCrop.crop_size.* 64x64': steps('train', LOAD, LABEL, CROP.replace('64', '96'), PACK),
+    'model.decode_head.loss_decode: CrossEntropyLoss fails with both.*loss_decode.type=WeightedCrossEntropy': (
         'model["decode_head"].update(loss_decode=dict(avg_non_ignore=True, class_weight=[1.0] * 10))\n'
     ),
     'either size or size_divisor': 'model["data_preprocessor"].update(size=None)\n',
@@ -55,7 +55,7 @@ BAD = {
     'train_dataloader: RandomCrop of its pipeline fails at the first item .KeyError': steps(
         'train', LABEL, CROP, LOAD, PACK
     ),
-    'val_dataloader: RandomCrop shows another part': steps('val', LOAD, LABEL, CROP, PACK),
+    'val_dataloader: RandomCrop picks another crop': steps('val', LOAD, LABEL, CROP, PACK),
     'val_dataloader: RandomFlip flips the label too': steps(
         'val', LOAD, LABEL, "dict(type='RandomFlip', prob=1)", PACK
     ),
@@ -63,9 +63,9 @@ BAD = {
     'labels are 128x128 after .* predictions 128x64': steps(
         'val', LOAD, LABEL, "dict(type='Pad', size=(128, 128))", PACK
     ),
-    'LoadAnnotations has reduce_zero_label=True and its data set False': 'train_dataloader = dict(dataset='
+    'LoadAnnotations has reduce_zero_label=True, but its data set False': 'train_dataloader = dict(dataset='
     f'dict(reduce_zero_label=False, pipeline=[{LOAD}, {REDUCED}, {PACK}]))\n',
-    'images have 3 channels after the pipeline, and the model takes 4': 'model["data_preprocessor"].update('
+    'images have 3 channels after the pipeline, but the model takes 4': 'model["data_preprocessor"].update('
     'mean=[1, 2, 3, 4], std=[1, 1, 1, 1])\n',
 }
 
@@ -110,10 +110,10 @@ def test_epochs_work_and_say_how_they_resume(data: Path, tmp_path: Path, capsys:
     config, work = write_config(tmp_path, EPOCHS + sampler), tmp_path / 'work'
     assert train(config, data, work, '--no-check') == 0
     said = capsys.readouterr().out
-    assert 'EpochBasedTrainLoop is not resumed exactly' in said and (work / 'epoch_2.pth').is_file()
+    assert 'EpochBasedTrainLoop does not resume exactly' in said and (work / 'epoch_2.pth').is_file()
     assert train(config, data, work, '--no-check', '--resume', 'train_cfg.max_epochs=4') == 0
     said = capsys.readouterr().out
-    assert 'EpochBasedTrainLoop is not resumed exactly' in said and (work / 'epoch_4.pth').is_file()
+    assert 'EpochBasedTrainLoop does not resume exactly' in said and (work / 'epoch_4.pth').is_file()
     assert 'lengthened from 2 to 4 epochs' in said and 'Epoch(train) [3][1/2]  base_lr: 0.0' not in said
 
 
@@ -128,8 +128,8 @@ train_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(pi
 @pytest.mark.parametrize(
     ('mask', 'said'),
     [
-        (fd.as_black_and_white, 'in the masks of this FolderDataset 255 stands for foreground: take LoadMask'),
-        (fd.as_colours, 'colours stand for classes: take LoadMask'),
+        (fd.as_black_and_white, 'in the masks of this FolderDataset 255 stands for foreground: use LoadMask'),
+        (fd.as_colours, 'colours stand for classes: use LoadMask'),
         (fd.as_index, None),
     ],
 )
@@ -159,7 +159,7 @@ def test_bands_are_not_cut_to_colours(
     assert main(['train', '--data', data, *made]) == 0
     Path('edit.py').write_text(RECIPE.format(label='LoadMask'))
     assert main(['train', 'edit.py', '--work-dir', 'other']) == 2
-    assert 'LoadImageFromFile makes 8-bit RGB of an image' in capsys.readouterr().err
+    assert 'LoadImageFromFile converts images to 8-bit RGB' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -173,11 +173,11 @@ def test_bands_are_not_cut_to_colours(
         ('train_cfg.update(max_iters=499)\n', None),
         ("param_scheduler = [dict(type='LinearLR', start_factor=0.1, end=3, by_epoch=False)]\n", None),
         ("param_scheduler = [dict(type='MultiStepLR', milestones=[2], by_epoch=False)]\n", None),
-        ('train_cfg.update(val_begin=9)\n', 'nothing will be validated: train_cfg.val_begin is 9.* ends at 4'),
-        ('log_processor = dict(by_epoch=True)\n', 'log_processor counts epochs and SegTrainLoop iterations'),
+        ('train_cfg.update(val_begin=9)\n', 'no validation will run: train_cfg.val_begin is 9.* ends at 4'),
+        ('log_processor = dict(by_epoch=True)\n', 'log_processor counts epochs but SegTrainLoop iterations'),
         (
             "train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=4)\n",
-            'IterBasedTrainLoop is not resumed exactly',
+            'IterBasedTrainLoop does not resume exactly',
         ),
     ],
 )

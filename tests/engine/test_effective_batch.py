@@ -117,7 +117,7 @@ def test_the_rate_follows_the_effective_batch(
 
 
 @pytest.mark.parametrize(
-    ('batch', 'size', 'way_out'),
+    ('batch', 'size', 'suggestion'),
     [
         (EffectiveBatch(4, 2, 1, 8), 8, ''),
         (EffectiveBatch(1, 2, 1, None), 2, ''),
@@ -127,20 +127,24 @@ def test_the_rate_follows_the_effective_batch(
         (EffectiveBatch(1, 3, 1, 8), 3, '--accumulate 4 with --cfg-options train_dataloader.batch_size=2 keeps'),
         (EffectiveBatch(8, 2, 1, 8), 16, '--cfg-options train_dataloader.batch_size=1 keeps'),
         (EffectiveBatch(4, 2, 2, 8), 16, 'leaving --accumulate out keeps'),
-        (EffectiveBatch(3, 2, 1, 8), 6, '8 does not divide into 3 processes: start another number, or scale'),
+        (
+            EffectiveBatch(3, 2, 1, 8),
+            6,
+            '8 images cannot be divided evenly among 3 processes: start another number, or scale',
+        ),
     ],
 )
-def test_the_way_out(batch: EffectiveBatch, size: int, way_out: str) -> None:
+def test_the_suggestion(batch: EffectiveBatch, size: int, suggestion: str) -> None:
     assert batch.size == size and str(batch).startswith(f'effective batch {size} = {batch.processes} process')
-    assert batch.way_out().startswith(way_out) and bool(batch.way_out()) == bool(way_out)
+    assert batch.suggestion().startswith(suggestion) and bool(batch.suggestion()) == bool(suggestion)
 
 
 BAD = {
     'expected 1 or more, got 0': '--accumulate 0',
     r'effective batch 12 = 1 process x 4 images x 3 accumulated \(recipe: 4\): leaving': '--accumulate 3',
     'effective batch 6 = .*: --accumulate 2 keeps': '--accumulate 3 --cfg-options train_dataloader.batch_size=2',
-    'does not say for which batch': '--auto-scale-lr --cfg-options auto_scale_lr=None',
-    'give only one of them': '--accumulate 2 --cfg-options optim_wrapper.accumulative_counts=2',
+    'does not state the batch size': '--auto-scale-lr --cfg-options auto_scale_lr=None',
+    'use only one of the two': '--accumulate 2 --cfg-options optim_wrapper.accumulative_counts=2',
     'got also .*layer_decay': '--cfg-options optim_wrapper.constructor=SegOptimWrapperConstructor '
     'optim_wrapper.paramwise_cfg.layer_decay=0.9',
 }
@@ -163,7 +167,10 @@ def test_processes_of_the_launcher_count(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr('mmseg_volo.cli.commands.check_data', lambda *_: None)
     start = ['--cfg-options', 'model.backbone.init_cfg=None']  # no weights are fetched
     assert main(['train', 'volo_d4_cityscapes', '--launcher', 'slurm', '--accumulate', '2', *start]) == 2
-    wanted = r'effective batch 12 = 3 processes x 2 images x 2 accumulated \(recipe: 8\): 8 does not divide into 3'
+    wanted = (
+        r'effective batch 12 = 3 processes x 2 images x 2 accumulated \(recipe: 8\): '
+        r'8 images cannot be divided evenly among 3'
+    )
     assert re.search(wanted, capsys.readouterr().err)
 
 
@@ -175,9 +182,9 @@ def test_one_image_at_once_is_refused_where_batchnorm_sees_one_pixel_of_it() -> 
         with torch.device('meta'), DefaultScope.overwrite_default_scope('mmseg'):
             return MODELS.build(cfg)
 
-    with pytest.raises(UsageError, match='psp_modules.0 pools to one pixel, .* needs 2 images at once, and gets 1'):
+    with pytest.raises(UsageError, match='psp_modules.0 pools to one pixel, .* needs at least 2 images at once, got 1'):
         check_norms(model('BN'), EffectiveBatch(1, 1))
-    with pytest.raises(UsageError, match='gets 1'):
+    with pytest.raises(UsageError, match='got 1'):
         check_norms(model('BN'), EffectiveBatch(2, 1))
     for fine in (
         (model('BN'), EffectiveBatch(1, 2)),

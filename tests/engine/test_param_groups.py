@@ -172,18 +172,18 @@ def test_without_settings_it_trains_as_mmengines_does() -> None:
     ('message', 'paramwise_cfg'),
     [
         ('decay_type must be one of', dict(layer_decay_rate=0.9, decay_type='per_stage')),
-        ('num_layers goes with', dict(layer_decay_rate=0.9, num_layers=12)),
+        ('num_layers needs', dict(layer_decay_rate=0.9, num_layers=12)),
         ('num_layers must be a whole number of at least 4', dict(decay_type='stage_wise', num_layers=2)),
-        ('ResNetLike does not say how deep', dict(layer_decay_rate=0.9, decay_type='stage_wise')),
+        ('ResNetLike does not define depths', dict(layer_decay_rate=0.9, decay_type='stage_wise')),
         (
-            "knows layer_decay_rate, decay_type, num_layers, custom_keys, got also \\['layer_decay'\\]",
+            "takes layer_decay_rate, decay_type, num_layers, custom_keys, got also \\['layer_decay'\\]",
             dict(layer_decay=0.9),
         ),
         ('layer_decay_rate must lie in \\(0, 1\\], got 1.5', dict(layer_decay_rate=1.5)),
         ("layer_decay_rate must lie in \\(0, 1\\], got '0.9'", dict(layer_decay_rate='0.9')),
         ("no parameter has \\['decode_haed'\\]", dict(custom_keys=dict(decode_haed=dict(lr_mult=10.0)))),
         ('custom_keys.decode_head: expected a dict of', dict(custom_keys=dict(decode_head=dict(lr_mul=10.0)))),
-        ('ResNetLike does not say how deep', dict(layer_decay_rate=0.9)),
+        ('ResNetLike does not define depths', dict(layer_decay_rate=0.9)),
     ],
 )
 def test_typos_are_named(message: str, paramwise_cfg: dict) -> None:

@@ -128,9 +128,9 @@ def test_a_signal_to_all_processes_is_one_line(number: int, data: Path, tmp_path
         if ' 5/3000]' in line:
             os.killpg(process.pid, number)
     assert process.wait(timeout=60) == 128 + number
-    assert f'{signal.Signals(number).name}: stopped; --resume goes on from' in lines[-1] and 'Traceback' not in ''.join(
-        lines
-    )
+    assert f'{signal.Signals(number).name}: stopped; --resume continues from' in lines[
+        -1
+    ] and 'Traceback' not in ''.join(lines)
     assert (work / (work / 'last_checkpoint').read_text()).is_file()
 
 

@@ -64,7 +64,10 @@ def test_a_longer_training_follows_the_longer_schedule(
     # the same command again, and one of yet another length
     assert go_on(done, data, tmp_path / 'work', 'train_cfg.max_iters=6') == 0
     said = capsys.readouterr().out
-    assert 'all 6 iterations are done, so nothing is trained: --cfg-options train_cfg.max_iters=N' in said
+    assert (
+        'all 6 iterations are done, so nothing is trained: lengthen the training by --cfg-options train_cfg.max_iters=N'
+        in said
+    )
     assert 'lengthened' not in said and 'learning rates follow' not in said
     assert go_on(done, data, tmp_path / 'work', 'train_cfg.max_iters=8') == 0
     said = capsys.readouterr().out
@@ -82,9 +85,9 @@ def test_settings_of_the_optimiser_are_the_config_s(
     options = [f'optim_wrapper.optimizer.{option}' for option in ('lr=0.01', 'weight_decay=0.2')]
     assert go_on(done, data, tmp_path / 'work', 'train_cfg.max_iters=6', *options, 'randomness.seed=9') == 0
     said = capsys.readouterr().out
-    assert 'the learning rate of the config is 0.01, in the checkpoint it was 0.001' in said
-    assert 'weight_decay of the config is 0.2, in the checkpoint it was 0.01' in said
-    assert 'randomness.seed=9 has no effect: the training goes on with 3' in said
+    assert 'the learning rate of the config is 0.01, that of the checkpoint 0.001' in said
+    assert 'weight_decay of the config is 0.2, that of the checkpoint 0.01' in said
+    assert 'randomness.seed=9 has no effect: the training continues with its own seed, 3' in said
     assert rates(said)[0] > 1e-3
     state = torch.load(newest_checkpoint(tmp_path / 'work')[0], weights_only=True)['optimizer']
     assert {group['weight_decay'] for group in state['param_groups']} == {0.2, 0.0}
@@ -142,7 +145,7 @@ def test_a_work_dir_is_of_one_training(
     assert 'iter_4.pth belongs to another training than ' in capsys.readouterr().err
     shutil.copy(done[1] / 'iter_4.pth', work)
     path, wrong = newest_checkpoint(work)
-    assert path == work / 'iter_2.pth' and wrong == ['iter_4.pth is passed over: another training has written it']
+    assert path == work / 'iter_2.pth' and wrong == ['iter_4.pth is skipped: it belongs to another training']
     (work / 'last_checkpoint').unlink()
     assert newest_checkpoint(work)[0] == work / 'iter_4.pth'
 
@@ -155,7 +158,7 @@ def test_overwrite_begins_anew(
     (work / 'notes.txt').write_text('mine')
     before = {path.name for path in work.iterdir()}
     assert train(done[0], data, work, '--no-check') == 2
-    assert '--overwrite removes it and begins anew' in capsys.readouterr().err
+    assert '--overwrite removes it and starts anew' in capsys.readouterr().err
     assert train(done[0], data, work, '--no-check', '--overwrite', 'train_cfg.max_iter=2') == 2  # a bad config
     assert {path.name for path in work.iterdir()} == before
     assert train(done[0], data, work, '--no-check', '--overwrite', 'train_cfg.max_iters=2') == 0

@@ -35,17 +35,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ('error', 'wanted'),
     [
-        (OSError(errno.ENOSPC, 'full'), r'what belongs into w cannot be read or written \(full\): make room'),
-        (OSError(errno.EMFILE, 'many'), 'many: allow more with ulimit -n'),
-        (OSError(errno.EEXIST, 'exists', 'place'), r'place .*\(exists\): a file stands where a folder should be'),
-        (OSError(errno.EACCES, 'denied', 'place'), r'place cannot be read or written \(denied\): see whether'),
+        (OSError(errno.ENOSPC, 'full'), r'a file of w cannot be read or written \(full\): free some space'),
+        (OSError(errno.EMFILE, 'many'), 'many: raise the limit with ulimit -n'),
+        (OSError(errno.EEXIST, 'exists', 'place'), r'place .*\(exists\): there is a file in place of a folder'),
+        (OSError(errno.EACCES, 'denied', 'place'), r'place cannot be read or written \(denied\): check that'),
         (
             RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed. '),
             r'worker 7 was killed \(Kil',
         ),
-        (ConnectionResetError(errno.ECONNRESET, 'reset'), 'data worker was killed, as the system'),
-        (FileNotFoundError(errno.ENOENT, 'none'), 'data worker was killed, as the system'),
-        (RuntimeError('DataLoader worker (pid(s) 7, 8) exited unexpectedly'), 'worker 7, 8 was killed, as the system'),
+        (ConnectionResetError(errno.ECONNRESET, 'reset'), 'data worker was killed, as happens'),
+        (FileNotFoundError(errno.ENOENT, 'none'), 'data worker was killed, as happens'),
+        (RuntimeError('DataLoader worker (pid(s) 7, 8) exited unexpectedly'), 'worker 7, 8 was killed, as happens'),
         (
             RuntimeError('DataLoader worker (pid 7) is killed by signal: Bus error. shared memory'),
             'shm is full',

@@ -189,8 +189,8 @@ def test_format_only_says_what_it_misses(
     (tmp_path / 'file').touch()
     command = ['test', 'volo_demo', str(checkpoint), '--work-dir', str(tmp_path / 'work'), '--format-only']
     cases = {
-        'say where with --out': (data, []),
-        'cannot be made a folder': (data, ['--out', str(tmp_path / 'file')]),
+        'name their folder with --out': (data, []),
+        'cannot be created': (data, ['--out', str(tmp_path / 'file')]),
         'same mask: rename one': (twins, ['--out', str(tmp_path / 'out')]),
         'there is no folder': (tmp_path / 'nowhere', ['--out', str(tmp_path / 'out')]),
     }

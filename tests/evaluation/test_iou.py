@@ -102,6 +102,20 @@ def test_bytes_pieces_and_the_general_way_agree(monkeypatch: pytest.MonkeyPatch)
     assert whole[2].sum() == whole[3].sum() == (label != 255).sum()
 
 
+@pytest.mark.parametrize('dtype', [torch.bool, torch.uint8, torch.int8, torch.uint16, torch.int64])
+@pytest.mark.parametrize(('num_classes', 'ignore_index'), [(1, 255), (19, -1), (19, 300), (256, 255), (300, -100)])
+def test_values_are_not_compared_in_a_narrow_type(dtype: torch.dtype, num_classes: int, ignore_index: int) -> None:
+    """In a byte 300 classes would be 44, and -1 would be 255."""
+    label, pred = (torch.randint(2, 256, (20, 30)).to(dtype) for _ in range(2))
+    true, found = (mask.long().numpy().ravel() for mask in (label, pred))
+    expected = np.zeros((num_classes + 1, num_classes + 1), np.int64)
+    for t, p in zip(true, found, strict=True):
+        if t != ignore_index:
+            row, column = (value if 0 <= value < num_classes else num_classes for value in (t, p))
+            expected[row, column] += 1
+    assert (confusion.confusion_matrix(label, pred, num_classes, ignore_index) == expected).all()
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU here')
 def test_on_a_gpu() -> None:
     pred, label = torch.randint(19, (2, 300, 500))

@@ -279,5 +279,5 @@ def test_a_training_does_not_go_on_from_weights_alone(trained: Path, config: Pat
     path = tmp_path / 'model.safetensors'
     assert main(['weights', 'convert', str(trained), str(path)]) == 0
     assert train(config, data, tmp_path / 'work', '--resume', '--cfg-options', f'load_from={path}') == 2
-    refused(capsys, 'model.safetensors holds no training that could go on')
+    refused(capsys, 'model.safetensors holds no training that could be resumed')
     assert train(config, data, tmp_path / 'work', '--cfg-options', f'load_from={path}') == 0

@@ -248,7 +248,7 @@ def test_a_stopped_training_leaves_a_page_too(data: Path, tmp_path: Path, monkey
     assert 'No validation or test of this work dir was recorded' in (tmp_path / 'report.html').read_text()
 
 
-@pytest.mark.parametrize(('there', 'said'), [(False, 'there is no folder'), (True, 'holds nothing of a training')])
+@pytest.mark.parametrize(('there', 'said'), [(False, 'there is no folder'), (True, 'holds no training or test')])
 def test_no_work_dir(there: bool, said: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     if there:
         (tmp_path / 'work').mkdir()

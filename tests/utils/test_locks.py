@@ -139,8 +139,8 @@ def test_a_second_training_is_refused(trained: Path, data: Path, tmp_path: Path,
         assert main([*command, '--work-dir', str(tmp_path / 'w')]) == 2
         error = capsys.readouterr().err
         assert re.fullmatch(
-            rf'error: .*/w is in use by a training, process {os.getpid()} on \S+ since \d{{4}}-.*: wait until it ends '
-            r'or stop it, or name another --work-dir\n',
+            rf'error: .*/w is in use by a training, process {os.getpid()} on \S+ since \d{{4}}-.*: wait until it ends, '
+            r'stop it, or name another --work-dir\n',
             error,
         )
     assert files_of(tmp_path) == before
@@ -165,7 +165,7 @@ def test_a_finished_training_is_not_replaced(trained: Path, data: Path, capsys: 
     for more in ([], ['randomness.seed=4']):
         assert train(trained.parent / 'small.py', data, trained, *more) == 2
         error = capsys.readouterr().err
-        assert 'holds another training (iter_4.pth), which would be replaced: --resume goes on with it' in error
+        assert 'holds another training (iter_4.pth), which would be replaced: --resume continues it' in error
     assert files_of(trained) == before
 
 
@@ -220,7 +220,7 @@ def test_a_folder_in_use_is_not_emptied(tmp_path: Path, monkeypatch: pytest.Monk
     for name in ('photo.jpg', 'deep/volo_demo.py'):
         (out / name).touch()
     before = files_of(out)
-    with pytest.raises(UsageError, match=r'demo is to be replaced, and holds no volo_demo.py: name another folder'):
+    with pytest.raises(UsageError, match=r'demo would be emptied, but holds no volo_demo.py: name another folder'):
         demo(out, tmp_path)
     (out / 'volo_demo.py').touch()
     with in_use_by_test(out), pytest.raises(UsageError, match=r'demo is in use by a test, process \d+ on'):

@@ -1,4 +1,4 @@
-"""Losses and accuracies as means over all processes."""
+"""Average logged losses and accuracies over all processes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor
 
 @HOOKS.register_module(name=['AverageLogsHook', 'MeanOverProcessesHook'])
 class AverageLogsHook(Hook):
-    """Losses and accuracies are logged as the mean over all processes; mmengine logs those of the first."""
+    """Log losses and accuracies as the mean over all processes; mmengine logs those of the first process."""
 
-    priority = 'HIGHEST'  # before the hook that writes them down
+    priority = 'HIGHEST'  # before the hook that logs them
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
         if runner.world_size > 1 and outputs:
             values = {k: v.detach().float() for k, v in outputs.items() if isinstance(v, Tensor)}

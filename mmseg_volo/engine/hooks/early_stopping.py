@@ -1,4 +1,4 @@
-"""Early stopping that outlasts a resume."""
+"""Stop a training early, also across a resume."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from mmengine.hooks import EarlyStoppingHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-EARLY_STOPPING_KEY = 'early_stopping'  # in the message hub: validations without a better score, best score
+EARLY_STOPPING_KEY = 'early_stopping'  # in the message hub: (validations without a better score, best score)
 
 
 @HOOKS.register_module(name=['ResumableEarlyStoppingHook', 'LastingEarlyStoppingHook'])
 class ResumableEarlyStoppingHook(EarlyStoppingHook):
-    """mmengine's; the best score and for how long there was no better one are in checkpoints, and outlast a resume."""
+    """Stop as mmengine's hook does; checkpoints keep the best score and the number of validations since it."""
+
+    wait_count: int
+    best_score: float
 
     priority = 'LOW'  # before the checkpoint of a best score is written
 

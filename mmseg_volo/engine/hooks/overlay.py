@@ -1,10 +1,11 @@
-"""Pictures of what is tested, beside its truth."""
+"""Write pictures of tested images, their labels and predictions."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmengine.hooks import Hook
@@ -12,6 +13,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from mmseg.structures import SegDataSample
+from numpy.typing import NDArray
 
 from mmseg_volo.errors import UsageError
 from mmseg_volo.io.multiband import to_picture
@@ -21,11 +23,11 @@ from mmseg_volo.visualization import colour_mask, overlay, with_legend
 
 @HOOKS.register_module()
 class OverlayHook(Hook):
-    """After each tested image, a picture of it, the truth and the prediction side by side, with a legend.
+    """Write a picture per tested image: image, truth and prediction side by side, with a legend.
 
     Args:
-        out_dir: folder of the pictures; they keep the images' paths below the data set's folder.
-        opacity: of the colours, 0 to 1.
+        out_dir: folder of the pictures, which keep the images' paths below the data set's folder.
+        opacity: of the class colours, 0 to 1.
     """
 
     def __init__(self, out_dir: str, opacity: float = 0.6):
@@ -33,7 +35,7 @@ class OverlayHook(Hook):
         self.opacity = opacity
 
     def after_test_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict, outputs: Sequence[SegDataSample]
+        self, runner: Runner, batch_idx: int, data_batch: Any, outputs: Sequence[SegDataSample]
     ) -> None:
         dataset = runner.test_dataloader.dataset
         classes, palette = dataset.metainfo['classes'], dataset.metainfo['palette']
@@ -48,8 +50,8 @@ class OverlayHook(Hook):
             _write(path.with_suffix('.jpg'), picture)
 
 
-def _write(path: Path, picture: np.ndarray) -> None:
-    """Writes a picture, RGB, or says why such a file cannot hold it: that is no reason to end a test."""
+def _write(path: Path, picture: NDArray[np.uint8]) -> None:
+    """Write an RGB picture, or warn if the file format cannot hold it: that must not end a test."""
     try:
         content = encode_image(path.suffix, picture[..., ::-1])
     except UsageError as error:
@@ -59,4 +61,6 @@ def _write(path: Path, picture: np.ndarray) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, content)
     except OSError as error:
-        raise UsageError(f'{path} cannot be written ({error.strerror}): make room, or name another folder') from error
+        raise UsageError(
+            f'{path} cannot be written ({error.strerror}): free some space, or name another folder'
+        ) from error

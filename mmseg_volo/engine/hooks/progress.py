@@ -1,10 +1,10 @@
-"""How far a training, a validation and a test are."""
+"""Show the progress of a training, a validation or a test."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Sequence, Sized
+from typing import Any, cast
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -15,23 +15,22 @@ from torch.utils.data import DataLoader
 
 from mmseg_volo.utils.progress import ProgressBar
 
-PAUSE = 30.0  # seconds without a line of mmengine's, after which there is one of ours
+PAUSE = 30.0  # seconds without a line of mmengine's log until a line of progress
 
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
-    """A bar on a terminal; elsewhere a line when mmengine, which counts iterations, has been silent for long."""
+    """Show a bar on a terminal; elsewhere a line whenever mmengine's log has been silent for long."""
 
     def __init__(self) -> None:
         self._bars: list[ProgressBar] = []
 
     def before_train(self, runner: Runner) -> None:
-        self._begin(
-            runner, ProgressBar(None, 'training', runner.max_iters, 'iteration', initial=runner.iter, **_look())
-        )
+        bar = ProgressBar(None, 'training', runner.max_iters, 'iteration', initial=runner.iter, **_options())
+        self._begin(runner, bar)
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
         self._bars[-1].update()
 
@@ -39,10 +38,10 @@ class ProgressHook(Hook):
         self._end(runner)
 
     def before_val_epoch(self, runner: Runner) -> None:
-        self._begin(runner, _of_images(runner.val_dataloader, 'validating'))
+        self._begin(runner, _image_bar(runner.val_dataloader, 'validating'))
 
     def before_test_epoch(self, runner: Runner) -> None:
-        self._begin(runner, _of_images(runner.test_dataloader, 'testing'))
+        self._begin(runner, _image_bar(runner.test_dataloader, 'testing'))
 
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[SegDataSample] | None = None
@@ -74,24 +73,25 @@ class ProgressHook(Hook):
     def _end(self, runner: Runner) -> None:
         self._bars.pop().close()
         if self._bars:
-            self._bars[-1].unpause()  # the time of a validation is not the training's
+            self._bars[-1].unpause()  # leave the time of the validation out of the training's rate
         else:
             for handler in _consoles(runner):
                 handler.removeFilter(self.make_room)
 
     def make_room(self, record: logging.LogRecord | None = None) -> bool:
-        """Before a line of the log; as a filter it lets all pass."""
+        """Clear the bar before a line of the log; as a logging filter, let all lines pass."""
         for bar in self._bars[-1:]:
             bar.make_room()
         return True
 
 
-def _look() -> dict[str, Any]:
+def _options() -> dict[str, Any]:
     return dict(pause=PAUSE, leave=False, disable=not is_main_process())
 
 
-def _of_images(loader: DataLoader, what: str) -> ProgressBar:
-    return ProgressBar(None, what, len(loader.dataset), 'image', **_look())
+def _image_bar(loader: DataLoader[Any], action: str) -> ProgressBar:
+    count = len(cast(Sized, loader.dataset))  # torch types data sets without a length
+    return ProgressBar(None, action, count, 'image', **_options())
 
 
 def _consoles(runner: Runner) -> list[logging.Handler]:

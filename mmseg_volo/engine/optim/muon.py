@@ -1,8 +1,9 @@
-"""Muon beside AdamW, on any device: PyTorch's and timm's iterate in bfloat16 only, which CPUs without it crawl at."""
+"""Optimise by Muon and AdamW on any device: PyTorch's and timm's iterate in bfloat16 only, slow on most CPUs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any, overload
 
 import torch
 from mmengine.registry import OPTIMIZERS
@@ -14,11 +15,11 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalise(matrix: Tensor, steps: int) -> Tensor:
-    """Newton-Schulz iteration: singular values towards 1, to about 0.7 to 1.2 after five steps.
+    """Push singular values towards 1 by Newton-Schulz iteration: to about 0.7 to 1.2 after five steps.
 
     Args:
-        matrix: (m, n), worked on in its own dtype.
-        steps: more are closer to 1.
+        matrix: (m, n), processed in its own dtype.
+        steps: more bring them closer to 1.
 
     Returns:
         (m, n).
@@ -29,29 +30,30 @@ def orthogonalise(matrix: Tensor, steps: int) -> Tensor:
     for _ in range(steps):
         gram = wide @ wide.T
         wide = a * wide + (b * gram + c * gram @ gram) @ wide
-    return wide.T if matrix.shape[0] > matrix.shape[1] else wide
+    result: Tensor = wide.T if matrix.shape[0] > matrix.shape[1] else wide
+    return result
 
 
 @OPTIMIZERS.register_module()
 class MuonAdamW(torch.optim.Optimizer):
-    """Muon (kellerjordan.github.io/posts/muon) for weight matrices and convolutions, AdamW for all else.
+    """Apply Muon (kellerjordan.github.io/posts/muon) to weight matrices and convolutions, AdamW to all else.
 
-    A convolution is the matrix (out, in * k * k). Vectors, position tables and depthwise convolutions, whose first or
-    second axis is 1, are AdamW's. An update has the spectral norm lr * sqrt(max(1, out / in)).
+    A convolution counts as the matrix (out, in * k * k). Vectors, position tables and depthwise convolutions, whose
+    first or second axis is 1, go to AdamW. An update has the spectral norm lr * sqrt(max(1, out / in)).
 
     Args:
         params: parameters or groups.
         lr: Muon's learning rate.
         adamw_lr: AdamW's; a schedule and `lr_mult` scale both alike.
         weight_decay: decoupled, for both.
-        momentum: Muon's, Nesterov's form.
+        momentum: Muon's, in Nesterov's form.
         ns_steps: iterations of the orthogonalisation.
         betas, eps: AdamW's.
     """
 
     def __init__(
         self,
-        params: Iterable[nn.Parameter] | Iterable[dict],
+        params: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
         lr: float = 0.02,
         adamw_lr: float = 1e-3,
         weight_decay: float = 0.01,
@@ -65,9 +67,15 @@ class MuonAdamW(torch.optim.Optimizer):
         defaults = dict(lr=lr, adamw_ratio=adamw_lr / lr, weight_decay=weight_decay, momentum=momentum)
         super().__init__(params, {**defaults, 'ns_steps': ns_steps, 'betas': tuple(betas), 'eps': eps})
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        """One update; `closure` recomputes the loss, as torch has it."""
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Update the parameters; `closure` recomputes the loss, as in torch."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -83,7 +91,8 @@ class MuonAdamW(torch.optim.Optimizer):
                 self._adamw(others, group)
         return loss
 
-    def _muon(self, p: Tensor, group: dict) -> None:
+    def _muon(self, p: Tensor, group: dict[str, Any]) -> None:
+        assert p.grad is not None
         state = self.state[p]
         if not state:
             state['momentum_buffer'] = torch.zeros_like(p)
@@ -93,14 +102,14 @@ class MuonAdamW(torch.optim.Optimizer):
         p.mul_(1 - group['lr'] * group['weight_decay'])
         p.add_(update.reshape(p.shape), alpha=-group['lr'] * scale)
 
-    def _adamw(self, params: list[Tensor], group: dict) -> None:
+    def _adamw(self, params: list[Tensor], group: dict[str, Any]) -> None:
         for p in params:
             if not self.state[p]:
                 self.state[p].update(step=torch.zeros(()), exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
         states = [self.state[p] for p in params]
         adamw(
             params,
-            [p.grad for p in params],
+            [p.grad for p in params if p.grad is not None],
             [s['exp_avg'] for s in states],
             [s['exp_avg_sq'] for s in states],
             [],
