@@ -49,14 +49,15 @@ class Backbone(BaseModule):
         self,
         dims: Sequence[int],
         strides: Sequence[int],
-        out_indices: Sequence[int],
-        in_channels: int,
-        drop_path_rate: float,
-        frozen_stages: int,
-        pretrain_img_size: int,
-        with_cp: bool,
-        out_norm: bool,
-        init_cfg: dict | None,
+        *,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        in_channels: int = 3,
+        drop_path_rate: float = 0.0,
+        frozen_stages: int = -1,
+        pretrain_img_size: int = 224,
+        with_cp: bool = False,
+        out_norm: bool = True,
+        init_cfg: dict[str, Any] | None = None,
     ):
         super().__init__(init_cfg)
         name = type(self).__name__

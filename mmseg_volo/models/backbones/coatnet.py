@@ -6,6 +6,7 @@ There is neither official code nor official weights; blocks, names and weights a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from mmengine.registry import MODELS
@@ -111,7 +112,8 @@ class CoAtNet(Backbone):
 
     def __init__(
         self,
-        arch: str | Mapping,
+        arch: str | Mapping[str, Any],
+        *,
         stages: str = 'CCTT',
         out_indices: Sequence[int] = (0, 1, 2, 3),
         in_channels: int = 3,
@@ -120,21 +122,21 @@ class CoAtNet(Backbone):
         pretrain_img_size: int = 224,
         with_cp: bool = False,
         out_norm: bool = True,
-        init_cfg: dict | None = None,
+        init_cfg: dict[str, Any] | None = None,
     ):
         a = resolve_arch('CoAtNet', ARCHS, arch)
         _check(a, stages)
         super().__init__(
             a.dims,
             STRIDES,
-            out_indices,
-            in_channels,
-            drop_path_rate,
-            frozen_stages,
-            pretrain_img_size,
-            with_cp,
-            out_norm,
-            init_cfg,
+            out_indices=out_indices,
+            in_channels=in_channels,
+            drop_path_rate=drop_path_rate,
+            frozen_stages=frozen_stages,
+            pretrain_img_size=pretrain_img_size,
+            with_cp=with_cp,
+            out_norm=out_norm,
+            init_cfg=init_cfg,
         )
         self.stem = Stem(in_channels, a)
         rates = torch.linspace(0, drop_path_rate, sum(a.depths), device='cpu').split(list(a.depths))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -164,7 +165,8 @@ class MetaFormer(Backbone):
 
     def __init__(
         self,
-        arch: str | Mapping,
+        arch: str | Mapping[str, Any],
+        *,
         out_indices: Sequence[int] = (0, 1, 2, 3),
         in_channels: int = 3,
         drop_path_rate: float = 0.0,
@@ -173,7 +175,7 @@ class MetaFormer(Backbone):
         with_cp: bool = False,
         out_norm: bool = True,
         mixers: Sequence[str] | None = None,
-        init_cfg: dict | None = None,
+        init_cfg: dict[str, Any] | None = None,
     ):
         name = type(self).__name__
         a: Arch = resolve_arch(name, self.archs, arch)
@@ -185,14 +187,14 @@ class MetaFormer(Backbone):
         super().__init__(
             a.dims,
             STRIDES,
-            out_indices,
-            in_channels,
-            drop_path_rate,
-            frozen_stages,
-            pretrain_img_size,
-            with_cp,
-            out_norm,
-            init_cfg,
+            out_indices=out_indices,
+            in_channels=in_channels,
+            drop_path_rate=drop_path_rate,
+            frozen_stages=frozen_stages,
+            pretrain_img_size=pretrain_img_size,
+            with_cp=with_cp,
+            out_norm=out_norm,
+            init_cfg=init_cfg,
         )
         self.pad_to = STRIDES[0]
         self.stem = Stem(in_channels, a.dims[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -175,7 +176,8 @@ class T2TViT(Backbone):
 
     def __init__(
         self,
-        arch: str | Mapping,
+        arch: str | Mapping[str, Any],
+        *,
         out_indices: Sequence[int] = (0, 1, 2, 3),
         in_channels: int = 3,
         drop_path_rate: float = 0.0,
@@ -183,7 +185,7 @@ class T2TViT(Backbone):
         pretrain_img_size: int = 224,
         with_cp: bool = False,
         out_norm: bool = True,
-        init_cfg: dict | None = None,
+        init_cfg: dict[str, Any] | None = None,
     ):
         a = resolve_arch('T2TViT', ARCHS, arch)
         if a.tokens_type not in TOKEN_LAYERS or len(a.depths) != 2 or a.dim % a.num_heads:
@@ -194,14 +196,14 @@ class T2TViT(Backbone):
         super().__init__(
             (a.token_dim, a.token_dim, a.dim, a.dim),
             STRIDES,
-            out_indices,
-            in_channels,
-            drop_path_rate,
-            frozen_stages,
-            pretrain_img_size,
-            with_cp,
-            out_norm,
-            init_cfg,
+            out_indices=out_indices,
+            in_channels=in_channels,
+            drop_path_rate=drop_path_rate,
+            frozen_stages=frozen_stages,
+            pretrain_img_size=pretrain_img_size,
+            with_cp=with_cp,
+            out_norm=out_norm,
+            init_cfg=init_cfg,
         )
         self.depths = tuple(a.depths)
         self.stem_key = f'tokens_to_token.attention1.{"kqv" if a.tokens_type == "performer" else "attn.qkv"}.weight'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -133,7 +134,8 @@ class VOLO(Backbone):
 
     def __init__(
         self,
-        arch: str | Mapping,
+        arch: str | Mapping[str, Any],
+        *,
         out_indices: Sequence[int] = (0, 1, 2, 3),
         in_channels: int = 3,
         drop_path_rate: float = 0.0,
@@ -141,20 +143,20 @@ class VOLO(Backbone):
         pretrain_img_size: int = 224,
         with_cp: bool = False,
         out_norm: bool = True,
-        init_cfg: dict | None = None,
+        init_cfg: dict[str, Any] | None = None,
     ):
         a = _resolve(arch)
         super().__init__(
             a.dims,
             STRIDES,
-            out_indices,
-            in_channels,
-            drop_path_rate,
-            frozen_stages,
-            pretrain_img_size,
-            with_cp,
-            out_norm,
-            init_cfg,
+            out_indices=out_indices,
+            in_channels=in_channels,
+            drop_path_rate=drop_path_rate,
+            frozen_stages=frozen_stages,
+            pretrain_img_size=pretrain_img_size,
+            with_cp=with_cp,
+            out_norm=out_norm,
+            init_cfg=init_cfg,
         )
         self.patch_embed = Stem(in_channels, a.stem_dim, a.dims[0])
         rates = torch.linspace(0, drop_path_rate, sum(a.depths), device='cpu').tolist()
