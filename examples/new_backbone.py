@@ -32,8 +32,8 @@ class TinyConv(Backbone):  # handles any image size, out_norms, freezing, layer 
     def _stages_forward(self, x: Tensor) -> list[Tensor]:
         maps = []
         for down, stage in zip(self.downs, self.stages, strict=True):
-            maps.append(x := self._run(stage, down(x)))
+            maps.append(x := self._run_blocks(stage, down(x)))
         return maps
 
-    def _parts(self) -> list:
+    def _stage_modules(self) -> list:
         return [[self.downs[0]], [self.stages[0]], *zip(self.downs[1:], self.stages[1:], strict=False)]
