@@ -1,1 +1,1 @@
-"""Backbones, necks, heads, losses and segmentors, and what is known of their weights."""
+"""Define backbones, necks, heads, losses and segmentors, and load weights into them."""

@@ -1,4 +1,4 @@
-"""What is published about each backbone and its weights, and the table of all of them for the README."""
+"""List the published weights of each backbone: addresses, top-1, and what images they expect."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmseg_volo.models.backbones import coatnet, metaformer, t2t_vit, volo
 
 ARCHS = {'VOLO': volo.ARCHS, **metaformer.ARCHS, 'T2TViT': t2t_vit.ARCHS, 'CoAtNet': coatnet.ARCHS}
 
-# where top-1 and weights come from; what was not read there itself says so
+# sources of top-1 and weights
 VOLO = '[sail-sg/volo](https://github.com/sail-sg/volo)'
 META = '[sail-sg/metaformer](https://github.com/sail-sg/metaformer)'
 T2T = '[yitu-opensource/T2T-ViT](https://github.com/yitu-opensource/T2T-ViT)'
@@ -28,9 +28,9 @@ NO_WEIGHTS = 'none published'
 
 
 class Published(NamedTuple):
-    """The main ImageNet weights of a variant."""
+    """Main ImageNet weights of a variant."""
 
-    top1: str  # of ImageNet-1k validation, at 224 pixels and trained on it alone unless it says more
+    top1: str  # on ImageNet-1k validation, at 224 pixels and trained on ImageNet-1k alone unless noted
     weights: str  # `checkpoint` of `init_cfg`, or a file to download
     source: str
 
@@ -48,7 +48,7 @@ def _metaformer(family: str, values: str, url: str) -> dict[str, Published]:
 
 def _t2t_vit() -> dict[str, Published]:
     files = '71.7_T2T_ViT_7 75.2_T2T_ViT_10 76.5_T2T_ViT_12 81.5_T2T_ViT_14 81.9_T2T_ViT_19 82.3_T2T_ViT_24'
-    files += ' 81.7_T2T_ViTt_14 82.4_T2T_ViTt_19 82.6_T2T_ViTt_24'  # their names begin with their top-1
+    files += ' 81.7_T2T_ViTt_14 82.4_T2T_ViTt_19 82.6_T2T_ViTt_24'  # the names start with the top-1
     rows = zip(t2t_vit.ARCHS, files.split(), strict=True)
     return {arch: Published(name.split('_')[0], f'{YITU}/{name}.pth.tar', T2T) for arch, name in rows}
 
@@ -92,7 +92,7 @@ PUBLISHED = {
 }
 
 
-# the names that sail-sg/metaformer gives to what timm calls so
+# timm's tags -> sail-sg/metaformer's
 SAIL_TAGS = {
     'sail_in1k': '',
     'sail_in1k_384': '_384',
@@ -101,33 +101,35 @@ SAIL_TAGS = {
     'sail_in22k_ft_in1k_384': '_384_in21ft1k',
 }
 T2T_MORE = {('14', 384): '83.3_T2T_ViT_14', ('24', 224): '84.2_T2T_ViT_24'}  # at 384 pixels; with token labelling
-HUB_FILES = ('model.safetensors', 'pytorch_model.bin')  # of a repository of the Hugging Face hub
-OWN_NAME = re.compile(r'\d\d\.\d|-[0-9a-f]{8}\.')  # a score or a checksum: no other file is called so
+HUB_FILES = ('model.safetensors', 'pytorch_model.bin')  # of a repository on the Hugging Face hub
+OWN_NAME = re.compile(
+    r'\d\d\.\d|-[0-9a-f]{8}\.'
+)  # a score or a checksum, which only official files have in their names
 
 
 class Weights(NamedTuple):
-    """Published ImageNet weights, and what they expect of images: the one place where these facts stand.
+    """Published ImageNet weights and the images they expect.
 
-    Those of timm's weights are read from its `pretrained_cfg`. Official files were trained with ImageNet's mean and
+    For timm's weights these facts are read from `pretrained_cfg`. Official files were trained with ImageNet's mean and
     standard deviation and bicubic resizing: `_cfg` in models/t2t_vit.py of yitu-opensource/T2T-ViT, in
     metaformer_baselines.py of sail-sg/metaformer and in models/volo.py of sail-sg/volo.
     """
 
     family: str
     arch: str
-    pixels: int  # side of the images that they were trained on last: `pretrain_img_size`
+    pixels: int  # side of the images they were last trained on: `pretrain_img_size`
     checkpoint: str  # as `init_cfg` takes it
     mean: tuple[float, ...]  # of RGB values from 0 to 255
     std: tuple[float, ...]
-    interpolation: str  # of resized images, in the evaluation on ImageNet
+    interpolation: str  # used for resizing in the evaluation on ImageNet
     licence: str
-    top1: str = ''  # '' where it is not noted here
+    top1: str = ''  # '' if not known
     source: str = ''  # of top-1, in Markdown
     twins: tuple[str, ...] = ()  # other addresses of the same weights
 
 
 def available() -> list[Weights]:
-    """Those of the table, and what else timm has for the same variants: other sizes, ImageNet-12k and -22k."""
+    """List the weights of `PUBLISHED`, and timm's others for the same variants: other sizes, ImageNet-12k and -22k."""
     return [*_available()]
 
 
@@ -141,7 +143,7 @@ def _available() -> tuple[Weights, ...]:
             if published.weights.startswith('https'):
                 rows.append(_official(family, arch, 224, published.weights, published.top1))
             for name in timm.list_pretrained(f'{family.lower()}_{arch}*'):
-                # `volo_d1_384.sail_in1k`: what follows the variant is a size at most
+                # `volo_d1_384.sail_in1k`: only a size may follow the variant
                 if re.fullmatch(rf'{family.lower()}_{arch}(_\d{{3}})?\..+', name):
                     rows.append(_timm(family, arch, name))
     return tuple(rows)
@@ -183,15 +185,15 @@ def _as_bytes(values: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def record_of(source: str | Path) -> Weights | None:
-    """What is known of weights, by the name of their source.
+    """Find published weights by the name of their source.
 
     Args:
-        source: as `init_cfg` takes it: `timm://NAME`, `https://...`, or a local file. A local file is known where it
-            lies in a cache or under timm's full name, or has an official name that holds a score or a checksum
-            (`d1_224_84.2.pth.tar`): others may be anybody's.
+        source: as `init_cfg` takes it: `timm://NAME`, `https://...`, or a local file. A local file is recognised if it
+            is in a cache, has timm's full name, or an official name with a score or a checksum (`d1_224_84.2.pth.tar`):
+            other names may be anybody's.
 
     Returns:
-        None of weights that are not known.
+        None for other weights.
 
     Raises:
         UsageError: timm has no weights of that name.
@@ -221,10 +223,10 @@ def _is(row: Weights, text: str) -> bool:
 
 
 def backbone_size(family: str, arch: str) -> tuple[int, float]:
-    """Parameters of a backbone without `out_norm` and classifier, and GMACs for one image of 224x224.
+    """Count the parameters of a backbone without `out_norm` and classifier, and its GMACs for one image of 224x224.
 
-    Counted are the products of convolutions, linear layers and attention, those of T2T-ViT's class token too; no norms,
-    activations and softmax, nothing of VOLO's class attention and of classifiers, which are not part of a backbone.
+    GMACs are the products of convolutions, linear layers and attention, T2T-ViT's class token included; norms,
+    activations, softmax, VOLO's class attention and classifiers, which are not part of a backbone, are not counted.
     """
     with torch.device('meta'):
         model = MODELS.build(dict(type=family, arch=arch, out_norm=False)).eval()

@@ -1,1 +1,1 @@
-"""Operators with kernels of their own."""
+"""Define operators that have their own kernels."""

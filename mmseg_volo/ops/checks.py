@@ -1,4 +1,4 @@
-"""What the operators of outlook attention take: their kernels read memory by these shapes and look at nothing else."""
+"""Check the inputs of outlook attention: its kernels read memory by these shapes, without checks of their own."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ TAPS = 9  # pixels of a window
 
 
 def check_inputs(v: Tensor, logits: Tensor, dtypes: Sequence[torch.dtype], head_dims: range) -> None:
-    """Whether two tensors are a map (B, H, W, C) and logits (B, ceil(H / 2), ceil(W / 2), heads, 9, 9) of it.
+    """Check that `v` is a map (B, H, W, C) and `logits` (B, ceil(H / 2), ceil(W / 2), heads, 9, 9) belongs to it.
 
     Args:
-        dtypes: of which both are one.
-        head_dims: what C / heads may be.
+        dtypes: allowed for both.
+        head_dims: allowed values of C / heads.
 
     Raises:
-        ValueError: they are not, or of other dtypes, on other devices, or not contiguous.
+        ValueError: shapes, dtypes or devices do not fit, or a tensor is not contiguous.
     """
     if v.dim() != 4 or logits.dim() != 6:
         raise ValueError(f'expected v (B, H, W, C) and logits (B, h, w, heads, 9, 9), got {_shapes(v, logits)}')
@@ -37,10 +37,10 @@ def check_inputs(v: Tensor, logits: Tensor, dtypes: Sequence[torch.dtype], head_
 
 
 def check_alike(name: str, x: Tensor, shape: Sequence[int], dtype: torch.dtype, v: Tensor) -> None:
-    """Whether a tensor has that shape and dtype, lies where `v` does, and is contiguous.
+    """Check that a tensor has this shape and dtype, is on the device of `v`, and is contiguous.
 
     Raises:
-        ValueError: it does not.
+        ValueError: it is not.
     """
     if x.shape != tuple(shape) or x.dtype != dtype or x.device != v.device:
         raise ValueError(
@@ -49,7 +49,7 @@ def check_alike(name: str, x: Tensor, shape: Sequence[int], dtype: torch.dtype, 
     if x.layout != torch.strided or not x.is_contiguous():
         raise ValueError(f'expected {name} dense and contiguous: call contiguous() first')
     if x.numel() and not x.data_ptr():
-        raise ValueError(f'expected {name} with values, and its memory was freed')
+        raise ValueError(f'expected {name} with values, but its memory was freed')
 
 
 def _shapes(v: Tensor, logits: Tensor) -> str:

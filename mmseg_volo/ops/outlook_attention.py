@@ -1,7 +1,7 @@
-"""Outlook attention (VOLO, arXiv 2106.13112, section 3.1), without unfold and fold.
+"""Compute outlook attention (VOLO, arXiv 2106.13112, section 3.1), without unfold and fold.
 
-Two ways to the same numbers, chosen by `outlook`: kernels for NVIDIA GPUs and for CPUs (`mmseg_volo/ops`), and one
-formula of torch's operators for everything else, which is also what exporters see.
+`outlook` chooses between kernels for NVIDIA GPUs and for CPUs (`outlook_triton.py`, `outlook_cpu.c`) and one formula of
+torch's operators for everything else, exporters included.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ WINDOW = KERNEL * KERNEL
 
 
 def outlook(v: Tensor, logits: Tensor) -> Tensor:
-    """Each 3x3 window, at stride 2 and padding 1, mixed by the softmax of its own logits and added back onto the map.
+    """Mix each 3x3 window, at stride 2 and padding 1, by the softmax of its own logits, and add it back onto the map.
 
     Args:
         v: (B, H, W, C).
-        logits: (B, ceil(H / 2), ceil(W / 2), heads, 9, 9), the last axis over what is mixed; not scaled yet.
+        logits: (B, ceil(H / 2), ceil(W / 2), heads, 9, 9), the last axis over the pixels that are mixed; not scaled.
 
     Returns:
         (B, H, W, C).
@@ -38,7 +38,7 @@ def outlook(v: Tensor, logits: Tensor) -> Tensor:
 
 
 def gather_windows(v: Tensor) -> Tensor:
-    """The 3x3 windows of stride 2 and padding 1: what `F.unfold` gives, without Im2Col.
+    """Gather the 3x3 windows of stride 2 and padding 1, as `F.unfold` does, without Im2Col.
 
     Args:
         v: (B, H, W, heads, D).
@@ -52,7 +52,7 @@ def gather_windows(v: Tensor) -> Tensor:
 
 
 def scatter_windows(x: Tensor, height: int, width: int) -> Tensor:
-    """Adds overlapping windows back onto the map: the adjoint of `gather_windows`, what `F.fold` gives.
+    """Add overlapping windows back onto the map, as `F.fold` does: the adjoint of `gather_windows`.
 
     Along one axis a pixel of even index lies in one window (its centre), one of odd index in two (the last tap of
     window i and the first of window i + 1). So each axis is a shifted addition and an interleaving: no Col2Im, no

@@ -1,6 +1,6 @@
-"""Outlook attention on CPUs as operators of torch, computed by `outlook_cpu.c`.
+"""Register outlook attention on CPUs as operators of torch, computed by `outlook_cpu.c`.
 
-setup.py compiles that file where there is a C compiler. `MMSEG_VOLO_CPU_KERNEL=0` in the environment turns it off.
+setup.py compiles that file if there is a C compiler. `MMSEG_VOLO_CPU_KERNEL=0` in the environment turns it off.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 
 def _library() -> ctypes.CDLL | None:
-    """The compiled file, if it is there and loads: OpenMP's functions it takes from torch."""
-    found = importlib.util.find_spec('mmseg_volo.ops._outlook_cpu')
-    if found is None or os.environ.get(SWITCH, '1') == '0':
+    """Load the compiled file, if there is one that loads; it takes OpenMP's functions from torch."""
+    spec = importlib.util.find_spec('mmseg_volo.ops._outlook_cpu')
+    if spec is None or os.environ.get(SWITCH, '1') == '0':
         return None
     try:
-        library = ctypes.CDLL(found.origin)
+        library = ctypes.CDLL(spec.origin)
     except OSError:
         return None
     tensors, sizes = [ctypes.c_void_p] * 5, [ctypes.c_int64] * 4
@@ -38,8 +38,8 @@ LIBRARY = _library()
 
 
 def usable(v: Tensor, logits: Tensor) -> bool:
-    """Whether the kernel can do it; shapes as in `ops.outlook_attention.outlook`. What is exported does without."""
-    exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)  # there since torch 2.7
+    """Whether the kernel can be used; shapes as in `ops.outlook_attention.outlook`. Exports do not use it."""
+    exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)  # since torch 2.7
     return (
         v.device.type == 'cpu'
         and LIBRARY is not None
@@ -54,10 +54,10 @@ def usable(v: Tensor, logits: Tensor) -> bool:
 
 @torch.library.custom_op('mmseg_volo::outlook_cpu', mutates_args=(), schema='(Tensor v, Tensor logits) -> Tensor')
 def outlook(v: Tensor, logits: Tensor) -> Tensor:
-    """See `ops.outlook_attention.outlook`; contiguous tensors of a dtype of `DTYPES`, also empty. Sums are in float32.
+    """Compute `ops.outlook_attention.outlook` of contiguous tensors of one of `DTYPES`, also empty; sums are float32.
 
     Raises:
-        ValueError: they are none.
+        ValueError: the tensors are not of this kind.
     """
     _check(v, logits)
     out = torch.empty_like(v)
@@ -77,14 +77,14 @@ def _(v: Tensor, logits: Tensor) -> Tensor:
     schema='(Tensor grad, Tensor v, Tensor logits) -> (Tensor, Tensor)',
 )
 def outlook_backward(grad: Tensor, v: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of `v` and `logits`; cannot be differentiated again.
+    """Compute the gradients of `v` and `logits`; cannot be differentiated again.
 
     Raises:
-        ValueError: `grad` is not of the shape and kind of `v`, or see `outlook`.
+        ValueError: `grad` differs from `v` in shape, dtype or device; or as `outlook`.
     """
     _check(v, logits)
     check_alike('grad', grad, v.shape, v.dtype, v)
-    grad_v, grad_logits = torch.empty_like(v), torch.zeros_like(logits)  # which may hold more where v has no channel
+    grad_v, grad_logits = torch.empty_like(v), torch.zeros_like(logits)  # logits may have elements where v has none
     _call(grad, v, logits, grad_v, grad_logits)
     return grad_v, grad_logits
 
@@ -107,7 +107,7 @@ outlook.register_autograd(_differentiate, setup_context=_keep)
 
 
 def _check_device(*tensors: Tensor) -> None:
-    """torch takes the operator without values where one tensor is on the meta device, and others hold some."""
+    """Check that all tensors are on one device: torch calls the fake operator if only one of them is on meta."""
     if len({tensor.device for tensor in tensors}) > 1:
         raise ValueError(f'expected all tensors on one device, got {", ".join(str(t.device) for t in tensors)}')
 
@@ -123,9 +123,10 @@ def _check(v: Tensor, logits: Tensor) -> None:
 def _call(grad: Tensor | None, v: Tensor, logits: Tensor, out: Tensor, grad_logits: Tensor | None) -> None:
     if not v.numel():
         return
+    assert LIBRARY is not None  # `_check` has raised
     batch, height, width, dim = v.shape
     pointers = [None if t is None else t.data_ptr() for t in (grad, v, logits, out, grad_logits)]
     sizes = batch, height, width, dim // HEAD_DIM
     bf16, threads = v.dtype == torch.bfloat16, torch.get_num_threads()
     if LIBRARY.outlook(*pointers, *sizes, bf16, HEAD_DIM**-0.5, threads):
-        raise MemoryError(f'no memory for the attention of a map of {height}x{width} pixels and {dim} channels')
+        raise MemoryError(f'not enough memory for the attention of a map of {height}x{width} pixels and {dim} channels')

@@ -1,7 +1,7 @@
-"""Outlook attention as operators of torch, `mmseg_volo::outlook` and its gradient, computed by Triton kernels.
+"""Register outlook attention as operators of torch, `mmseg_volo::outlook` and its gradient, with Triton kernels.
 
-As operators they are opaque to torch.compile, which calls them without a graph break, and Triton itself is imported
-when the first map is computed. `MMSEG_VOLO_TRITON=0` in the environment turns them off.
+Operators are opaque to torch.compile, which calls them without a graph break. Triton is imported when the first map is
+computed. `MMSEG_VOLO_TRITON=0` in the environment turns them off.
 """
 
 import os
@@ -16,12 +16,12 @@ from mmseg_volo.ops.checks import check_alike, check_inputs
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MAX_HEAD_DIM = 128
-MAX_INDEX = 2**31  # within one image the kernels count in 32 bits
-MAX_BATCH = 2**16  # images are the second axis of CUDA's grid
+MAX_INDEX = 2**31  # the kernels index one image with 32 bits
+MAX_BATCH = 2**16  # the batch is the second axis of CUDA's grid
 
 
 def _has_triton() -> bool:
-    """Triton 3.6 is the oldest that these kernels were compiled with."""
+    """Whether Triton is 3.6 or later, the oldest version these kernels were compiled with."""
     if os.environ.get('MMSEG_VOLO_TRITON', '1') == '0' or torch.version.hip is not None:
         return False
     try:
@@ -34,7 +34,7 @@ HAS_TRITON = _has_triton()
 
 
 def usable(v: Tensor, logits: Tensor) -> bool:
-    """Whether the kernels can do it; shapes as in `ops.outlook_attention.outlook`."""
+    """Whether the kernels can be used; shapes as in `ops.outlook_attention.outlook`."""
     head_dim = v.shape[3] // logits.shape[3]
     return (
         v.is_cuda
@@ -48,20 +48,20 @@ def usable(v: Tensor, logits: Tensor) -> bool:
 
 
 def scale(v: Tensor, logits: Tensor) -> float:
-    """What the logits are multiplied by: head_dim^-0.5."""
+    """Return the factor of the logits, head_dim^-0.5."""
     return (v.shape[3] // logits.shape[3]) ** -0.5
 
 
 @torch.library.custom_op('mmseg_volo::outlook', mutates_args=(), schema='(Tensor v, Tensor logits) -> (Tensor, Tensor)')
 def outlook(v: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """See `ops.outlook_attention.outlook`; contiguous tensors of a dtype of `DTYPES`.
+    """Compute `ops.outlook_attention.outlook` of contiguous tensors of one of `DTYPES`.
 
     Returns:
         The map (B, H, W, C), and for the backward pass log2 of the sum of exponentials of each softmax, in float32:
-        (B, heads, 9, h, w). Those of windows' rows that lie outside the map are not written.
+        (B, heads, 9, h, w). Those of taps outside the map are not written.
 
     Raises:
-        ValueError: the tensors are none of these.
+        ValueError: the tensors are not of this kind.
     """
     _check(v, logits)
     if not v.numel():
@@ -82,10 +82,10 @@ def _(v: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
     schema='(Tensor grad, Tensor v, Tensor logits, Tensor lse) -> (Tensor, Tensor)',
 )
 def outlook_backward(grad: Tensor, v: Tensor, logits: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of `v` and `logits`; cannot be differentiated again.
+    """Compute the gradients of `v` and `logits`; cannot be differentiated again.
 
     Raises:
-        ValueError: the tensors are none of the forward pass.
+        ValueError: the tensors are not those of the forward pass.
     """
     _check(v, logits)
     check_alike('grad', grad, v.shape, v.dtype, v)
@@ -103,7 +103,7 @@ def _(grad: Tensor, v: Tensor, logits: Tensor, lse: Tensor) -> tuple[Tensor, Ten
 
 
 def _sums(v: Tensor, logits: Tensor) -> Tensor:
-    """Room for what the backward pass wants of the forward pass."""
+    """Allocate the sums that the forward pass keeps for the backward pass."""
     batch, h, w, heads, taps = logits.shape[:5]
     return v.new_empty((batch, heads, taps, h, w), dtype=torch.float32)
 
@@ -119,7 +119,7 @@ def _check(v: Tensor, logits: Tensor) -> None:
 
 
 def _keep(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
-    ctx.set_materialize_grads(False)  # nobody asks for the gradient of the sums
+    ctx.set_materialize_grads(False)  # the sums have no gradient
     ctx.save_for_backward(*inputs, output[1])
 
 

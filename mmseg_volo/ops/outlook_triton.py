@@ -1,9 +1,11 @@
-"""Triton kernels of outlook attention: nothing is unfolded, folded or added atomically, softmax is inside.
+# mypy: disable-error-code="assignment, misc"
+# tuples that grow in unrolled loops are the kernels' arrays of registers
+"""Compute outlook attention with Triton kernels, softmax included, without unfold, fold or atomic additions.
 
-A program owns a tile of windows of one head. Forward and for the gradient of v it writes the 2x2 pixels from each
-window's centre to its lower right: they lie in the window itself and in its three followers to the right, below and
-across, so their nine contributions are gathered, each row of logits is read by one program only, and each pixel is
-written once. The gradient of the logits is that of the windows themselves. Taps, keys and neighbours are unrolled:
+A program computes a tile of windows of one head. In the forward pass, and for the gradient of v, it writes the 2x2
+pixels from each window's centre to its lower right. These lie in the window itself and in its neighbours to the right,
+below and across, so their nine contributions are gathered and each pixel is written once. The gradient of the logits
+is computed from the windows themselves. Taps, keys and neighbours are unrolled:
 
     tap or key     0 1 2        pixel   taken from (window, tap)
     of a window    3 4 5        0       (own, 4)
@@ -11,8 +13,8 @@ written once. The gradient of the logits is that of the windows themselves. Taps
                                 2       (own, 7) (below, 1)
     pixels: 4 5 / 7 8           3       (own, 8) (right, 6) (below, 2) (across, 0)
 
-Sums are in float32. Traffic is what the tensors hold, plus the rims of tiles, which the caches serve, plus a float32
-per softmax that the forward pass leaves for the backward pass.
+Sums are in float32. Memory traffic is the tensors themselves, the borders of tiles, which are in the caches, and one
+float32 per softmax that the forward pass keeps for the backward pass.
 """
 
 import torch
@@ -22,12 +24,12 @@ from torch import Tensor
 
 LOG2E = 1.4426950408889634
 TILE_W = 8
-OPTIONS = dict(num_warps=4, enable_fp_fusion=True)  # the second one is Triton's default, which it wants to be said
+OPTIONS = dict(num_warps=4, enable_fp_fusion=True)  # the second one is Triton's default, but must be set
 
 
 @triton.jit
-def _place(heads, w, TILE_H: tl.constexpr, TILE_W: tl.constexpr):
-    """Head, and row and column of each window of this program's tile."""
+def _position(heads, w, TILE_H: tl.constexpr, TILE_W: tl.constexpr):
+    """Return the head, and row and column of each window of this program's tile."""
     program = tl.program_id(0)
     tile, columns = program // heads, tl.cdiv(w, TILE_W)
     n = tl.arange(0, TILE_H * TILE_W)
@@ -36,7 +38,7 @@ def _place(heads, w, TILE_H: tl.constexpr, TILE_W: tl.constexpr):
 
 @triton.jit
 def _load(image, r, c, dy, dx, height, width, dim, d, head_dim):
-    """Channels `d` of the pixels (2 r + dy, 2 c + dx): (N, D) in float32, zeros outside of the map."""
+    """Load channels `d` of the pixels (2 r + dy, 2 c + dx): (N, D) in float32, zeros outside the map."""
     y, x = 2 * r + dy, 2 * c + dx
     inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
     mask = inside[:, None] & (d < head_dim)[None, :]
@@ -45,7 +47,7 @@ def _load(image, r, c, dy, dx, height, width, dim, d, head_dim):
 
 @triton.jit
 def _store(image, value, r, c, dy, dx, height, width, dim, d, head_dim):
-    """To the pixels of `_load`."""
+    """Store to the pixels of `_load`."""
     y, x = 2 * r + dy, 2 * c + dx
     mask = ((y < height) & (x < width))[:, None] & (d < head_dim)[None, :]
     tl.store(image + (y * width + x)[:, None] * dim + d[None, :], value.to(image.dtype.element_ty), mask=mask)
@@ -53,7 +55,7 @@ def _store(image, value, r, c, dy, dx, height, width, dim, d, head_dim):
 
 @triton.jit
 def _softmax(row, exists, scale2):
-    """Of nine logits each, from the pointers `row` on: nine weights, 0 where no window exists, and log2 of the sum."""
+    """Return the weights of nine logits at `row`, 0 where there is no window, and log2 of their exponentials' sum."""
     logits = ()
     for k in tl.static_range(9):
         logits = logits + (tl.load(row + k, mask=exists, other=0.0).to(tl.float32) * scale2,)
@@ -73,14 +75,14 @@ def _softmax(row, exists, scale2):
 
 
 @triton.jit
-def _put(sums, there, lse, values):
-    """Writes `lse` into a column of `sums`.
+def _put(sums, mask, lse, values):
+    """Write `lse` into the columns of `sums` in `mask`.
 
-    It goes there as the maximum of equal values (-inf for a pixel that is all NaN), tied to the layout of `values`,
-    that of the products: without it the compiler computes all softmaxes twice, there and in the layout of the store.
+    It is written as the maximum of equal values (-inf for a pixel that is all NaN) in the layout of `values`, that of
+    the products: otherwise the compiler computes all softmaxes twice, there and in the layout of the store.
     """
     equal = tl.where(values == values, lse[:, None], float('-inf'))
-    return tl.where(there, tl.max(equal, axis=1)[:, None], sums)
+    return tl.where(mask, tl.max(equal, axis=1)[:, None], sums)
 
 
 @triton.jit
@@ -89,7 +91,7 @@ def _forward(
     TILE_H: tl.constexpr, TILE_W: tl.constexpr, D: tl.constexpr,
 ):  # fmt: skip
     h, w, dim = (height + 1) // 2, (width + 1) // 2, heads * head_dim
-    head, r, c = _place(heads, w, TILE_H, TILE_W)
+    head, r, c = _position(heads, w, TILE_H, TILE_W)
     batch = tl.program_id(1).to(tl.int64)
     v += batch * height * width * dim + head * head_dim
     out += batch * height * width * dim + head * head_dim
@@ -126,7 +128,7 @@ def _forward(
                         pixel2 += mixed
                     else:
                         pixel3 += mixed
-    # a row of nine sums comes from taps of four windows: those 0 to 2 lie below, those of the first column to the right
+    # a row of nine sums has taps of four windows: taps 0 to 2 lie below, those of the first column to the right
     below, right = r[:, None] + (column < 3), c[:, None] + (column % 3 == 0)
     mask = (below < h) & (right < w) & (column < 9)
     tl.store(lse + column * h * w + below * w + right, sums, mask=mask)
@@ -138,7 +140,7 @@ def _forward(
 
 @triton.jit
 def _weight(logits, lse, r, c, i, j, tap, key, height, width, heads, scale2):
-    """Of the window i rows below and j columns to the right; 0 where its tap lies outside of the map."""
+    """Recompute a weight of the window i rows below and j columns to the right; 0 if its tap is outside the map."""
     h, w = (height + 1) // 2, (width + 1) // 2
     window = (r + i) * w + c + j
     y, x = 2 * (r + i) + tap // 3 - 1, 2 * (c + j) + tap % 3 - 1
@@ -150,7 +152,7 @@ def _weight(logits, lse, r, c, i, j, tap, key, height, width, heads, scale2):
 
 @triton.jit
 def _gather(acc, grad, logits, lse, r, c, i, j, key, height, width, heads, head_dim, scale2, d):
-    """Adds what the pixel under `key` of a neighbour gave to that window's nine taps."""
+    """Add the contributions of the pixel under `key` of a neighbour to that window's nine taps."""
     for tap in range(9):
         weight = _weight(logits, lse, r, c, i, j, tap, key, height, width, heads, scale2)
         there = _load(
@@ -166,7 +168,7 @@ def _backward(
     TILE_H: tl.constexpr, TILE_W: tl.constexpr, D: tl.constexpr,
 ):  # fmt: skip
     h, w, dim = (height + 1) // 2, (width + 1) // 2, heads * head_dim
-    head, r, c = _place(heads, w, TILE_H, TILE_W)
+    head, r, c = _position(heads, w, TILE_H, TILE_W)
     batch = tl.program_id(1).to(tl.int64)
     corner = batch * height * width * dim + head * head_dim
     grad, v, grad_v = grad + corner, v + corner, grad_v + corner
@@ -213,7 +215,7 @@ def _backward(
 
 
 def tile(head_dim: int) -> dict[str, int]:
-    """Of 128 threads each takes eight channels of one window (16 bytes of bfloat16): 32 windows of 32 channels."""
+    """Return the tile: each of 128 threads has eight channels of one window (16 bytes of bfloat16)."""
     channels = max(16, triton.next_power_of_2(head_dim))
     return dict(TILE_H=128 // channels, TILE_W=TILE_W, D=channels)
 
@@ -223,13 +225,13 @@ def _launch(kernel: triton.JITFunction, tensors: tuple[Tensor, ...], v: Tensor, 
     h, w, heads = logits.shape[1:4]
     sizes = tile(dim // heads)
     grid = (triton.cdiv(h, sizes['TILE_H']) * triton.cdiv(w, sizes['TILE_W']) * heads, batch)
-    # no context: on the CPU there is none, and Triton's interpreter runs there
+    # a no-op on the CPU, where Triton's interpreter runs
     with torch.cuda.device_of(v):
         kernel[grid](*tensors, height, width, heads, dim // heads, *scales, **sizes, **OPTIONS)
 
 
 def forward(v: Tensor, logits: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """See `ops.outlook_cuda.outlook`."""
+    """Compute `ops.outlook_cuda.outlook`."""
     batch, h, w, heads, taps = logits.shape[:5]
     out, lse = torch.empty_like(v), v.new_empty((batch, heads, taps, h, w), dtype=torch.float32)
     _launch(_forward, (v, logits, out, lse), v, logits, scale * LOG2E)
@@ -237,7 +239,7 @@ def forward(v: Tensor, logits: Tensor, scale: float) -> tuple[Tensor, Tensor]:
 
 
 def backward(grad: Tensor, v: Tensor, logits: Tensor, lse: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """See `ops.outlook_cuda.outlook_backward`."""
+    """Compute `ops.outlook_cuda.outlook_backward`."""
     grad_v, grad_logits = torch.empty_like(v), torch.empty_like(logits)
     _launch(_backward, (grad, v, logits, lse, grad_v, grad_logits), v, logits, scale * LOG2E, scale)
     return grad_v, grad_logits

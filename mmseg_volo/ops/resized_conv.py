@@ -1,9 +1,9 @@
-"""Convolutions of enlarged maps, in a fraction of the multiplications.
+"""Convolve enlarged maps in a fraction of the multiplications.
 
 Heads enlarge coarse maps to the finest one's size, concatenate them and convolve. Enlarging is linear and the same for
-every channel, so the channels can as well be mixed first, at the coarse size: conv(up(x)) = sum over taps of
-shift(up(mix(x))). Shift and enlarging together are one matrix per axis. For a 3x3 convolution of a map enlarged
-twofold that is a quarter of the products, for fourfold a sixteenth, and nothing is concatenated.
+all channels, so channels can be mixed first, at the coarse size: conv(up(x)) = sum over taps of shift(up(mix(x))).
+Shift and enlarging together are one matrix per axis. For a 3x3 convolution of a map enlarged twofold that is a quarter
+of the products, for fourfold a sixteenth, and nothing is concatenated.
 """
 
 from __future__ import annotations
@@ -23,29 +23,30 @@ def conv_of_resized(
     conv2d: Callable[..., Tensor] = F.conv2d,
     faster: float = 1.0,
 ) -> Tensor:
-    """`F.conv2d(torch.cat([resize(m, size) for m in maps], 1), weight, padding='same')`, but for rounding.
+    """Compute `F.conv2d(torch.cat([resize(m, size) for m in maps], 1), weight, padding='same')`, up to rounding.
 
     Args:
         maps: (B, C_i, h_i, w_i) each.
         weight: (out, sum of C_i, k, k), k odd.
-        size: (H, W) that all are resized to, bilinearly.
-        align_corners: of that resizing.
-        conv2d: convolves what is not better mixed first.
-        faster: how many times as fast as its products would say.
+        size: (H, W) to which all maps are resized, bilinearly.
+        align_corners: as in `F.interpolate`.
+        conv2d: convolves maps for which mixing first is not faster.
+        faster: how many times faster `conv2d` is than its number of products suggests.
 
     Returns:
         (B, out, H, W).
     """
-    found = None
-    for x, part in zip(maps, weight.split([m.shape[1] for m in maps], dim=1), strict=True):
-        if _mixing_pays(x, part, size, faster):
-            y = _mixed_first(x, part, size, align_corners)
+    total: Tensor | None = None
+    for x, kernel in zip(maps, weight.split([m.shape[1] for m in maps], dim=1), strict=True):
+        if _mixing_pays(x, kernel, size, faster):
+            y = _mixed_first(x, kernel, size, align_corners)
         else:
             if x.shape[2:] != tuple(size):
                 x = F.interpolate(x, tuple(size), mode='bilinear', align_corners=align_corners)
-            y = conv2d(x, part, padding=weight.shape[-1] // 2)
-        found = y if found is None else found + y if torch.is_grad_enabled() else found.add_(y)
-    return found
+            y = conv2d(x, kernel, padding=weight.shape[-1] // 2)
+        total = y if total is None else total + y if torch.is_grad_enabled() else total.add_(y)
+    assert total is not None  # there is at least one map
+    return total
 
 
 def _mixing_pays(x: Tensor, weight: Tensor, size: Sequence[int], faster: float) -> bool:
@@ -71,10 +72,10 @@ def _mixed_first(x: Tensor, weight: Tensor, size: Sequence[int], align_corners: 
 
 
 def _shifted(source: int, target: int, taps: int, align_corners: bool, like: Tensor) -> Tensor:
-    """Enlarging along one axis from `source` to `target` positions and the shift of each tap, zeros beyond the ends.
+    """Return the matrix that enlarges one axis from `source` to `target` positions and shifts by each tap.
 
     Returns:
-        (target, source * taps), of the device and dtype of `like`.
+        (target, source * taps), zeros beyond the ends, with the device and dtype of `like`.
     """
     identity = torch.eye(source, device=like.device, dtype=torch.promote_types(like.dtype, torch.float32))
     enlarged = F.interpolate(identity[None], target, mode='linear', align_corners=align_corners)[0]

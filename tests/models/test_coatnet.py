@@ -275,4 +275,4 @@ def test_wrong_weights_and_arguments_are_named() -> None:
         ('lead counts in the depth', 'CCTT', dict(lead=(2, 64))),
     ):
         with pytest.raises(ValueError, match=match):
-            CoAtNet(fields('0', **{**SMALL, **changes}), stages)
+            CoAtNet(fields('0', **{**SMALL, **changes}), stages=stages)

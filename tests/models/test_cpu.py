@@ -68,13 +68,8 @@ def test_prepared_segmentors_predict_the_same_and_keep_their_weights(config):
     model.cfg.test_pipeline = [step for step in model.cfg.test_pipeline if step['type'] != 'Resize']  # to a megapixel
     prepared = copy.deepcopy(model)
     processor.optimize_for_cpu(prepared)
-    called = []
-    for module in prepared.decode_head.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.register_forward_hook(lambda module, inputs, out: called.append(module))
     image = scene(0, 192, 256)[0]
     assert (predict(model, image).mask == predict(prepared, image).mask).mean() >= 0.999
-    assert not called
     states = model.state_dict(), prepared.state_dict()
     assert states[0].keys() == states[1].keys() and all(torch.equal(states[0][k], states[1][k]) for k in states[0])
 

@@ -67,7 +67,7 @@ def ways(ours: StreamingEncoderDecoder, data: dict) -> dict[str, SegDataSample]:
     found = {'step': ours.test_step(copy.deepcopy(data))[0]}
     padded = ours.data_preprocessor(copy.deepcopy(data), False)
     found |= {f'normalised, {time}': ours.predict(**padded)[0] for time in ('first', 'second')}
-    logits = torch.cat([logits for _, _, parts in ours.bands(copy.deepcopy(data)) for _, logits in parts], 1)
+    logits = torch.cat([logits for _, _, strips in ours.strips(copy.deepcopy(data)) for _, logits in strips], 1)
     found['bands'] = SegDataSample(seg_logits=PixelData(data=logits))
     (views,) = StreamingTTA(ours).test_step({key: [value] for key, value in copy.deepcopy(data).items()})
     found['views'] = views

@@ -127,7 +127,7 @@ def test_mmsegs_own(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match='the EncoderDecoder has no dataset_meta with classes and palette'):
         mmseg_volo.predict(model, IMAGE)
     model.dataset_meta = dict(classes=['a'] * 19, palette=[[0, 0, 0]] * 19)
-    with pytest.raises(UsageError, match='tells 150 classes apart, but its dataset_meta names 19'):
+    with pytest.raises(UsageError, match='predicts 150 classes, but its dataset_meta lists 19'):
         mmseg_volo.predict(model, IMAGE)
     model.dataset_meta = dict(classes=['a'] * 150, palette=[[0, 0, 0]] * 150)
     assert mmseg_volo.predict(model, IMAGE).mask.shape == IMAGE.shape[:2]
@@ -141,13 +141,13 @@ def no_cfg(model: nn.Module) -> nn.Module:
 
 
 REFUSED = {
-    'half': (lambda model: model.half(), 'the weights of the model are in float16, .*: call model.float'),
-    'bfloat16': (lambda model: model.bfloat16(), r'are in bfloat16, .*load\(\.\.\., bf16=True\)'),
-    'double': (lambda model: model.double(), 'are in float64'),
-    'part': (lambda model: model.decode_head.half() and model, 'are in float16'),
+    'half': (lambda model: model.half(), 'expected a model with float32 weights, got float16: call model.float'),
+    'bfloat16': (lambda model: model.bfloat16(), r'float32 weights, got bfloat16: .*load\(\.\.\., bf16=True\)'),
+    'double': (lambda model: model.double(), 'float32 weights, got float64'),
+    'part': (lambda model: model.decode_head.half() and model, 'float32 weights, got float16'),
     'training': (lambda model: model.train(), 'in training mode, .*: call model.eval'),
     'training, wrapped': (lambda model: nn.DataParallel(model).train(), 'in training mode'),
-    'backbone': (lambda model: model.backbone, 'expected a segmentor, got CAFormer, which may be a part of one'),
+    'backbone': (lambda model: model.backbone, 'expected a segmentor, got CAFormer: pass what mmseg_volo.load returns'),
     'layer': (lambda model: nn.Conv2d(3, 3, 1), 'expected a segmentor, got Conv2d'),
     'path': (lambda model: 'model.pth', 'expected a model first, got str: .*mmseg_volo.load'),
     'no cfg': (no_cfg, 'no cfg with test_pipeline'),

@@ -1,10 +1,10 @@
-"""The contract that all backbones keep, and the strict loading of their weights."""
+"""Define the base class of all backbones: padding, norms, freezing, layer ids, strict loading of weights."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch.nn.functional as F
 from mmengine.model import BaseModule
@@ -15,48 +15,49 @@ from mmseg_volo.io.weights import read_backbone, strict_load
 from mmseg_volo.models.backbones.layers import LayerNorm2d
 
 MIN_SIZE = 32  # pixels per side
+Row = TypeVar('Row')
 
 
 class Backbone(BaseModule):
-    """Base class of the backbones: an image in, one map per entry of `out_indices` out.
+    """Base class of the backbones: turns an image into one feature map per entry of `out_indices`.
 
-    A family defines `_stages_forward`, `_parts`, `stem_key` and `_convert`; everything else is here.
+    A family defines `_stages_forward`, `_stage_modules`, `stem_key` and, if need be, `_convert`.
 
     Args:
         dims: channels of each stage.
-        strides: stride of each stage; the largest one is what inputs are padded to a multiple of, unless a family
-            sets `pad_to` itself.
-        out_indices: stages whose maps are returned, ascending. Stages behind the last one are not built.
-        in_channels: channels of the image. When it is not 3, the stem of a 3-channel checkpoint is adapted: summed
-            for one channel, else repeated and scaled by 3 / in_channels.
-        drop_path_rate: stochastic depth of the last block.
+        strides: stride of each stage; images are padded to multiples of the largest, unless a family sets `pad_to`.
+        out_indices: stages whose maps are returned, ascending. Stages after the last one are not built.
+        in_channels: channels of the image. If it is not 3, the stem of a 3-channel checkpoint is adapted: summed for
+            one channel, else repeated and scaled by 3 / in_channels.
+        drop_path_rate: drop rate (stochastic depth) of the last block.
         frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages (also their norm statistics).
-        pretrain_img_size: side in pixels of the square images that the weights were trained on: sets the size of
-            position tables, which are resized to the input in every forward.
-        with_cp: recompute blocks in the backward pass to save memory.
-        out_norm: a LayerNorm over the channels of each returned map; off returns the raw maps.
+        pretrain_img_size: side in pixels of the square images the weights were trained on. Sets the size of position
+            tables, which are resized to the input in every forward pass.
+        with_cp: whether blocks are recomputed in the backward pass (gradient checkpointing), which saves memory.
+        out_norm: whether each returned map gets a LayerNorm over its channels.
         init_cfg: `dict(type='Pretrained', checkpoint=SOURCE[, prefix='backbone.'])` or None; SOURCE is a path,
-            `https://...` or `timm://NAME`; of a whole model `backbone.` is found without being given.
+            `https://...` or `timm://NAME`. In a checkpoint of a whole model the prefix `backbone.` is detected.
 
     Attributes:
         out_channels, out_strides: tuples, one entry per returned map.
     """
 
-    stem_key: str  # name of the weight that sees the image
-    ignored_keys: tuple[str, ...] = ()  # prefixes of a checkpoint's classifier, which is left out
+    stem_key: str  # name of the weight that is applied to the image
+    ignored_keys: tuple[str, ...] = ()  # prefixes of a classifier's weights, which are not loaded
 
     def __init__(
         self,
         dims: Sequence[int],
         strides: Sequence[int],
-        out_indices: Sequence[int],
-        in_channels: int,
-        drop_path_rate: float,
-        frozen_stages: int,
-        pretrain_img_size: int,
-        with_cp: bool,
-        out_norm: bool,
-        init_cfg: dict | None,
+        *,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        in_channels: int = 3,
+        drop_path_rate: float = 0.0,
+        frozen_stages: int = -1,
+        pretrain_img_size: int = 224,
+        with_cp: bool = False,
+        out_norm: bool = True,
+        init_cfg: dict[str, Any] | None = None,
     ):
         super().__init__(init_cfg)
         name = type(self).__name__
@@ -82,26 +83,26 @@ class Backbone(BaseModule):
         self.out_norms = nn.ModuleList(LayerNorm2d(dims[i]) if out_norm else nn.Identity() for i in out_indices)
 
     def _stages_forward(self, x: Tensor) -> list[Tensor]:
-        """(B, in_channels, H, W), H and W multiples of `pad_to` -> a map (B, dim, H / stride, W / stride) per stage."""
+        """Compute a map (B, dim, H / stride, W / stride) per stage of (B, in_channels, H, W), multiples of `pad_to`."""
         raise NotImplementedError
 
-    def _parts(self) -> list[list[nn.Module | nn.Parameter]]:
-        """The parts of the stem, then of each stage that is built, in order: for `frozen_stages` and `layer_ids`.
+    def _stage_modules(self) -> Sequence[Sequence[nn.Module | nn.Parameter]]:
+        """List the modules of the stem, then of each stage that is built, for `frozen_stages` and layer ids.
 
-        Blocks stand in an `nn.Sequential`, which may be in an `nn.ModuleDict`.
+        The blocks of a stage are an `nn.Sequential`, which may be in an `nn.ModuleDict`.
         """
         raise NotImplementedError
 
     def _convert(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """A checkpoint's keys in any known layout -> ours."""
+        """Rename a checkpoint's keys from any known layout to ours."""
         return dict(state_dict)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Features of an image.
+        """Compute the feature maps of a batch of images.
 
         Args:
-            x: (B, in_channels, H, W), RGB, normalised as the weights expect (`zoo.record_of`: CoAtNet's mostly by
-                127.5 and 127.5, the others by ImageNet's statistics), H and W at least 32, any parity and aspect.
+            x: (B, in_channels, H, W), RGB, normalised as the weights expect (`models.pretrained.record_of`: mean and
+                std mostly 127.5 for CoAtNet, else ImageNet's), H and W at least 32, any parity and aspect ratio.
 
         Returns:
             One map (B, out_channels[i], ceil(H / out_strides[i]), ceil(W / out_strides[i])) per entry of `out_indices`.
@@ -113,7 +114,7 @@ class Backbone(BaseModule):
                 f'got {tuple(x.shape)}'
             )
         right, below = -width % self.pad_to, -height % self.pad_to
-        if right or below:  # without, `F.pad` would copy the image
+        if right or below:  # `F.pad` copies the image even where it adds nothing
             x = F.pad(x, (0, right, 0, below))
         maps = self._stages_forward(x)
         outs = []
@@ -122,74 +123,73 @@ class Backbone(BaseModule):
         return tuple(outs)
 
     def layer_ids(self) -> dict[str, int]:
-        """How deep each parameter lies, by its name: what a learning rate that grows with depth goes by.
+        """Return the depth of each parameter by its name, for layer-wise learning rate decay.
 
-        The stem is 0, then each block is a layer of its own, counted over the whole network. Downsampling, position
-        tables and tokens belong to the block that follows them, `out_norms` to the last one. Where the stem has no
-        weights (T2T-ViT), the first layer that has some is 0.
+        The stem is layer 0, then each block is a layer, counted over the whole network. Downsampling, position tables
+        and tokens belong to the block after them, `out_norms` to the last one. If the stem has no weights (T2T-ViT),
+        the first layer with weights is 0.
         """
-        stem, *stages = self._open_parts()
+        stem, *stages = self._flat_stage_modules()
         layers = [stem]
-        for parts in stages:
-            waiting: list[nn.Module | nn.Parameter] = []
-            for part in parts:
-                if not isinstance(part, nn.Sequential):  # which holds the blocks
-                    waiting.append(part)
+        for modules in stages:
+            before_block: list[nn.Module | nn.Parameter] = []
+            for module in modules:
+                if not isinstance(module, nn.Sequential):  # which holds the blocks
+                    before_block.append(module)
                     continue
-                for block in part:
-                    layers.append([*waiting, block])
-                    waiting = []
-            layers.append(waiting)
-        found: dict[int, int] = {}
+                for block in module:
+                    layers.append([*before_block, block])
+                    before_block = []
+            layers.append(before_block)
+        depths: dict[int, int] = {}
         depth = 0
         for layer in layers:
-            own = [p for part in layer for p in _parameters(part)]
-            found |= dict.fromkeys(map(id, own), depth)
+            own = [p for module in layer for p in _parameters(module)]
+            depths |= dict.fromkeys(map(id, own), depth)
             depth += bool(own)
-        return {name: found.get(id(p), depth - 1) for name, p in self.named_parameters()}
+        return {name: depths.get(id(p), depth - 1) for name, p in self.named_parameters()}
 
     def stage_ids(self) -> dict[str, int]:
-        """The stage of each parameter, by its name, as ConvNeXt's stage-wise learning rates count stages.
+        """Return the stage of each parameter by its name, counted as in ConvNeXt's stage-wise learning rates.
 
-        The blocks of stage i (from 0) are i + 1; all else is 0: stem, downsampling, position tables and tokens, and
-        T2T-ViT's tokens-to-token layers. `out_norms` are left out: they are new, as heads are.
+        The blocks of stage i (from 0) are i + 1; everything else is 0: stem, downsampling, position tables and tokens,
+        and T2T-ViT's tokens-to-token layers. `out_norms` are not listed: they are new, as heads are.
         """
-        found: dict[int, int] = {}
-        for i, parts in enumerate(self._open_parts()):
-            for part in parts:
-                stage = i if isinstance(part, nn.Sequential) else 0
-                found |= dict.fromkeys((id(p) for p in _parameters(part)), stage)
-        return {name: found[id(p)] for name, p in self.named_parameters() if id(p) in found}
+        stage_of: dict[int, int] = {}
+        for i, modules in enumerate(self._flat_stage_modules()):
+            for module in modules:
+                stage = i if isinstance(module, nn.Sequential) else 0
+                stage_of |= dict.fromkeys((id(p) for p in _parameters(module)), stage)
+        return {name: stage_of[id(p)] for name, p in self.named_parameters() if id(p) in stage_of}
 
     def block_counts(self) -> tuple[int, ...]:
-        """How many blocks each stage that is built has."""
-        return tuple(
-            sum(len(part) for part in parts if isinstance(part, nn.Sequential)) for parts in self._open_parts()[1:]
-        )
+        """Return the number of blocks of each stage that is built."""
+        stages = self._flat_stage_modules()[1:]
+        return tuple(sum(len(module) for module in stage if isinstance(module, nn.Sequential)) for stage in stages)
 
     def block_list(self) -> list[nn.Module]:
-        """The blocks of all stages, in order: what FSDP splits one by one."""
-        parts = chain.from_iterable(self._open_parts()[1:])
-        return [block for part in parts if isinstance(part, nn.Sequential) for block in part]
+        """Return the blocks of all stages, in order: FSDP shards each of them."""
+        modules = chain.from_iterable(self._flat_stage_modules()[1:])
+        return [block for module in modules if isinstance(module, nn.Sequential) for block in module]
 
-    def _open_parts(self) -> list[list[nn.Module | nn.Parameter]]:
-        """`_parts()` with what an `nn.ModuleDict` holds instead of it."""
+    def _flat_stage_modules(self) -> list[list[nn.Module | nn.Parameter]]:
+        """Return `_stage_modules()` with each `nn.ModuleDict` replaced by its values."""
         return [
-            [*chain.from_iterable(p.values() if isinstance(p, nn.ModuleDict) else [p] for p in parts)]
-            for parts in self._parts()
+            [*chain.from_iterable(m.values() if isinstance(m, nn.ModuleDict) else [m] for m in modules)]
+            for modules in self._stage_modules()
         ]
 
-    def _run(self, blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
-        for block in blocks:
+    def _run_blocks(self, blocks: nn.Module | Iterable[nn.Module], x: Tensor) -> Tensor:
+        for block in cast('Iterable[nn.Module]', blocks):  # an item of a ModuleList is a Module for its type only
             x = checkpoint(block, x, use_reentrant=False) if self.with_cp and self.training else block(x)
         return x
 
     def _freeze(self) -> None:
-        """Called at the end of a family's constructor and by `train()`."""
-        for part in (p for parts in self._parts()[: self.frozen_stages + 1] for p in parts):
-            part.requires_grad_(False)
-            if isinstance(part, nn.Module):
-                part.eval()
+        """Freeze the first `frozen_stages`; called at the end of a family's constructor and by `train()`."""
+        for module in chain.from_iterable(self._stage_modules()[: self.frozen_stages + 1]):
+            module.requires_grad_(False)
+            if isinstance(module, nn.Module):
+                module.eval()
 
     def train(self, mode: bool = True) -> Backbone:
         super().train(mode)
@@ -197,7 +197,7 @@ class Backbone(BaseModule):
         return self
 
     def init_weights(self) -> None:
-        """Loads `init_cfg`; without it the constructor's random weights stay."""
+        """Load the weights that `init_cfg` names; without it the constructor's random weights stay."""
         if self.init_cfg is not None:
             if not isinstance(self.init_cfg, Mapping) or self.init_cfg.get('type') != 'Pretrained':
                 raise ValueError(f"init_cfg must be dict(type='Pretrained', checkpoint=...), got {self.init_cfg!r}")
@@ -208,39 +208,39 @@ class Backbone(BaseModule):
         self.is_init = True
 
     def load_pretrained(self, state_dict: Mapping[str, Tensor], source: str = 'state_dict') -> None:
-        """Strictly loads classifier weights (classifier left out) or this backbone's own.
+        """Strictly load this backbone's weights, or those of a classifier without its last layers.
 
         Args:
-            state_dict: in any layout that the family knows.
+            state_dict: in any layout the family knows.
             source: where it came from, for the message.
 
         Raises:
-            UsageError: a key is missing, unknown, or of another shape; names the first ones. Nothing is loaded then.
+            UsageError: keys are missing, unknown, or of another shape; names the first ones. Nothing is loaded then.
         """
         strict_load(self, self.converted(state_dict), source)
 
     def converted(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Classifier weights (classifier left out) or this backbone's own, under its keys; shapes are as they are.
+        """Return weights under this backbone's keys, without those of a classifier; shapes are not checked.
 
         Args:
-            state_dict: in any layout that the family knows.
+            state_dict: in any layout the family knows.
         """
         own = self.state_dict()
         weights = {k: v for k, v in self._convert(state_dict).items() if not k.startswith(self.ignored_keys)}
         stem = weights.get(self.stem_key)
         if stem is not None and stem.ndim == 4 and stem.shape[1] == 3 != self.in_channels:
             weights[self.stem_key] = adapt_stem(stem, self.in_channels)
-        if not any(k.startswith('out_norms.') for k in weights):  # a classifier has none: ours start at identity
+        if not any(k.startswith('out_norms.') for k in weights):  # a classifier has none: they start as the identity
             weights |= {k: v for k, v in own.items() if k.startswith('out_norms.')}
         return weights
 
 
-def _parameters(part: nn.Module | nn.Parameter) -> Iterable[nn.Parameter]:
-    return part.parameters() if isinstance(part, nn.Module) else [part]
+def _parameters(module: nn.Module | nn.Parameter) -> Iterable[nn.Parameter]:
+    return module.parameters() if isinstance(module, nn.Module) else [module]
 
 
 def adapt_stem(weight: Tensor, in_channels: int) -> Tensor:
-    """A convolution that sees RGB -> one that sees `in_channels` channels with outputs of the same size (timm's rule).
+    """Convert an RGB convolution to `in_channels` channels, keeping the scale of its outputs (timm's rule).
 
     Args:
         weight: (out, 3, k, k).
@@ -254,8 +254,8 @@ def adapt_stem(weight: Tensor, in_channels: int) -> Tensor:
     return repeated * (3 / in_channels)
 
 
-def resolve_arch(family: str, table: Mapping[str, Any], arch: str | Mapping) -> Any:
-    """A row of a family's table by its name, or a row made of a dict of the row's fields.
+def resolve_arch(family: str, table: Mapping[str, Row], arch: str | Mapping[str, Any]) -> Row:
+    """Return the row of a family's table with this name, or a row made from a dict of its fields.
 
     Raises:
         ValueError: the name is unknown, or the dict has missing or unknown keys.

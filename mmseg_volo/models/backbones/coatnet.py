@@ -1,11 +1,13 @@
-"""CoAtNet (arXiv 2106.04803): stages of MBConv blocks, then stages of transformers with relative attention.
+"""Define CoAtNet (arXiv 2106.04803): stages of MBConv blocks, then of transformer blocks with relative attention.
 
-There is neither official code nor official weights; blocks, names and weights are timm's (`timm/models/maxxvit.py`).
+Neither code nor weights were published; blocks, names and weights are timm's (`timm/models/maxxvit.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
 
 import torch
 from mmengine.registry import MODELS
@@ -14,11 +16,11 @@ from torch import Tensor, nn
 from mmseg_volo.models.backbones.base import Backbone, resolve_arch
 from mmseg_volo.models.backbones.coatnet_blocks import ACTS, Arch, MBConv, Stem, TransformerBlock
 
-# all of timm's own shapes
-_LATE = dict(expand_output=False, expand_first=False, act_layer='silu', rel_pos_resize='geometric')
-_RW = dict(_LATE, pre_norm_act=True, output_bias=False, attn_act_layer='relu')
-_RW01 = dict(_RW, attn_early=True, shortcut_bias=False)
-_RW2 = dict(_RW, attn_act_layer='silu')
+# timm's own variants; `_timm` is what all of them share
+_timm = partial(Arch, expand_output=False, expand_first=False, act_layer='silu', rel_pos_resize='geometric')
+_rw = partial(_timm, pre_norm_act=True, output_bias=False, attn_act_layer='relu')
+_rw01 = partial(_rw, attn_early=True, shortcut_bias=False)
+_rw2 = partial(_rw, attn_act_layer='silu')
 _NANO = ((3, 4, 6, 3), (64, 128, 256, 512), (32, 64))
 _RW0 = ((2, 3, 7, 2), (96, 192, 384, 768), (32, 64))  # two blocks deeper than the paper's 0
 _RW1 = ((2, 6, 14, 2), (96, 192, 384, 768), (32, 64))
@@ -32,16 +34,16 @@ ARCHS = {
     '5': Arch((2, 12, 28, 2), (256, 512, 1280, 2048), (192, 192), dim_head=64),
     '6': Arch((2, 4, 50, 2), (192, 384, 1536, 3072), (192, 192), dim_head=128, lead=(8, 768)),
     '7': Arch((2, 4, 50, 2), (256, 512, 2048, 3072), (192, 192), dim_head=128, lead=(8, 1024)),
-    'nano_rw': Arch(*_NANO, stride_mode='pool', **_LATE),
-    'rmlp_nano_rw': Arch(*_NANO, rel_pos_type='mlp', rel_pos_dim=384, **_LATE),
-    '0_rw': Arch(*_RW0, stride_mode='pool', **_RW01),
-    'bn_0_rw': Arch(*_RW0, norm_layer='batchnorm2d', **_RW01),
-    '1_rw': Arch(*_RW1, **_RW01),
-    'rmlp_1_rw': Arch(*_RW1, stride_mode='pool', pool_type='max', rel_pos_type='mlp', rel_pos_dim=384, **_RW01),
-    'rmlp_1_rw2': Arch(*_RW1, rel_pos_type='mlp', **_RW),
-    '2_rw': Arch((2, 6, 14, 2), _DIMS2, (64, 128), **_RW2),
-    'rmlp_2_rw': Arch((2, 6, 14, 2), _DIMS2, (64, 128), rel_pos_type='mlp', init_values=1e-6, **_RW2),
-    '3_rw': Arch((2, 6, 14, 2), _DIMS3, (96, 192), init_values=1e-6, **_RW2),
+    'nano_rw': _timm(*_NANO, stride_mode='pool'),
+    'rmlp_nano_rw': _timm(*_NANO, rel_pos_type='mlp', rel_pos_dim=384),
+    '0_rw': _rw01(*_RW0, stride_mode='pool'),
+    'bn_0_rw': _rw01(*_RW0, norm_layer='batchnorm2d'),
+    '1_rw': _rw01(*_RW1),
+    'rmlp_1_rw': _rw01(*_RW1, stride_mode='pool', pool_type='max', rel_pos_type='mlp', rel_pos_dim=384),
+    'rmlp_1_rw2': _rw(*_RW1, rel_pos_type='mlp'),
+    '2_rw': _rw2((2, 6, 14, 2), _DIMS2, (64, 128)),
+    'rmlp_2_rw': _rw2((2, 6, 14, 2), _DIMS2, (64, 128), rel_pos_type='mlp', init_values=1e-6),
+    '3_rw': _rw2((2, 6, 14, 2), _DIMS3, (96, 192), init_values=1e-6),
 }
 STRIDES = (4, 8, 16, 32)
 LAYOUTS = ('CCCC', 'CCCT', 'CCTT', 'CTTT')  # section 2.2 of the paper: convolution first, in stage 1 always
@@ -84,24 +86,24 @@ def _stage(a: Arch, i: int, kind: str, grid: int, rates: Sequence[float]) -> nn.
 
 @MODELS.register_module()
 class CoAtNet(Backbone):
-    """CoAtNet 0 to 7 and timm's shapes ('rw') as a backbone of four maps, at strides 4, 8, 16, 32.
+    """CoAtNet 0 to 7 and timm's variants ('rw') as a backbone of four maps, at strides 4, 8, 16, 32.
 
-    Deviations of 0 to 7 from the paper (appendix A.1), which are those of timm's `coatnet_N_224`: the first MBConv of a
+    Deviations of 0 to 7 from the paper (appendix A.1), the same as in timm's `coatnet_N_224`: the first MBConv of a
     stage strides in its depthwise convolution (the 'Strided DConv' of table 9, the better one there), not in its first
     one (`stride_mode='1x1'`); shortcuts and the transformer's branch pool means, not maxima (`pool_type='max'`). For 6
     table 12 prints a last stage of width 2048, which makes 1.35B parameters and 1480 GMACs at 512x512; with 3072, as
     here, it has the published 1.47B, and 1510 of the published 1521. 7 is as printed (2.44B; 2561 of 2586).
 
-    Inputs need not have the trained size. 0 to 7 resize their biases bilinearly, as the paper; timm's shapes do as timm
-    for a model of another `img_size`, so that the features are its own at every size: see `RelPosBias`, `RelPosMlp`.
-    Images are padded to multiples of 32; attention, squeeze and excitation see the padding.
+    Inputs need not have the trained size. 0 to 7 resize their biases bilinearly, as in the paper. timm's variants do
+    what timm does for a model of another `img_size`, so features equal timm's at every size: see `RelPosBias` and
+    `RelPosMlp`. Images are padded to multiples of 32; attention and squeeze-and-excitation include the padding.
 
-    Deviation from timm: 5 has heads of 64 channels, as the paper, not 32.
+    Deviation from timm: 5 has heads of 64 channels, as in the paper, not 32.
 
     Args:
         arch: '0' to '7', timm's 'nano_rw', '0_rw' and so on, or a dict with the fields of `Arch`.
         stages: which stages convolve and which attend: 'CCCC', 'CCCT', 'CCTT' or 'CTTT' (section 2.2 of the paper).
-        pretrain_img_size: also the size of the bias tables; without effect on the 'rmlp' shapes, which have none.
+        pretrain_img_size: also sets the size of the bias tables; without effect on the 'rmlp' variants.
 
     The other arguments are those of `Backbone`.
     """
@@ -111,7 +113,8 @@ class CoAtNet(Backbone):
 
     def __init__(
         self,
-        arch: str | Mapping,
+        arch: str | Mapping[str, Any],
+        *,
         stages: str = 'CCTT',
         out_indices: Sequence[int] = (0, 1, 2, 3),
         in_channels: int = 3,
@@ -120,21 +123,21 @@ class CoAtNet(Backbone):
         pretrain_img_size: int = 224,
         with_cp: bool = False,
         out_norm: bool = True,
-        init_cfg: dict | None = None,
+        init_cfg: dict[str, Any] | None = None,
     ):
         a = resolve_arch('CoAtNet', ARCHS, arch)
         _check(a, stages)
         super().__init__(
             a.dims,
             STRIDES,
-            out_indices,
-            in_channels,
-            drop_path_rate,
-            frozen_stages,
-            pretrain_img_size,
-            with_cp,
-            out_norm,
-            init_cfg,
+            out_indices=out_indices,
+            in_channels=in_channels,
+            drop_path_rate=drop_path_rate,
+            frozen_stages=frozen_stages,
+            pretrain_img_size=pretrain_img_size,
+            with_cp=with_cp,
+            out_norm=out_norm,
+            init_cfg=init_cfg,
         )
         self.stem = Stem(in_channels, a)
         rates = torch.linspace(0, drop_path_rate, sum(a.depths), device='cpu').split(list(a.depths))
@@ -143,8 +146,8 @@ class CoAtNet(Backbone):
         )
         self._freeze()
 
-    def _parts(self) -> list[list[nn.Module | nn.Parameter]]:
-        return [[self.stem]] + [[stage] for stage in self.stages]
+    def _stage_modules(self) -> Sequence[Sequence[nn.Module | nn.Parameter]]:
+        return [[self.stem], *([stage] for stage in self.stages)]
 
     def _convert(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         unbuilt = tuple(f'stages.{i}.' for i in range(self.num_stages, len(STRIDES)))
@@ -159,7 +162,7 @@ class CoAtNet(Backbone):
     def _stages_forward(self, x: Tensor) -> list[Tensor]:
         x = self.stem(x)
         maps = []
-        for stage in self.stages:
-            x = self._run(stage['blocks'], x)
+        for stage in cast('Iterable[nn.ModuleDict]', self.stages):
+            x = self._run_blocks(stage['blocks'], x)
             maps.append(x)
         return maps

@@ -1,13 +1,14 @@
-"""The blocks of CoAtNet, apart from `coatnet.py` to keep each file at a size that can be read in one go.
+"""Define the blocks of CoAtNet.
 
-`a` is a row of the table of variants there. Maps are (B, C, H, W); the transformer keeps them channels last in memory.
+`a` is a row of the table of variants in `coatnet.py`. Maps are (B, C, H, W); the transformer keeps them channels-last
+in memory.
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,43 +21,43 @@ from mmseg_volo.models.backbones.rel_attention import RelPosBias, RelPosMlp, rel
 
 @dataclass(frozen=True)
 class Arch:
-    """Tables 3, 11 and 12 of the paper, or timm's configuration; what timm names has timm's name."""
+    """One variant: tables 3, 11 and 12 of the paper, or timm's configuration, with timm's names of fields."""
 
     depths: Sequence[int]  # blocks per stage
     dims: Sequence[int]
     stem_width: Sequence[int]  # of its two convolutions
     dim_head: int = 32
-    lead: Sequence[int] = ()  # (blocks, width): MBConv blocks that the third stage starts with, counted in its depth
+    lead: Sequence[int] = ()  # (blocks, width) of MBConv blocks at the start of the third stage, counted in its depth
     # MBConv
     act_layer: str = 'gelu'
     pre_norm_act: bool = False  # an activation behind the first norm too
-    stride_mode: str = 'dw'  # what strides in a stage's first block: 'dw', '1x1' (the convolution) or 'pool'
-    expand_output: bool = True  # the hidden width is 4x the output's, not the input's; the squeeze 1/4 of the output's
+    stride_mode: str = 'dw'  # where a stage's first block strides: 'dw', '1x1' (the convolutions) or 'pool'
+    expand_output: bool = True  # hidden width is 4x the output's, not the input's; the squeeze 1/4 of the output's
     output_bias: bool = True
     attn_early: bool = False  # squeeze and excitation before the second norm
     attn_act_layer: str = 'silu'
     # transformer
-    expand_first: bool = True  # attention runs in the output's width, not the input's
+    expand_first: bool = True  # attention has the output's width, not the input's
     shortcut_bias: bool = True
     norm_layer: str = 'layernorm2d'  # or 'batchnorm2d'
-    init_values: float | None = None  # of a learned scale per channel of each residual branch
+    init_values: float | None = None  # of a learned scale per channel of each residual branch; none if None
     rel_pos_type: str = 'bias'  # a table, or 'mlp'
     rel_pos_dim: int = 512  # hidden width of the 'mlp'
-    rel_pos_resize: str = 'bilinear'  # of the table to another size, as the paper; or timm's 'geometric'
+    rel_pos_resize: str = 'bilinear'  # of the table to another size, as in the paper; or timm's 'geometric'
     # both
     pool_type: str = 'avg2'  # of the shortcuts: mean over 2x2, or 'max' over 3x3
 
 
 def silu(x: Tensor) -> Tensor:
-    """Without gradients in place: its input is always what a norm or a convolution has just made."""
+    """SiLU, in place without gradients: its input is always the fresh result of a norm or a convolution."""
     return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
-ACTS = {'gelu': F.gelu, 'silu': silu, 'relu': F.relu}
+ACTS: dict[str, Callable[[Tensor], Tensor]] = {'gelu': F.gelu, 'silu': silu, 'relu': F.relu}
 
 
 def init_conv(conv: nn.Conv2d) -> None:
-    """Normal by the fan-out, as in EfficientNet and timm."""
+    """Initialise a convolution from a normal distribution by its fan-out, as in EfficientNet and timm."""
     fan_out = conv.kernel_size[0] * conv.kernel_size[1] * conv.out_channels // conv.groups
     nn.init.normal_(conv.weight, std=math.sqrt(2 / fan_out))
     if conv.bias is not None:
@@ -76,11 +77,12 @@ class Stem(nn.Module):
             init_conv(conv)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv2(self.act(self.norm1(self.conv1(x))))
+        x = self.conv2(self.act(self.norm1(self.conv1(x))))
+        return x
 
 
 class Downsample(nn.Module):
-    """Pools at stride 2, if any, and projects to another width, if any: (B, C, H, W) -> (B, out, H / s, W / s)."""
+    """Pools if `stride` is 2, and projects if widths differ: (B, C, H, W) -> (B, out, H / stride, W / stride)."""
 
     def __init__(self, dim: int, out_dim: int, stride: int, pool_type: str = 'avg2', bias: bool = True):
         super().__init__()
@@ -89,7 +91,8 @@ class Downsample(nn.Module):
         self.expand = nn.Conv2d(dim, out_dim, 1, bias=bias) if dim != out_dim else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.expand(self.pool(x))
+        x = self.expand(self.pool(x))
+        return x
 
 
 class SqueezeExcite(nn.Module):
@@ -102,7 +105,8 @@ class SqueezeExcite(nn.Module):
         self.act = ACTS[act_layer]
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.fc2(self.act(self.fc1(x.mean((2, 3), keepdim=True)))).sigmoid()
+        weight: Tensor = self.fc2(self.act(self.fc1(x.mean((2, 3), keepdim=True)))).sigmoid()
+        return x * weight
 
 
 class MBConv(nn.Module):
@@ -114,7 +118,9 @@ class MBConv(nn.Module):
         strides = {mode: stride if mode == a.stride_mode else 1 for mode in ('pool', '1x1', 'dw')}
         self.shortcut = Downsample(dim, out_dim, stride, a.pool_type, a.output_bias)
         self.pre_norm = nn.BatchNorm2d(dim)
-        self.down = Downsample(dim, dim, strides['pool'])  # timm's mean over 2x2, whatever the shortcut's pool is
+        self.down = Downsample(
+            dim, dim, strides['pool']
+        )  # timm's: a mean over 2x2, also where the shortcut's is a maximum
         self.conv1_1x1 = nn.Conv2d(dim, hidden, 1, strides['1x1'], bias=False)
         self.norm1 = nn.BatchNorm2d(hidden)
         self.conv2_kxk = nn.Conv2d(hidden, hidden, 3, strides['dw'], 1, groups=hidden, bias=False)
@@ -132,12 +138,13 @@ class MBConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.pre_norm(x)
         y = self.down(self.act(y) if self.pre_act else y)
-        y = self.conv1_1x1(y)  # line by line, so that what one was made of is freed before the next
+        y = self.conv1_1x1(y)  # one operation a line, so that inputs are freed early
         y = self.act(self.norm1(y))
         y = self.conv2_kxk(y)
         y = self.se_early(y)
         y = self.se(self.act(self.norm2(y)))
-        return self.drop_path(self.conv3_1x1(y)) + self.shortcut(x)
+        x = self.drop_path(self.conv3_1x1(y)) + self.shortcut(x)
+        return x
 
 
 class RelativeAttention(nn.Module):
@@ -147,7 +154,7 @@ class RelativeAttention(nn.Module):
         super().__init__()
         width = out_dim if a.expand_first else dim
         if width % a.dim_head:
-            raise ValueError(f'CoAtNet: an attention of width {width} does not divide into heads of {a.dim_head}')
+            raise ValueError(f'CoAtNet: attention of width {width} does not divide into heads of {a.dim_head}')
         self.dim_head, self.num_heads = a.dim_head, width // a.dim_head
         self.qkv = nn.Linear(dim, 3 * width)
         if a.rel_pos_type == 'mlp':
@@ -160,7 +167,8 @@ class RelativeAttention(nn.Module):
         qkv = self.qkv(x.permute(0, 2, 3, 1)).unflatten(3, (self.num_heads, 3, self.dim_head))
         q, k, v = qkv.permute(4, 0, 3, 1, 2, 5).unbind(0)  # (B, heads, H, W, dim_head)
         out = relative_attention(q, k, v, self.rel_pos(*x.shape[2:]))
-        return self.proj(out.permute(0, 2, 3, 1, 4).flatten(3)).permute(0, 3, 1, 2)
+        x = self.proj(out.permute(0, 2, 3, 1, 4).flatten(3)).permute(0, 3, 1, 2)
+        return x
 
 
 class LayerScale(nn.Module):
@@ -175,7 +183,7 @@ class LayerScale(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm transformer block: (B, C, H, W), channels last in memory -> (B, out, H / stride, W / stride), too."""
+    """Pre-norm transformer block: (B, C, H, W) -> (B, out, H / stride, W / stride), both channels-last in memory."""
 
     def __init__(self, a: Arch, dim: int, out_dim: int, stride: int, grid: int, drop_path: float):
         super().__init__()
@@ -187,9 +195,8 @@ class TransformerBlock(nn.Module):
         self.attn = RelativeAttention(a, dim, out_dim, grid)
         self.norm2 = norm(out_dim, eps=1e-6)
         self.mlp = Mlp(out_dim, 4 * out_dim)
-        scaled = a.init_values is not None
-        self.ls1 = LayerScale(out_dim, a.init_values) if scaled else nn.Identity()
-        self.ls2 = LayerScale(out_dim, a.init_values) if scaled else nn.Identity()
+        self.ls1 = nn.Identity() if a.init_values is None else LayerScale(out_dim, a.init_values)
+        self.ls2 = nn.Identity() if a.init_values is None else LayerScale(out_dim, a.init_values)
         self.drop_path = DropPath(drop_path)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
@@ -198,7 +205,8 @@ class TransformerBlock(nn.Module):
                     nn.init.normal_(module.bias, std=1e-6 if 'mlp' in name else 0.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        # the branch stands first in the sum: its memory format, channels last, is what the sum gets
+        # the branch stands first in the sum, which takes its memory format, channels-last
         x = self.drop_path(self.ls1(self.attn(self.norm1(x)))) + self.shortcut(x)
         y = self.mlp(self.norm2(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        return self.drop_path(self.ls2(y)) + x
+        x = self.drop_path(self.ls2(y)) + x
+        return x

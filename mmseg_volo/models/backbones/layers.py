@@ -1,4 +1,4 @@
-"""Blocks that two or more families use."""
+"""Define the layers that two or more families use."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class DropPath(nn.Module):
-    """Stochastic depth per sample (arXiv 1603.09382): drops a residual branch, scales what stays by 1 / keep."""
+    """Stochastic depth per sample (arXiv 1603.09382): drops a residual branch, scales kept ones by 1 / keep."""
 
     def __init__(self, rate: float):
         super().__init__()
@@ -33,7 +33,8 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden_dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        x = self.fc2(F.gelu(self.fc1(x)))
+        return x
 
 
 class LayerNorm2d(nn.LayerNorm):
@@ -56,11 +57,12 @@ class Attention(nn.Module):
         qkv = self.qkv(x).flatten(1, 2).unflatten(2, (3, self.num_heads, -1))  # (B, H * W, 3, heads, head_dim)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         out = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(out.transpose(1, 2).reshape(x.shape))
+        x = self.proj(out.transpose(1, 2).reshape(x.shape))
+        return x
 
 
 class Block(nn.Module):
-    """Pre-norm residual block on (B, H, W, C): outlooker or transformer block by its token mixer."""
+    """Pre-norm residual block on (B, H, W, C): an outlooker or a transformer block, depending on the mixer."""
 
     def __init__(self, dim: int, mixer: nn.Module, mlp_ratio: float, drop_path: float):
         super().__init__()
@@ -72,14 +74,24 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attn(self.norm1(x)))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        x = x + self.drop_path(self.mlp(self.norm2(x)))
+        return x
+
+
+def init_truncated_normal(model: nn.Module, *kinds: type[nn.Linear | nn.Conv2d]) -> None:
+    """Initialise all modules of these types: weights from a truncated normal distribution (std 0.02), biases zero."""
+    for module in model.modules():
+        if isinstance(module, kinds):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def resize_grid(grid: Tensor, height: int, width: int) -> Tensor:
-    """Bicubic resize of a position table (1, h, w, C) to (1, height, width, C).
+    """Resize a position table (1, h, w, C) to (1, height, width, C), bicubically.
 
-    The rule of the code that the weights come from: utils/utils.py of sail-sg/volo and utils.py of T2T-ViT, when they
-    load weights of another image size, and LV-ViT's segmentation code in every forward.
+    As utils/utils.py of sail-sg/volo and utils.py of T2T-ViT do when they load weights of another image size, and as
+    LV-ViT's segmentation code does in every forward pass.
     """
     if grid.shape[1:3] == (height, width):
         return grid

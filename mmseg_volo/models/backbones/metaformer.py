@@ -1,10 +1,11 @@
-"""MetaFormer baselines (arXiv 2210.13452, sail-sg/metaformer): one skeleton of four stages, any token mixer in each."""
+"""Define the MetaFormer baselines (arXiv 2210.13452, sail-sg/metaformer): four stages, any token mixer in each."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,13 +13,13 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_volo.models.backbones.base import Backbone, resolve_arch
-from mmseg_volo.models.backbones.layers import DropPath
+from mmseg_volo.models.backbones.layers import DropPath, init_truncated_normal
 from mmseg_volo.models.backbones.mixers import MIXERS, StarReLU
 
 
 @dataclass(frozen=True)
 class Arch:
-    """A size of metaformer_baselines.py in sail-sg/metaformer."""
+    """One size of metaformer_baselines.py in sail-sg/metaformer."""
 
     depths: Sequence[int]  # blocks per stage
     dims: Sequence[int]
@@ -43,9 +44,9 @@ ARCHS = dict.fromkeys(
     },
 )
 STRIDES = (4, 8, 16, 32)
-SCALED_STAGES = (2, 3)  # those whose residual branch is scaled
+SCALED_STAGES = (2, 3)  # whose shortcuts are scaled (ResScale)
 MLP_RATIO = 4
-OFFICIAL_KEYS = (  # names in sail-sg/metaformer -> timm's, which are ours; timm's names match none of these
+OFFICIAL_KEYS = (  # sail-sg/metaformer's names -> timm's, which are ours; no name of timm's matches
     (re.compile(r'^downsample_layers\.0\.(?:post_)?(norm|conv)\.'), r'stem.\1.'),
     (re.compile(r'^downsample_layers\.(\d)\.(?:pre_)?(norm|conv)\.'), r'stages.\1.downsample.\2.'),
     (re.compile(r'^stages\.(\d)\.(\d+)\.'), r'stages.\1.blocks.\2.'),
@@ -60,14 +61,14 @@ class ChannelNorm(nn.LayerNorm):
 
 
 class JointNorm(nn.Module):
-    """Norm without bias over (H, W, C) of each (B, H, W, C) map together, its weight per channel."""
+    """Norm over (H, W, C) together of each (B, H, W, C) map, with a weight per channel, without bias."""
 
     def __init__(self, dim: int):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        # on a map that is channels last in memory; a `layer_norm` and a product would keep its result for the gradient
+        # group_norm of a channels-last view: a layer_norm and a product would keep another map for the gradient
         maps = x.permute(0, 3, 1, 2)
         if torch.is_grad_enabled() and self.weight.requires_grad and not x.requires_grad:
             maps = maps.contiguous()  # torch 2.10 crashes in the gradient of the weight alone, channels last
@@ -95,11 +96,12 @@ class StarMlp(nn.Module):
         self.fc2 = nn.Linear(MLP_RATIO * dim, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.fc1(x)))
+        x = self.fc2(self.act(self.fc1(x)))
+        return x
 
 
 class MetaFormerBlock(nn.Module):
-    """Pre-norm residual block on (B, H, W, C), where `scaled` with a learned factor on the kept branch (ResScale)."""
+    """Pre-norm residual block on (B, H, W, C); if `scaled`, with a learned factor on its shortcuts (ResScale)."""
 
     def __init__(self, dim: int, mixer: nn.Module, norm: type[nn.Module], drop_path: float, scaled: bool):
         super().__init__()
@@ -113,7 +115,8 @@ class MetaFormerBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.res_scale1(x) + self.drop_path(self.token_mixer(self.norm1(x)))
-        return self.res_scale2(x) + self.drop_path(self.mlp(self.norm2(x)))
+        x = self.res_scale2(x) + self.drop_path(self.mlp(self.norm2(x)))
+        return x
 
 
 class Stem(nn.Module):
@@ -125,7 +128,8 @@ class Stem(nn.Module):
         self.norm = ChannelNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.conv(x).permute(0, 2, 3, 1))
+        x = self.norm(self.conv(x).permute(0, 2, 3, 1))
+        return x
 
 
 class Downsample(nn.Module):
@@ -137,21 +141,22 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(dim, out_dim, 3, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(self.norm(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        x = self.conv(self.norm(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return x
 
 
 class MetaFormer(Backbone):
-    """The skeleton of the five families: maps at strides 4, 8, 16 and 32; stochastic depth grows over all blocks.
+    """Base class of the five families: maps at strides 4, 8, 16 and 32; drop rates grow linearly over all blocks.
 
     Images are padded to a multiple of 4, not of 32: the downsampling convolutions round up by themselves. So each
-    token of each stage sees at least one pixel of the image, and no token made of padding alone takes part in
-    attention, nor in the statistics over (H, W, C) of IdentityFormer, RandFormer and PoolFormerV2. At any multiple
-    of 4 the features are the official ones, except RandFormer's away from its trained size (see `RandomMixing`).
+    token of each stage covers at least one pixel of the image, and no token made of padding alone takes part in
+    attention, nor in the statistics over (H, W, C) of IdentityFormer, RandFormer and PoolFormerV2. For any multiple
+    of 4 the features are the official ones, except RandFormer's at other sizes than the trained one (`RandomMixing`).
 
     Args:
         arch: a name of the family's table, or a dict with the fields of `Arch`.
-        pretrain_img_size: only `random` mixers depend on it: the size of their matrices.
-        mixers: four names of `MIXERS`, one per stage; None takes the family's.
+        pretrain_img_size: sets the size of the matrices of `random` mixers; other mixers do not use it.
+        mixers: four names of `MIXERS`, one per stage; the family's own if None.
 
     The other arguments are those of `Backbone`.
     """
@@ -164,7 +169,8 @@ class MetaFormer(Backbone):
 
     def __init__(
         self,
-        arch: str | Mapping,
+        arch: str | Mapping[str, Any],
+        *,
         out_indices: Sequence[int] = (0, 1, 2, 3),
         in_channels: int = 3,
         drop_path_rate: float = 0.0,
@@ -173,10 +179,10 @@ class MetaFormer(Backbone):
         with_cp: bool = False,
         out_norm: bool = True,
         mixers: Sequence[str] | None = None,
-        init_cfg: dict | None = None,
+        init_cfg: dict[str, Any] | None = None,
     ):
         name = type(self).__name__
-        a: Arch = resolve_arch(name, self.archs, arch)
+        a = resolve_arch(name, self.archs, arch)
         if not len(a.depths) == len(a.dims) == len(STRIDES):
             raise ValueError(f'{name}: depths and dims must have {len(STRIDES)} entries, got {a}')
         mixers = self.default_mixers if mixers is None else tuple(mixers)
@@ -185,20 +191,20 @@ class MetaFormer(Backbone):
         super().__init__(
             a.dims,
             STRIDES,
-            out_indices,
-            in_channels,
-            drop_path_rate,
-            frozen_stages,
-            pretrain_img_size,
-            with_cp,
-            out_norm,
-            init_cfg,
+            out_indices=out_indices,
+            in_channels=in_channels,
+            drop_path_rate=drop_path_rate,
+            frozen_stages=frozen_stages,
+            pretrain_img_size=pretrain_img_size,
+            with_cp=with_cp,
+            out_norm=out_norm,
+            init_cfg=init_cfg,
         )
         self.pad_to = STRIDES[0]
         self.stem = Stem(in_channels, a.dims[0])
         rates = torch.linspace(0, drop_path_rate, sum(a.depths), device='cpu').tolist()
         self.stages = nn.ModuleList(self._stage(a, i, mixers[i], rates) for i in range(self.num_stages))
-        self._init_random()
+        init_truncated_normal(self, nn.Linear, nn.Conv2d)
         self._freeze()
 
     def _stage(self, a: Arch, i: int, mixer: str, rates: Sequence[float]) -> nn.ModuleDict:
@@ -210,14 +216,7 @@ class MetaFormer(Backbone):
         downsample = Downsample(a.dims[i - 1], dim) if i else nn.Identity()
         return nn.ModuleDict({'downsample': downsample, 'blocks': nn.Sequential(*blocks)})
 
-    def _init_random(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-
-    def _parts(self) -> list[list[nn.Module | nn.Parameter]]:
+    def _stage_modules(self) -> Sequence[Sequence[nn.Module | nn.Parameter]]:
         return [[self.stem], *([stage] for stage in self.stages)]
 
     def _convert(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -234,15 +233,15 @@ class MetaFormer(Backbone):
     def _stages_forward(self, x: Tensor) -> list[Tensor]:
         x = self.stem(x)
         maps = []
-        for stage in self.stages:
-            x = self._run(stage['blocks'], stage['downsample'](x))
+        for stage in cast('Iterable[nn.ModuleDict]', self.stages):
+            x = self._run_blocks(stage['blocks'], stage['downsample'](x))
             maps.append(x.permute(0, 3, 1, 2))
         return maps
 
 
 @MODELS.register_module()
 class IdentityFormer(MetaFormer):
-    """Tokens are not mixed within a stage, only by the downsampling: s12, s24, s36, m36, m48."""
+    """MetaFormer whose tokens are mixed by the downsampling only: s12, s24, s36, m36, m48."""
 
     archs = ARCHS['IdentityFormer']
     default_mixers = ('identity',) * 4
@@ -251,7 +250,7 @@ class IdentityFormer(MetaFormer):
 
 @MODELS.register_module()
 class RandFormer(MetaFormer):
-    """Fixed random mixing in the last two stages (see `RandomMixing`): s12, s24, s36, m36, m48."""
+    """MetaFormer with fixed random mixing in the last two stages (see `RandomMixing`): s12, s24, s36, m36, m48."""
 
     archs = ARCHS['RandFormer']
     default_mixers = ('identity', 'identity', 'random', 'random')
@@ -260,7 +259,7 @@ class RandFormer(MetaFormer):
 
 @MODELS.register_module()
 class PoolFormerV2(MetaFormer):
-    """Average pooling in every stage: s12, s24, s36, m36, m48."""
+    """MetaFormer with average pooling in every stage: s12, s24, s36, m36, m48."""
 
     archs = ARCHS['PoolFormerV2']
     default_mixers = ('pool',) * 4
@@ -269,7 +268,7 @@ class PoolFormerV2(MetaFormer):
 
 @MODELS.register_module()
 class ConvFormer(MetaFormer):
-    """Separable convolutions in every stage: s18, s36, m36, b36."""
+    """MetaFormer with separable convolutions in every stage: s18, s36, m36, b36."""
 
     archs = ARCHS['ConvFormer']
     default_mixers = ('sep_conv',) * 4
@@ -278,7 +277,7 @@ class ConvFormer(MetaFormer):
 
 @MODELS.register_module()
 class CAFormer(MetaFormer):
-    """Separable convolutions in two stages, attention in two: s18, s36, m36, b36."""
+    """MetaFormer with separable convolutions in two stages, attention in two: s18, s36, m36, b36."""
 
     archs = ARCHS['CAFormer']
     default_mixers = ('sep_conv', 'sep_conv', 'attention', 'attention')

@@ -1,6 +1,6 @@
-"""Token mixers of the MetaFormer baselines (arXiv 2210.13452, sail-sg/metaformer), by name in `MIXERS`.
+"""Define the token mixers of the MetaFormer baselines (arXiv 2210.13452, sail-sg/metaformer), by name in `MIXERS`.
 
-Each is made of `dim`, its channels, and `size`, the side in tokens of its map at the trained image size, and takes
+Each takes `dim`, its channels, and `size`, the side in tokens of its map at the trained image size, and maps
 (B, H, W, C) to the same shape. Parameters are named as in the official code and timm, so their weights fit.
 """
 
@@ -27,7 +27,7 @@ class StarReLU(nn.Module):
         x = F.relu(x)
         if torch.is_grad_enabled() or x.dtype != self.scale.dtype:
             return self.scale * x.square() + self.bias
-        return x.mul_(x).mul_(self.scale).add_(self.bias)  # the same numbers in half the time: no memory to fetch
+        return x.mul_(x).mul_(self.scale).add_(self.bias)  # the same numbers in half the time: in place
 
 
 class SelfAttention(Attention):
@@ -52,7 +52,8 @@ class SepConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.act1(self.pwconv1(x)).permute(0, 3, 1, 2)
-        return self.pwconv2(self.dwconv(x).permute(0, 2, 3, 1))
+        x = self.pwconv2(self.dwconv(x).permute(0, 2, 3, 1))
+        return x
 
 
 class Pooling(nn.Module):
@@ -67,14 +68,16 @@ class Pooling(nn.Module):
 
 
 class RandomMixing(nn.Module):
-    """Tokens mixed by a fixed random matrix: rows are softmaxes of uniform numbers, drawn once and never trained.
+    """Mixes tokens by a fixed random matrix, whose rows are softmaxes of uniform numbers, drawn once, never trained.
 
-    The matrix knows the size x size tokens of the trained image. Deviation: a map of another size, which the official
-    code rejects, is padded with zeros on its far sides to whole windows of size x size tokens, each window is mixed,
-    and the padding is cropped. A map of size x size is one window: the official result.
+    The matrix is made for the size x size tokens of the trained image. Deviation: the official code rejects maps of
+    another size; here they are padded with zeros at the right and the bottom to whole windows of size x size tokens,
+    each window is mixed, and the padding is cropped. A map of size x size is one window: the official result.
 
-    `random_matrix` is a parameter without gradient there; here it is a buffer of the same name.
+    In the official code `random_matrix` is a parameter without gradient; here it is a buffer of the same name.
     """
+
+    random_matrix: Tensor
 
     def __init__(self, dim: int, size: int):
         super().__init__()
@@ -87,7 +90,8 @@ class RandomMixing(nn.Module):
         windows = x.unflatten(2, (-1, self.size)).unflatten(1, (-1, self.size)).transpose(2, 3)
         mixed = self.random_matrix @ windows.flatten(3, 4)  # (B, rows, columns, size * size, C)
         mixed = mixed.unflatten(3, (self.size, self.size)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
-        return mixed[:, :height, :width]
+        x = mixed[:, :height, :width]
+        return x
 
 
 MIXERS: dict[str, type[nn.Module]] = {

@@ -1,10 +1,11 @@
-"""T2T-ViT: tokens-to-token ViT (arXiv 2101.11986, yitu-opensource/T2T-ViT), two stages of tokens and two of blocks."""
+"""Define T2T-ViT (arXiv 2101.11986, yitu-opensource/T2T-ViT): two stages of token layers and two of blocks."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,18 +13,18 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_volo.models.backbones.base import Backbone, adapt_stem, resolve_arch
-from mmseg_volo.models.backbones.layers import Attention, Block, Mlp, resize_grid
+from mmseg_volo.models.backbones.layers import Attention, Block, Mlp, init_truncated_normal, resize_grid
 
 
 @dataclass(frozen=True)
 class Arch:
-    """One row of the variants in models/t2t_vit.py of the official repository."""
+    """One variant of models/t2t_vit.py in the official repository."""
 
     depths: Sequence[int]  # blocks of stages 2 and 3; the paper's depth is their sum
     dim: int  # channels of the blocks
     num_heads: int
     mlp_ratio: float = 3.0
-    tokens_type: str = 'performer'  # attention of the T2T module: or 'transformer'
+    tokens_type: str = 'performer'  # attention of the T2T module, or 'transformer'
     token_dim: int = 64  # channels of stages 0 and 1
 
 
@@ -42,21 +43,16 @@ STRIDES = (4, 8, 16, 16)
 SPLITS = ((7, 4, 2), (3, 2, 1), (3, 2, 1))  # kernel, stride, padding of the three soft splits
 RGB_PATCH = 3 * 7 * 7
 # mmpretrain's names -> the official ones, which are ours
-MMPRETRAIN = (
-    ('.ln1.', '.norm1.'),
-    ('.ln2.', '.norm2.'),
-    ('.ffn.layers.0.0.', '.mlp.fc1.'),
-    ('.ffn.layers.1.', '.mlp.fc2.'),
-)
+MMPRETRAIN = {'.ln1.': '.norm1.', '.ln2.': '.norm2.', '.ffn.layers.0.0.': '.mlp.fc1.', '.ffn.layers.1.': '.mlp.fc2.'}
 
 
 def soft_split(x: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
-    """Overlapping patches as tokens: (B, C, H, W) -> (B, H / stride * W / stride, C * kernel^2)."""
+    """Cut overlapping patches as tokens: (B, C, H, W) -> (B, H / stride * W / stride, C * kernel^2)."""
     return F.unfold(x, kernel, padding=padding, stride=stride).transpose(1, 2)
 
 
 def sinusoid(length: int, dim: int) -> Tensor:
-    """Position table (1, length, dim) of arXiv 1706.03762, section 3.5: sine on even channels, cosine on odd ones."""
+    """Compute a position table (1, length, dim) (arXiv 1706.03762, section 3.5): even channels sine, odd cosine."""
     channel = torch.arange(dim, dtype=torch.float64)
     angle = torch.arange(length, dtype=torch.float64)[:, None] / 10000 ** (2 * (channel // 2) / dim)
     return torch.where(channel % 2 == 0, angle.sin(), angle.cos()).float()[None]
@@ -65,9 +61,11 @@ def sinusoid(length: int, dim: int) -> Tensor:
 class TokenLayer(nn.Module):
     """Soft split, attention and MLP: (B, C, H, W) -> (B, token_dim, H / stride, W / stride).
 
-    The attention maps patches of `dim` = C * kernel^2 values to `token_dim` and adds its own values instead of its
-    input, whose width differs.
+    The attention maps patches of `dim` = C * kernel^2 values to `token_dim`. Its residual is its values, not its input,
+    whose width differs.
     """
+
+    mlp: nn.Module
 
     def __init__(self, dim: int, token_dim: int, split: tuple[int, int, int]):
         super().__init__()
@@ -76,22 +74,23 @@ class TokenLayer(nn.Module):
         self.norm2 = nn.LayerNorm(token_dim)
 
     def attend(self, x: Tensor) -> Tensor:
-        """(B, N, dim) -> (B, N, token_dim)."""
+        """Map (B, N, dim) to (B, N, token_dim)."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         size = [side // self.split[1] for side in x.shape[2:]]
         x = self.attend(self.norm1(soft_split(x, *self.split)))
         x = x + self.mlp(self.norm2(x))
-        return x.transpose(1, 2).unflatten(2, size)
+        x = x.transpose(1, 2).unflatten(2, size)
+        return x
 
 
 class TokenAttention(nn.Module):
-    """Single-head self-attention from `dim` to `token_dim` channels, plus its values.
+    """Single-head self-attention from `dim` to `token_dim` channels; adds its values to the result.
 
-    The scale is (input dim)^-0.5 as in the official token_transformer.py, not token_dim^-0.5. The (N x N) matrix is
-    never built: at 1024x1024 (N = 65,536, where it takes 16 GiB) the first layer of t_14 takes 118 MiB forward and
-    419 MiB with backward (fp32, measured on a CPU).
+    The scale is dim^-0.5 as in the official token_transformer.py, not token_dim^-0.5. The N x N matrix is never built:
+    at 1024x1024 (N = 65,536; the matrix would take 16 GiB) the first layer of t_14 takes 118 MiB forward and 419 MiB
+    with backward (fp32, measured on a CPU).
     """
 
     def __init__(self, dim: int, token_dim: int):
@@ -102,7 +101,8 @@ class TokenAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).unsqueeze(1).chunk(3, dim=-1)  # (B, 1, N, token_dim): fused kernels want four axes
-        return (v + self.proj(F.scaled_dot_product_attention(q, k, v, scale=self.scale))).squeeze(1)
+        x = (v + self.proj(F.scaled_dot_product_attention(q, k, v, scale=self.scale))).squeeze(1)
+        return x
 
 
 class TransformerLayer(TokenLayer):
@@ -114,16 +114,19 @@ class TransformerLayer(TokenLayer):
         self.mlp = Mlp(token_dim, token_dim)
 
     def attend(self, x: Tensor) -> Tensor:
-        return self.attn(x)
+        x = self.attn(x)
+        return x
 
 
 class PerformerLayer(TokenLayer):
     """T2T layer of the other variants: linear attention by positive random features (arXiv 2009.14794, lemma 1).
 
-    Features, sums and the quotient are fp32 (or wider) under autocast: their exponents reach from -1000s to 16.
+    Features, sums and the quotient are fp32 (or wider) under autocast: exponents range from -1000s to 16.
     Deviation: the dropout of 0.1 that the official token_performer.py has after the projection and in the MLP is left
-    out, so that training is deterministic when `drop_path_rate` is 0.
+    out, so that training is deterministic if `drop_path_rate` is 0.
     """
+
+    w: Tensor
 
     def __init__(self, dim: int, token_dim: int, split: tuple[int, int, int]):
         super().__init__(dim, token_dim, split)
@@ -134,21 +137,22 @@ class PerformerLayer(TokenLayer):
         self.register_buffer('w', nn.init.orthogonal_(torch.empty(features, token_dim)) * math.sqrt(features))
 
     def _features(self, x: Tensor) -> Tensor:
-        """(B, N, token_dim) -> (B, N, token_dim / 2), whose products stand for exp(q k)."""
+        """Map (B, N, token_dim) to (B, N, token_dim / 2) features, whose products approximate exp(q k)."""
         exponent = F.linear(x, self.w.to(x.dtype)) - x.square().sum(-1, keepdim=True) / 2
         return exponent.exp() / math.sqrt(len(self.w))
 
     def attend(self, x: Tensor) -> Tensor:
         wide = torch.promote_types(self.w.dtype, torch.float32)
-        with torch.autocast('cpu' if x.is_meta else x.device.type, enabled=False):  # meta knows no autocast
+        with torch.autocast('cpu' if x.is_meta else x.device.type, enabled=False):  # there is no autocast on meta
             k, q, v = self.kqv(x.to(self.w.dtype)).chunk(3, dim=-1)
             key, query = self._features(k.to(wide)), self._features(q.to(wide))
             total = query @ key.sum(1).unsqueeze(2)  # (B, N, 1)
             mean = query @ (key.transpose(1, 2) @ v.to(wide)) / (total + 1e-8)
-        return v + self.proj(mean.to(v.dtype))
+        x = v + self.proj(mean.to(v.dtype))
+        return x
 
 
-TOKEN_LAYERS = {'performer': PerformerLayer, 'transformer': TransformerLayer}
+TOKEN_LAYERS: dict[str, type[TokenLayer]] = {'performer': PerformerLayer, 'transformer': TransformerLayer}
 
 
 @MODELS.register_module()
@@ -156,14 +160,14 @@ class T2TViT(Backbone):
     """T2T-ViT 7 to 24 and t_14 to t_24 as a backbone of four maps, at strides 4, 8, 16, 16.
 
     Stages 0 and 1 are the tokens of the T2T module, stages 2 and 3 the halves of the blocks, the last one before the
-    network's final norm. The class token stays in the sequence and is left out of the maps. Stochastic depth acts on
+    network's final norm. The class token is part of the sequence, but not of the maps. Stochastic depth acts on
     the blocks only, as in the official code. The soft splits have no weights: `frozen_stages=0` freezes nothing.
 
-    Deviation: the grid of the fixed position table is resized to the input in every forward, by the rule by which the
-    official code resizes it once, when it loads weights of another size (bicubic, not made anew).
+    Deviation: the grid of the fixed position table is resized to the input in every forward pass, in the way the
+    official code resizes it once, when it loads weights of another size (bicubic, not computed anew).
 
     Weights: the official files, or mmpretrain's (with `prefix='backbone.'`). For another `in_channels` the weights of
-    the first norm are averaged (one channel) or repeated, those of the first projection adapted like a convolution.
+    the first norm are averaged (one channel) or repeated, those of the first projection adapted like a convolution's.
 
     Args:
         arch: '7', '10', '12', '14', '19', '24', 't_14', 't_19', 't_24', or a dict with the fields of `Arch`.
@@ -175,7 +179,8 @@ class T2TViT(Backbone):
 
     def __init__(
         self,
-        arch: str | Mapping,
+        arch: str | Mapping[str, Any],
+        *,
         out_indices: Sequence[int] = (0, 1, 2, 3),
         in_channels: int = 3,
         drop_path_rate: float = 0.0,
@@ -183,7 +188,7 @@ class T2TViT(Backbone):
         pretrain_img_size: int = 224,
         with_cp: bool = False,
         out_norm: bool = True,
-        init_cfg: dict | None = None,
+        init_cfg: dict[str, Any] | None = None,
     ):
         a = resolve_arch('T2TViT', ARCHS, arch)
         if a.tokens_type not in TOKEN_LAYERS or len(a.depths) != 2 or a.dim % a.num_heads:
@@ -194,25 +199,21 @@ class T2TViT(Backbone):
         super().__init__(
             (a.token_dim, a.token_dim, a.dim, a.dim),
             STRIDES,
-            out_indices,
-            in_channels,
-            drop_path_rate,
-            frozen_stages,
-            pretrain_img_size,
-            with_cp,
-            out_norm,
-            init_cfg,
+            out_indices=out_indices,
+            in_channels=in_channels,
+            drop_path_rate=drop_path_rate,
+            frozen_stages=frozen_stages,
+            pretrain_img_size=pretrain_img_size,
+            with_cp=with_cp,
+            out_norm=out_norm,
+            init_cfg=init_cfg,
         )
         self.depths = tuple(a.depths)
         self.stem_key = f'tokens_to_token.attention1.{"kqv" if a.tokens_type == "performer" else "attn.qkv"}.weight'
         self._build_tokens(a)
         if self.num_stages > 2:
             self._build_blocks(a)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        init_truncated_normal(self, nn.Linear)
         self._freeze()
 
     def _build_tokens(self, a: Arch) -> None:
@@ -237,15 +238,15 @@ class T2TViT(Backbone):
         first = self.depths[0]
         return [self.blocks[:first], self.blocks[first:]][: self.num_stages - 2]
 
-    def _parts(self) -> list[list[nn.Module | nn.Parameter]]:
+    def _stage_modules(self) -> Sequence[Sequence[nn.Module | nn.Parameter]]:
         layers = self.tokens_to_token
-        parts: list[list[nn.Module | nn.Parameter]] = [[], [layers['attention1']]]
+        modules: list[Sequence[nn.Module | nn.Parameter]] = [[], [layers['attention1']]]
         if self.num_stages > 1:
-            parts.append([layers['attention2']])
+            modules.append([layers['attention2']])
         if self.num_stages > 2:
             first, *rest = self._stage_blocks()
-            parts += [[layers['project'], self.cls_token, first], *([blocks] for blocks in rest)]
-        return parts
+            modules += [[layers['project'], self.cls_token, first], *([blocks] for blocks in rest)]
+        return modules
 
     def _convert(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         weights = dict(state_dict)
@@ -254,6 +255,7 @@ class T2TViT(Backbone):
         stem = weights.get(self.stem_key)
         if stem is not None and stem.shape[1] == RGB_PATCH and self.in_channels != 3:
             weights |= self._adapt_patches(weights)
+        unbuilt: tuple[str, ...]
         unbuilt = ('tokens_to_token.attention2.', 'tokens_to_token.project.', 'cls_token', 'pos_embed', 'blocks.')
         if self.num_stages > 2:
             unbuilt = tuple(f'blocks.{i}.' for i in range(len(self.blocks), sum(self.depths)))
@@ -261,7 +263,7 @@ class T2TViT(Backbone):
 
     def _adapt_patches(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         stem = adapt_stem(weights[self.stem_key].unflatten(1, (3, 7, 7)), self.in_channels).flatten(1)
-        if 'attn' in self.stem_key:  # the transformer's scale follows the patch, its queries make up for it
+        if 'attn' in self.stem_key:  # the scale depends on the patch's length: the queries compensate
             stem[: len(stem) // 3] *= (self.in_channels / 3) ** 0.5
         adapted = {self.stem_key: stem}
         for key in ('tokens_to_token.attention1.norm1.weight', 'tokens_to_token.attention1.norm1.bias'):
@@ -271,7 +273,7 @@ class T2TViT(Backbone):
         return adapted
 
     def _embed(self, x: Tensor) -> Tensor:
-        """Third soft split, projection, class token, positions: (B, token_dim, H / 8, W / 8) -> (B, 1, 1 + N, C)."""
+        """Split, project, add class token and positions: (B, token_dim, H / 8, W / 8) -> (B, 1, 1 + N, C)."""
         size = [side // 2 for side in x.shape[2:]]
         tokens = self.tokens_to_token['project'](soft_split(x, *SPLITS[2]))
         grid = resize_grid(self.pos_embed[:, 1:].unflatten(1, (self.grid, self.grid)), *size)
@@ -281,18 +283,18 @@ class T2TViT(Backbone):
     def _stages_forward(self, x: Tensor) -> list[Tensor]:
         maps = []
         for name in ('attention1', 'attention2')[: self.num_stages]:
-            x = self._run([self.tokens_to_token[name]], x)
+            x = self._run_blocks([self.tokens_to_token[name]], x)
             maps.append(x)
         if self.num_stages > 2:
             size = [side // 2 for side in x.shape[2:]]
             x = self._embed(x)
             for blocks in self._stage_blocks():
-                x = self._run(blocks, x)
+                x = self._run_blocks(blocks, x)
                 maps.append(x[:, 0, 1:].transpose(1, 2).unflatten(2, size))
         return maps
 
 
 def _official_name(key: str) -> str:
-    for theirs, official in MMPRETRAIN:
+    for theirs, official in MMPRETRAIN.items():
         key = key.replace(theirs, official)
     return f'blocks.{key.removeprefix("encoder.")}' if key.startswith('encoder.') else key

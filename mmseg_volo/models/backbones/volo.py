@@ -1,9 +1,10 @@
-"""VOLO: Vision Outlooker (arXiv 2106.13112, sail-sg/volo), a stride-8 stage of outlookers and three of transformers."""
+"""Define VOLO, Vision Outlooker (arXiv 2106.13112, sail-sg/volo): one stage of outlookers, three of transformers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_volo.models.backbones.base import Backbone, resolve_arch
-from mmseg_volo.models.backbones.layers import Attention, Block, resize_grid
+from mmseg_volo.models.backbones.layers import Attention, Block, init_truncated_normal, resize_grid
 from mmseg_volo.ops.outlook_attention import WINDOW, outlook
 
 
@@ -37,7 +38,7 @@ STRIDES = (8, 16, 16, 16)
 
 
 class OutlookAttention(nn.Module):
-    """Each 3x3 window is mixed by weights computed from its centre alone.
+    """Mixes each 3x3 window by weights computed from its centre alone.
 
     Parameters are named as in sail-sg/volo and timm (`v`, `attn`, `proj`), so their weights fit.
     """
@@ -52,21 +53,23 @@ class OutlookAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (B, H, W, C) -> same
         centre = F.avg_pool2d(x.permute(0, 3, 1, 2), 2, ceil_mode=True).permute(0, 2, 3, 1)
         logits = self.attn(centre).unflatten(3, (self.num_heads, WINDOW, WINDOW))
-        return self.proj(outlook(self.v(x), logits))
+        x = self.proj(outlook(self.v(x), logits))
+        return x
 
 
 def _tokens(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, H, W, C), contiguous: otherwise every norm of the stage would copy it first."""
+    """Permute (B, C, H, W) to (B, H, W, C), contiguous: otherwise every norm of the stage would copy it first."""
     return x.permute(0, 2, 3, 1).contiguous()
 
 
 class ChannelsLastConv2d(nn.Conv2d):
-    """Without gradients on CPUs the result is channels-last, and so is what follows, in two thirds of the time."""
+    """Convolves channels-last on CPUs without gradients, which takes the stem two thirds of the time."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if input.device.type == 'cpu' and not torch.is_grad_enabled():
             input = input.contiguous(memory_format=torch.channels_last)
-        return super()._conv_forward(input, weight, bias)
+        x: Tensor = super()._conv_forward(input, weight, bias)
+        return x
 
 
 class Stem(nn.Module):
@@ -90,7 +93,7 @@ class Stem(nn.Module):
 
 
 class Downsample(nn.Module):
-    """2x2 patches to one token: (B, H, W, C) -> (B, H / 2, W / 2, out)."""
+    """Projects 2x2 patches to one token: (B, H, W, C) -> (B, H / 2, W / 2, out)."""
 
     def __init__(self, dim: int, out_dim: int):
         super().__init__()
@@ -100,7 +103,7 @@ class Downsample(nn.Module):
         return _tokens(self.proj(x.permute(0, 3, 1, 2)))
 
 
-def _resolve(arch: str | Mapping) -> Arch:
+def _resolve(arch: str | Mapping[str, Any]) -> Arch:
     found: Arch = resolve_arch('VOLO', ARCHS, arch)
     if not len(found.depths) == len(found.dims) == len(found.num_heads) == len(STRIDES):
         raise ValueError(f'VOLO: depths, dims and num_heads must have {len(STRIDES)} entries, got {found}')
@@ -119,8 +122,8 @@ class VOLO(Backbone):
     """VOLO D1 to D5 as a backbone of four maps, at strides 8, 16, 16, 16.
 
     Stochastic depth acts on the transformer stages only, its rate growing with the block's index in the whole network,
-    as in sail-sg/volo and timm. Deviation: the position grid is resized to the input in every forward, by the rule by
-    which sail-sg/volo resizes it once, when it loads weights of another size (bicubic; timm does not resize it).
+    as in sail-sg/volo and timm. Deviation: the position grid is resized to the input in every forward pass, in the way
+    sail-sg/volo resizes it once, when it loads weights of another size (bicubic; timm does not resize it).
 
     Args:
         arch: 'd1' to 'd5', or a dict with the fields of `Arch`.
@@ -133,7 +136,8 @@ class VOLO(Backbone):
 
     def __init__(
         self,
-        arch: str | Mapping,
+        arch: str | Mapping[str, Any],
+        *,
         out_indices: Sequence[int] = (0, 1, 2, 3),
         in_channels: int = 3,
         drop_path_rate: float = 0.0,
@@ -141,20 +145,20 @@ class VOLO(Backbone):
         pretrain_img_size: int = 224,
         with_cp: bool = False,
         out_norm: bool = True,
-        init_cfg: dict | None = None,
+        init_cfg: dict[str, Any] | None = None,
     ):
         a = _resolve(arch)
         super().__init__(
             a.dims,
             STRIDES,
-            out_indices,
-            in_channels,
-            drop_path_rate,
-            frozen_stages,
-            pretrain_img_size,
-            with_cp,
-            out_norm,
-            init_cfg,
+            out_indices=out_indices,
+            in_channels=in_channels,
+            drop_path_rate=drop_path_rate,
+            frozen_stages=frozen_stages,
+            pretrain_img_size=pretrain_img_size,
+            with_cp=with_cp,
+            out_norm=out_norm,
+            init_cfg=init_cfg,
         )
         self.patch_embed = Stem(in_channels, a.stem_dim, a.dims[0])
         rates = torch.linspace(0, drop_path_rate, sum(a.depths), device='cpu').tolist()
@@ -169,33 +173,29 @@ class VOLO(Backbone):
             self.pos_embed = nn.Parameter(torch.empty(1, grid, grid, a.dims[1]))
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
         self.network = nn.ModuleList(stages)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        init_truncated_normal(self, nn.Linear)
         self._freeze()
 
-    def _parts(self) -> list[list[nn.Module | nn.Parameter]]:
-        parts: list[list[nn.Module | nn.Parameter]] = [[self.patch_embed], [self.network[0]]]
+    def _stage_modules(self) -> Sequence[Sequence[nn.Module | nn.Parameter]]:
+        modules: list[list[nn.Module | nn.Parameter]] = [[self.patch_embed], [self.network[0]]]
         if self.num_stages > 1:
-            parts.append([self.network[1], self.pos_embed, self.network[2]])
-        return parts + [[stage] for stage in self.network[3:]]
+            modules.append([self.network[1], self.pos_embed, self.network[2]])
+        return [*modules, *([stage] for stage in self.network[3:])]
 
     def _convert(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if self.num_stages == 1:
-            unbuilt = ('pos_embed', 'network.1.', 'network.2.', 'network.3.', 'network.4.')
+            unbuilt: tuple[str, ...] = ('pos_embed', 'network.1.', 'network.2.', 'network.3.', 'network.4.')
         else:
             unbuilt = tuple(f'network.{i}.' for i in range(self.num_stages + 1, 5))
         return {k: v for k, v in state_dict.items() if not k.startswith(unbuilt)}
 
     def _stages_forward(self, x: Tensor) -> list[Tensor]:
-        x = self._run(self.network[0], self.patch_embed(x))
+        x = self._run_blocks(self.network[0], self.patch_embed(x))
         maps = [x]
         if self.num_stages > 1:
             x = self.network[1](x)
             x = x + resize_grid(self.pos_embed, *x.shape[1:3])
         for stage in self.network[2:]:
-            x = self._run(stage, x)
+            x = self._run_blocks(stage, x)
             maps.append(x)
         return [m.permute(0, 3, 1, 2) for m in maps]

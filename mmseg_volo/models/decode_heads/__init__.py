@@ -1,4 +1,4 @@
-"""Decode heads."""
+"""Define decode heads."""
 
 from mmseg_volo.models.decode_heads.lean import LeanSegformerHead, LeanUPerHead
 

@@ -1,4 +1,4 @@
-"""Cross-entropy with class weights and ignored pixels together, which mmseg's own fails at."""
+"""Compute the cross-entropy with both class weights and ignored pixels, for which mmseg's loss raises."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 @MODELS.register_module()
 class WeightedCrossEntropy(CrossEntropyLoss):
-    """The mean over pixels that are not ignored, each counted by its class's weight, as torch defines it.
+    """Mean over pixels that are not ignored, weighted by their classes' weights, as torch defines it.
 
-    mmseg 1.2.2 looks weights up by the ignored label, and onedl's 1.4.2 by a mask of another shape; both raise. The
-    arguments are those of mmseg's `CrossEntropyLoss`; `class_weight` must be given.
+    mmseg 1.2.2 indexes the weights by the ignored label, and onedl's 1.4.2 by a mask of another shape; both raise. The
+    arguments are those of mmseg's `CrossEntropyLoss`; `class_weight` is required.
     """
 
     def forward(
@@ -26,18 +26,19 @@ class WeightedCrossEntropy(CrossEntropyLoss):
         reduction_override: str | None = None,
         ignore_index: int = 255,
     ) -> Tensor:
-        """The loss, a scalar; 0 where all pixels are ignored.
+        """Compute the loss, a scalar; 0 if all pixels are ignored.
 
         Args:
             cls_score: (B, classes, H, W) logits.
             label: (B, H, W), class indices or `ignore_index`.
             weight: (B, H, W), an extra factor per pixel, e.g. from a pixel sampler.
-            avg_factor, reduction_override: in mmseg's signature; not used.
+            avg_factor, reduction_override: of mmseg's signature; not used.
         """
         class_weight = cls_score.new_tensor(self.class_weight)
         each = F.cross_entropy(cls_score, label, class_weight, ignore_index=ignore_index, reduction='none')
         if weight is not None:
             each = each * weight
-        seen = label != ignore_index
-        total = class_weight[label.where(seen, 0)].where(seen, 0).sum()
-        return self.loss_weight * each.sum() / total.clamp(min=torch.finfo(total.dtype).tiny)
+        valid = label != ignore_index
+        total = class_weight[label.where(valid, 0)].where(valid, 0).sum()
+        loss: Tensor = self.loss_weight * each.sum() / total.clamp(min=torch.finfo(total.dtype).tiny)
+        return loss

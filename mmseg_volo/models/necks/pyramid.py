@@ -1,8 +1,9 @@
-"""A pyramid at strides 4, 8, 16, 32 out of maps at any strides (after LV-ViT's side layers)."""
+"""Build a pyramid at strides 4, 8, 16, 32 from maps at any strides (after LV-ViT's side layers)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
@@ -11,24 +12,25 @@ from torch import Tensor, nn
 
 @MODELS.register_module()
 class StridePyramid(BaseModule):
-    """One side layer per map: a bias-free convolution, a norm, a ReLU.
+    """Applies one side layer to each map: a bias-free convolution, a norm, a ReLU.
 
-    Towards a finer stride the convolution is a transposed one with kernel = stride = the ratio, at the same stride
-    1x1, towards a coarser one 3x3 with the ratio as its stride. With `refine`, a transposed convolution, its
-    norm and its ReLU are followed by a bias-free 1x1 convolution, a norm and a ReLU.
+    For a finer stride the convolution is a transposed one with kernel = stride = the ratio, for the same stride 1x1,
+    for a coarser one 3x3 with the ratio as its stride. With `refine`, a transposed convolution, its norm and its ReLU
+    are followed by a bias-free 1x1 convolution, a norm and a ReLU.
 
-    The group of VOLO fed LV-ViT to UPerNet this way (zihangJiang/TokenLabeling, `seg/mmseg/models/backbones/vit.py`):
-    `in_strides=(16, 16, 16, 16)`, `out_strides=(4, 8, 16, 16)`, `refine=True`, the last one of `out_channels` 2048, on
-    taps without a norm (`out_norm=False` of our backbones). VOLO's own way is not published. Ours are: a last map at
-    stride 32, by the 3x3 convolution, as wide as the tap, by default; and the kernel of 2 where a tap is at stride 8.
+    VOLO's authors fed LV-ViT to UPerNet this way (zihangJiang/TokenLabeling, `seg/mmseg/models/backbones/vit.py`):
+    `in_strides=(16, 16, 16, 16)`, `out_strides=(4, 8, 16, 16)`, `refine=True`, `out_channels` of the last map 2048, on
+    maps without a norm (`out_norm=False` of our backbones). How they fed VOLO is not published. Our own choices: by
+    default a last map at stride 32 from the 3x3 convolution, as wide as its input, and a kernel of 2 for a map at
+    stride 8.
 
     Args:
         in_channels: channels of each map.
-        in_strides: stride of each map, VOLO's are (8, 16, 16, 16).
-        out_strides: wanted stride of each map; must divide or be a multiple of the map's own.
-        out_channels: channels of each output; those of the input if None.
+        in_strides: stride of each map; VOLO's are (8, 16, 16, 16).
+        out_strides: stride of each output; must divide or be a multiple of the map's.
+        out_channels: channels of each output; those of the maps if None.
         refine: whether transposed convolutions are followed by a 1x1 convolution, as in LV-ViT.
-        norm_cfg: mmcv's norm config; SyncBN if None (BN where there is one process).
+        norm_cfg: mmcv's norm config; SyncBN if None (BN in a single process).
     """
 
     def __init__(
@@ -37,8 +39,8 @@ class StridePyramid(BaseModule):
         in_strides: Sequence[int],
         out_strides: Sequence[int] = (4, 8, 16, 32),
         out_channels: Sequence[int] | None = None,
-        norm_cfg: dict | None = None,
-        init_cfg: dict | None = None,
+        norm_cfg: dict[str, Any] | None = None,
+        init_cfg: dict[str, Any] | None = None,
         refine: bool = False,
     ):
         from mmcv.cnn import build_norm_layer  # takes longer to import than the rest of mmseg_volo
@@ -64,7 +66,7 @@ class StridePyramid(BaseModule):
             self.sides.append(nn.Sequential(*layers))
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """(B, in_channels[i], h, w) each -> (B, out_channels[i], h * in_stride / out_stride, ...) each, rounded up."""
+        """Map each (B, in_channels[i], h, w) to (B, out_channels[i], h * in_stride / out_stride, ...), rounded up."""
         return tuple(side(m) for side, m in zip(self.sides, maps, strict=True))
 
 

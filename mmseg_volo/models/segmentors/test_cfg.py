@@ -1,4 +1,4 @@
-"""What `test_cfg` says about predictions."""
+"""Read and check the keys of `test_cfg` that set how predictions are made."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class PredictionOptions:
 
     Args:
         mode: 'whole' or 'slide'.
-        crop_size, stride: (height, width) of the windows and from one to the next, in pixels.
+        crop_size, stride: (height, width) of the sliding windows, and from one to the next, in pixels.
         window_batch: windows per call of the network; 1 on CPUs and 4 on GPUs if None.
         window_weight: 'uniform', or 'gaussian': pixels count less towards the border of a window.
         keep_logits: whether results hold `seg_logits`; if None they do, except inside `masks_only`.
-        maps: more to put into results, any of MAPS: `probability` of each class (C, H, W), and of each pixel (1, H, W)
-            `confidence`, the probability of the class that was taken, and `entropy` in nats.
+        maps: further results, any of OPTIONAL_MAPS: `probability` of each class (C, H, W), and of each pixel (1, H, W)
+            `confidence`, the probability of the predicted class, and `entropy` in nats.
         accumulate_on: 'cpu', 'cuda', ...: where logits are added up and results are kept; if None the network's device,
-            or the CPU where what is kept would take more than half of the GPU's free memory.
+            or the CPU if the results would take more than half of the GPU's free memory.
     """
 
     mode: str = 'whole'
@@ -40,10 +40,10 @@ class PredictionOptions:
 
     @classmethod
     def of(cls, test_cfg: Mapping[str, Any] | None) -> PredictionOptions:
-        """Reads `test_cfg`, which may hold other keys for other parts.
+        """Read `test_cfg`; other keys than the fields are ignored.
 
         Raises:
-            UsageError: a value cannot work, or a key is misspelt.
+            UsageError: a value is invalid, or a key is misspelt.
         """
         test_cfg = test_cfg or {}
         names = [field.name for field in fields(cls)]
@@ -54,6 +54,12 @@ class PredictionOptions:
         options._check()
         return options
 
+    @property
+    def windows(self) -> tuple[Sequence[int], Sequence[int]]:
+        """The size and the stride of sliding windows; only with mode 'slide'."""
+        assert self.crop_size is not None and self.stride is not None
+        return self.crop_size, self.stride
+
     def _check(self) -> None:
         if self.mode not in ('whole', 'slide'):
             raise UsageError(f"test_cfg: mode must be 'whole' or 'slide', got {self.mode!r}")
@@ -62,7 +68,7 @@ class PredictionOptions:
                 value = getattr(self, name)
                 if not isinstance(value, Sequence) or len(value) != 2 or min(value) < 1:
                     raise UsageError(f'test_cfg: {name} must be two numbers of pixels (height, width), got {value!r}')
-            if any(s > c for s, c in zip(self.stride, self.crop_size, strict=True)):
+            if any(s > c for c, s in zip(*self.windows, strict=True)):
                 raise UsageError(f'test_cfg: stride {self.stride} leaves gaps between windows of {self.crop_size}')
         if self.window_batch is not None and self.window_batch < 1:
             raise UsageError(f'test_cfg: window_batch must be 1 or more, got {self.window_batch!r}')

@@ -1,9 +1,9 @@
-"""What is given to predict with: a segmentor, or something that holds one."""
+"""Unwrap the segmentor from what is given to predict with, and check it."""
 
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import torch
 from mmengine.model import BaseAveragedModel
@@ -15,22 +15,22 @@ from mmseg_volo.errors import UsageError
 from mmseg_volo.utils.forks import about_to_compute
 
 WRAPPERS = (DataParallel, DistributedDataParallel, AveragedModel, BaseAveragedModel)
-LOAD = 'give what mmseg_volo.load returns'
+LOAD = 'pass what mmseg_volo.load returns'
 
 
 def unwrap_segmentor(model: Any) -> nn.Module:
-    """The segmentor to predict with.
+    """Return the segmentor to predict with.
 
     Args:
-        model: from `mmseg_volo.load` or mmseg's `init_model`, itself, or as `torch.compile` made it, or in a wrapper of
-            torch's or mmengine's that holds it as `module`: one image is predicted by one process on one device.
+        model: from `mmseg_volo.load` or mmseg's `init_model`, possibly compiled by `torch.compile`, or in a wrapper of
+            torch or mmengine that holds it as `module`: one image is predicted by one process on one device.
 
     Returns:
-        The model; or what the wrapper holds; or of what `torch.compile` made a shallow copy that calls it.
+        The model, or the wrapped one; of a compiled one a shallow copy that calls the compiled code.
 
     Raises:
-        UsageError: it is no segmentor, has no classes or test pipeline, is in training mode, or its weights are not in
-            float32, or are spread over processes; or it was compiled, and what predicts is not what was compiled.
+        UsageError: it is no segmentor, has no classes or test pipeline, or is in training mode; its weights are not
+            float32, or are sharded over processes; or predictions would not use the compiled code.
     """
     about_to_compute()
     compiled = None
@@ -39,28 +39,29 @@ def unwrap_segmentor(model: Any) -> nn.Module:
         model = model.module if compiled is None else model._orig_mod
         if compiled is not None and isinstance(model, WRAPPERS):
             raise UsageError(
-                f'torch.compile was given a {type(model).__name__}, which predictions do not go through: give it the '
-                f'segmentor, and wrap what it returns'
+                f'torch.compile was given a {type(model).__name__}, which predictions do not use: compile the '
+                f'segmentor, and wrap the result'
             )
     _check(model)
+    segmentor: nn.Module = model
     if compiled is not None:
-        model = copy.copy(model)
-        model._compiled_call_impl = compiled.__call__  # where nn.Module.compile keeps what it compiled
-    if is_compiled(model) and not getattr(model, 'predicts_as_it_computes', False):
+        segmentor = copy.copy(segmentor)
+        segmentor._compiled_call_impl = compiled.__call__  # where nn.Module.compile keeps compiled code
+    if is_compiled(segmentor) and not getattr(segmentor, 'predicts_as_it_computes', False):
         raise UsageError(
-            f'torch.compile of a whole {type(model).__name__} with {type(model.decode_head).__name__} compiles nothing '
-            f'of what predicts: compile its backbone, model.backbone = torch.compile(model.backbone)'
+            f'torch.compile of a whole {type(model).__name__} with {type(model.decode_head).__name__} does not compile '
+            f'its predictions: compile its backbone, model.backbone = torch.compile(model.backbone)'
         )
-    return model
+    return segmentor
 
 
 def is_compiled(module: nn.Module) -> bool:
-    """Whether `torch.compile` or `nn.Module.compile` has compiled a module, or what it holds."""
+    """Whether `torch.compile` or `nn.Module.compile` has compiled a module."""
     return _is_wrapped(module) or getattr(module, '_compiled_call_impl', None) is not None
 
 
 def _is_wrapped(model: Any) -> bool:
-    """Whether it is torch.compile's OptimizedModule, whose import would take a second."""
+    """Whether it is torch.compile's OptimizedModule; importing that class would take a second."""
     return isinstance(model, nn.Module) and '_orig_mod' in model._modules
 
 
@@ -71,22 +72,22 @@ def _check(model: Any) -> None:
     parameters = [*model.parameters()]
     if 'FullyShardedDataParallel' in kind or any(type(p).__name__ == 'DTensor' for p in parameters):
         raise UsageError(
-            'the weights of the model are spread over processes: save them, load the checkpoint and predict'
+            'the weights of the model are sharded over processes: save a checkpoint, load it and predict with that'
         )
     if not hasattr(model, 'test_step'):
-        raise UsageError(f'expected a segmentor, got {kind}, which may be a part of one: {LOAD}')
+        raise UsageError(f'expected a segmentor, got {kind}: {LOAD}')
     if 'test_pipeline' not in (getattr(model, 'cfg', None) or ()):
-        raise UsageError(f'the {kind} does not say how it looks at images, as it has no cfg with test_pipeline: {LOAD}')
+        raise UsageError(f'the {kind} has no cfg with test_pipeline, which says how images are loaded: {LOAD}')
     if not {'classes', 'palette'} <= {*(getattr(model, 'dataset_meta', None) or ())}:
         raise UsageError(f'the {kind} has no dataset_meta with classes and palette: {LOAD}')
-    count, named = getattr(model, 'num_classes', None), len(model.dataset_meta['classes'])
-    if count not in (None, named):
-        raise UsageError(f'the {kind} tells {count} classes apart, but its dataset_meta names {named}: {LOAD}')
+    count, listed = getattr(model, 'num_classes', None), len(cast(Any, model).dataset_meta['classes'])
+    if count not in (None, listed):
+        raise UsageError(f'the {kind} predicts {count} classes, but its dataset_meta lists {listed}: {LOAD}')
     if model.training:
-        raise UsageError('the model is in training mode, in which masks depend on chance: call model.eval() first')
+        raise UsageError('the model is in training mode, in which masks are random: call model.eval() first')
     if others := {p.dtype for p in parameters if p.is_floating_point()} - {torch.float32}:
         names = ' and '.join(sorted(str(dtype).removeprefix('torch.') for dtype in others))
         raise UsageError(
-            f'the weights of the model are in {names}, and it predicts with float32 ones: call model.float(); '
+            f'expected a model with float32 weights, got {names}: call model.float(); '
             f'mmseg_volo.load(..., bf16=True) computes in bfloat16'
         )
