@@ -9,11 +9,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmseg_volo.errors import UsageError
-from mmseg_volo.inference.antimeridian import cut, fits, signed_area, unrolled
 from mmseg_volo.inference.areas import digits
 from mmseg_volo.inference.georeference import Ground, is_usable, mapped
+
+Points = NDArray[np.float64]  # (N, 2)
+Indices = NDArray[np.int64]
 
 DECIMALS = {'degrees': 9, 'pixels': 0, 'crs units': 4}  # a tenth of a millimetre; more where pixels are small
 DEGREE = 111e3  # metres
@@ -52,53 +55,60 @@ def geojson(
         The file's content, piece by piece.
     """
     import rasterio.features
+    import shapely
 
     yield f'{{"type": "FeatureCollection", "units": "{ground.units}", "features": ['.encode()
     if not isinstance(mask, np.ndarray) and not is_usable(mask.ds.transform):
         mask = mask.ds.read(1)
     shapes = ((shape['coordinates'], int(i)) for shape, i in rasterio.features.shapes(mask) if i != nodata)
-    # a band's polygons come in the coordinates of its georeference
+    # a strip's polygons come in the coordinates of its georeference
     back = None if isinstance(mask, np.ndarray) else ~mask.ds.transform
     first, left_out = True, 0
     while batch := [*itertools.islice(shapes, BATCH)]:
-        rings = [np.array(ring) for polygon, _ in batch for ring in polygon]
+        polygons = _polygons([rings for rings, _ in batch])
         if back is not None:
-            rings = [np.rint(mapped(ring, back)) for ring in rings]
-        for feature in _features(batch, rings, classes, ground):
+            polygons = shapely.transform(polygons, lambda points: np.rint(mapped(points, back)))
+        for feature in _features(polygons, [index for _, index in batch], classes, ground):
             if feature is None:
                 left_out += 1
                 continue
-            yield (b'\n' if first else b',\n') + json.dumps(feature, allow_nan=False).encode()
+            yield (b'\n' if first else b',\n') + feature.encode()
             first = False
     if left_out and lost is not None:
         lost.append(f'{left_out} polygons are left out: they have corners without longitude and latitude')
     yield b'\n]}\n'
 
 
+def _polygons(batch: Sequence[Sequence[Sequence[tuple[float, float]]]]) -> NDArray[Any]:
+    """shapely's polygons from their rings' points."""
+    import shapely
+
+    rings = [*itertools.chain.from_iterable(batch)]
+    points = np.array([*itertools.chain.from_iterable(rings)])
+    ring = np.repeat(np.arange(len(rings)), [len(r) for r in rings])
+    polygon = np.repeat(np.arange(len(batch)), [len(p) for p in batch])
+    return shapely.polygons(shapely.linearrings(points, indices=ring), indices=polygon)
+
+
 def _features(
-    batch: Sequence[tuple[Sequence, int]], rings: Sequence[np.ndarray], classes: Sequence[str], ground: Ground
-) -> Iterator[dict[str, Any] | None]:
-    """Of polygons and their classes, None of one that has no place; `rings` are those of all, in pixels."""
-    sizes = [signed_area(ring) for ring in rings]
+    polygons: NDArray[Any], indices: Sequence[int], classes: Sequence[str], ground: Ground
+) -> Iterator[str | None]:
+    """Of polygons in pixels and their classes, None of one that has no place."""
+    import shapely
+
+    pixels = np.rint(shapely.area(polygons)).astype(int)
+    placed, areas = (_on_globe if ground.units == 'degrees' else _on_plane)(polygons, ground)
     decimals = _decimals(ground)
-    # polygons of degrees have their inside at the left, so the first ring is counterclockwise and others are clockwise
-    onto = _onto_globe if ground.units == 'degrees' else _onto_plane
-    placed = onto(rings, [len(polygon) for polygon, _ in batch], sizes, ground)
-    sizes = iter(sizes)
-    for (polygon, index), found in zip(batch, placed, strict=True):
-        parts = [abs(next(sizes)) for _ in polygon]
-        if found is None:
+    placed = shapely.transform(placed, lambda points: points.round(decimals) + 0.0)  # 0 in place of -0
+    geometries = shapely.to_geojson(placed)
+    for geometry, index, count, square_metres in zip(geometries, indices, pixels.tolist(), areas, strict=True):
+        if geometry is None:
             yield None
             continue
-        pixels = round(parts[0] - sum(parts[1:]))  # the first is the outer one, the others are holes
-        properties = {'class': classes[index], 'index': index, 'pixels': pixels}
-        polygons, square_metres = found
+        properties = {'class': classes[index], 'index': index, 'pixels': count}
         if square_metres is not None:
             properties['square_metres'] = float(digits(square_metres))
-        polygons = [[_rounded(ring, decimals) for ring in rings] for rings in polygons]
-        one = len(polygons) == 1
-        geometry = dict(type='Polygon' if one else 'MultiPolygon', coordinates=polygons[0] if one else polygons)
-        yield dict(type='Feature', properties=properties, geometry=geometry)
+        yield f'{{"type": "Feature", "properties": {json.dumps(properties, allow_nan=False)}, "geometry": {geometry}}}'
 
 
 def _decimals(ground: Ground) -> int:
@@ -110,79 +120,75 @@ def _decimals(ground: Ground) -> int:
     return min(max(least, 4 - math.floor(math.log10(side))), 15) if side else least
 
 
-def _rounded(ring: np.ndarray, decimals: int) -> list[list[float]]:
-    return (ring.round(decimals) + 0.0).tolist()  # 0 in place of -0
+def _on_plane(polygons: NDArray[Any], ground: Ground) -> tuple[NDArray[Any], Sequence[float | None]]:
+    """Polygons in pixels or the units of a CRS, and their areas if it has an ellipsoid."""
+    import shapely
+
+    placed = shapely.orient_polygons(shapely.transform(polygons, ground.coordinates))
+    if not ground.ellipsoid:
+        return placed, [None] * len(polygons)
+    points, ring, polygon = _rings(polygons, ground)
+    return placed, _areas(ground.own(points), ring, polygon, ground)
 
 
-def _onto_plane(
-    rings: Sequence[np.ndarray], counts: Sequence[int], sizes: Sequence[float], ground: Ground
-) -> Iterator[tuple[list[list[np.ndarray]], float | None]]:
-    """Polygons in pixels or the units of a CRS, which may have an ellipsoid."""
-    rings, sphere = iter(rings), ground.ellipsoid
-    for count in counts:
-        polygon, area = [], None
-        parts = [next(rings) for _ in range(count)]
-        for i, ring in enumerate(parts):
-            place = ground.coordinates(ring)
-            polygon.append(place if (signed_area(place) > 0) == (i == 0) else place[::-1])
-        if sphere:
-            turn = ground.turn(parts[0])
-            inside = [_inside_left(ring, i, turn) for i, ring in enumerate(parts)]
-            area = _ground_area([unrolled(ground.own(ring), ground.is_lonlat) for ring in inside], ground)
-        yield [polygon], area
+def _on_globe(polygons: NDArray[Any], ground: Ground) -> tuple[NDArray[Any], Sequence[float | None]]:
+    """Polygons in longitude and latitude, None in place of those that have a corner without, and their areas."""
+    from mmseg_volo.inference.antimeridian import on_map, unrolled
+
+    points, ring, polygon = _rings(polygons, ground)
+    points, placed, ring = _divided(points, ring, ground)
+    own = placed if ground.is_wgs84 else ground.own(points)
+    lost = polygon[ring[~np.isfinite(placed + own).all(1)]]
+    placed[np.isin(polygon[ring], lost)] = 0
+    areas = _areas(own, ring, polygon, ground)
+    if not ground.is_lonlat:
+        placed, ring = unrolled(placed, ring)
+    mapped_polygons = on_map(placed, ring, polygon)
+    mapped_polygons[lost] = None
+    return mapped_polygons, areas
 
 
-def _inside_left(ring: np.ndarray, number: int, turn: int) -> np.ndarray:
-    """The ring of a polygon, the outer one counterclockwise on the ground, holes clockwise."""
-    return ring if (signed_area(ring) * turn > 0) == (number == 0) else ring[::-1]
+def _rings(polygons: NDArray[Any], ground: Ground) -> tuple[Points, Indices, Indices]:
+    """The points of polygons' rings with the inside on their left on the ground, the ring of each point, and the
+    polygon of each ring.
+    """
+    import shapely
+
+    turn = ground.turn(shapely.get_coordinates(shapely.get_point(shapely.get_exterior_ring(polygons), 0)))
+    rings, polygon = shapely.get_rings(shapely.orient_polygons(polygons, exterior_cw=turn < 0), return_index=True)
+    points, ring = shapely.get_coordinates(rings, return_index=True)
+    return points, ring, polygon
 
 
-def _onto_globe(
-    rings: Sequence[np.ndarray], counts: Sequence[int], sizes: Sequence[float], ground: Ground
-) -> Iterator[tuple[list[list[np.ndarray]], float] | None]:
-    """Polygons in longitude and latitude, None of those that have a corner without."""
-    turn = ground.turn(np.concatenate([ring[:1] for ring in rings]))
-    numbers = [i for count in counts for i in range(count)]
-    points = [_inside_left(ring, i, turn) for ring, i in zip(rings, numbers, strict=True)]
-    points, placed = _divided(points, ground)
-    own = placed if ground.is_wgs84 else _split(ground.own(np.concatenate(points)), points)
-    first = 0
-    for count in counts:
-        part = slice(first, first + count)
-        first += count
-        if not all(np.isfinite(ring).all() for ring in placed[part] + own[part]):
-            yield None
-            continue
-        paths = [unrolled(ring, ground.is_lonlat) for ring in placed[part]]
-        on_ellipsoid = paths if own is placed else [unrolled(ring, ground.is_lonlat) for ring in own[part]]
-        yield fits(paths) or cut(paths), _ground_area(on_ellipsoid, ground)
-
-
-def _ground_area(paths: Sequence[np.ndarray], ground: Ground) -> float:
-    """Square metres inside a polygon's rings, from `unrolled`, the inside at their left: the integral of
+def _areas(points: Points, ring: Indices, polygon: Indices, ground: Ground) -> list[float]:
+    """Square metres inside polygons, from their rings on the CRS's ellipsoid, the inside on their left: the integral of
     (longitude) d(height), with a sphere's whole area more for a hole about a pole.
     """
-    total = 0.0
-    for path in paths:
-        middles = (path[1:, 1] + path[:-1, 1]) / 2
-        heights = ground.ellipsoid.height(np.concatenate([path[:, 1], middles]))
-        heights, middles = np.split(heights, [len(path)])
-        base = heights[0]
-        mean = (heights[1:] - base + heights[:-1] - base + 4 * (middles - base)) / 6
-        steps = np.diff(np.radians(path[:, 0]))
-        around = 2 * math.pi * round(steps.sum() / (2 * math.pi))
-        total += abs(around) - float(mean @ steps) - base * around
-    whole = 4 * math.pi
-    return (total - whole * max(math.ceil(total / whole - 1e-9) - 1, 0)) * ground.ellipsoid.radius**2
+    from mmseg_volo.inference.antimeridian import unrolled
+
+    if not ground.is_lonlat:
+        points, ring = unrolled(points, ring)
+    height = ground.ellipsoid.height
+    starts = np.searchsorted(ring, np.arange(len(polygon)))
+    base = height(points[starts, 1])
+    same = ring[1:] == ring[:-1]
+    longitudes, heights = np.radians(points[:, 0]), height(points[:, 1]) - base[ring]
+    middles = height((points[1:, 1] + points[:-1, 1]) / 2) - base[ring[1:]]
+    strips = (heights[1:] + heights[:-1] + 4 * middles) / 6 * np.diff(longitudes)
+    around = 2 * math.pi * np.rint((longitudes[np.append(starts[1:], len(ring)) - 1] - longitudes[starts]) / 2 / math.pi)
+    rings = np.abs(around) - np.bincount(ring[1:][same], strips[same]) - base * around
+    total, whole = np.bincount(polygon, rings), 4 * math.pi
+    total -= whole * np.maximum(np.ceil(total / whole - 1e-9) - 1, 0)
+    return (total * ground.ellipsoid.radius**2).tolist()
 
 
-def _divided(rings: Sequence[np.ndarray], ground: Ground) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Rings in pixels, with points more where straight edges are curved in longitude and latitude, and these."""
-    points = np.concatenate(rings)
-    ring = np.repeat(np.arange(len(rings)), [len(r) for r in rings])
+def _divided(points: Points, ring: Indices, ground: Ground) -> tuple[Points, Points, Indices]:
+    """Points in pixels, with more of them where straight edges are curved in longitude and latitude, these, and the
+    ring of each.
+    """
     placed = ground.wgs84(points)
     if ground.is_lonlat:
-        return [*rings], _split(placed, rings)
+        return points, placed, ring
     fresh = np.ones(len(points), bool)  # whether the edge from here on may have to be divided
     for _ in range(DIVIDED):
         i = np.flatnonzero(fresh[:-1] & (ring[1:] == ring[:-1]))
@@ -207,14 +213,9 @@ def _divided(rings: Sequence[np.ndarray], ground: Ground) -> tuple[list[np.ndarr
         ring, fresh = np.insert(ring, i + 1, ring[i]), np.insert(fresh, i + 1, True)
         gone = np.isnan(placed).any(1)  # such a polygon is left out: its other edges need no look
         fresh &= ~np.isin(ring, ring[gone])
-    ends = np.cumsum(np.bincount(ring, minlength=len(rings)))[:-1]
-    return np.split(points, ends), np.split(placed, ends)
+    return points, placed, ring
 
 
 def _wrapped(steps: np.ndarray) -> np.ndarray:
     """(N, 2) with the longitudes between -180 and 180."""
     return steps - np.stack([360 * np.rint(steps[:, 0] / 360), np.zeros(len(steps))], 1)
-
-
-def _split(points: np.ndarray, like: Sequence[np.ndarray]) -> list[np.ndarray]:
-    return np.split(points, np.cumsum([len(part) for part in like])[:-1])

@@ -14,6 +14,7 @@ import pytest
 from mmseg_volo.inference.areas import digits, table
 
 rasterio = pytest.importorskip('rasterio', reason='rasterio knows coordinate reference systems: pip install rasterio')
+pytest.importorskip('shapely', reason='shapely makes polygons: pip install shapely')
 from rasterio.crs import CRS  # noqa: E402
 from rasterio.transform import Affine, from_origin  # noqa: E402
 
