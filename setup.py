@@ -39,7 +39,7 @@ setup(
     long_description=(HERE / 'README.md').read_text(),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
-    package_data={'mmseg_volo.report': ['page.html'], 'mmseg_volo.zoo': ['results.yml']},
+    package_data={'mmseg_volo': ['py.typed'], 'mmseg_volo.report': ['page.html'], 'mmseg_volo.zoo': ['results.yml']},
     python_requires='>=3.10',
     ext_modules=[] if sys.platform == 'win32' else [OUTLOOK],
     packages=find_packages(include=['mmseg_volo', 'mmseg_volo.*', 'mmseg_volo_cli', 'mmseg_volo_cli.*']),

@@ -1,4 +1,4 @@
-"""`python -m mmseg_volo`: the command `mmseg-volo`, where its folder is not on the PATH."""
+"""Run the command `mmseg-volo` as `python -m mmseg_volo`, where its folder is not on the PATH."""
 
 from mmseg_volo_cli import run
 

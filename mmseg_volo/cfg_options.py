@@ -1,4 +1,4 @@
-"""`--cfg-options KEY=VALUE ...`: what may stand there, and whether a config has such a key."""
+"""Parse `--cfg-options KEY=VALUE ...`, check that the config accepts each key, and merge them into it."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from torch.utils.data import DataLoader
 
 from mmseg_volo.errors import UsageError
 
-CODE = re.compile(r'(?:dict|set|frozenset|list|tuple)\s*\(|lambda\b|\{')  # what a value may not begin with
+CODE = re.compile(r'(?:dict|set|frozenset|list|tuple)\s*\(|lambda\b|\{')  # a value may not start with these
 BRACKETS = {'(': ')', '[': ']'}
-REGISTRIES = {  # first or second part of a key -> where its types are
+REGISTRIES = {  # first name of a key -> registry of its types
     'model': MODELS,
     'tta_model': MODELS,
     'default_hooks': HOOKS,
@@ -44,7 +44,7 @@ REGISTRIES = {  # first or second part of a key -> where its types are
 }
 INNER = dict(dataset=DATASETS, pipeline=TRANSFORMS, sampler=DATA_SAMPLERS, optimizer=OPTIMIZERS)
 LOADER = {*inspect.signature(DataLoader).parameters, 'num_batch_per_epoch'}
-READ_BY_MMENGINE = {  # beside what a class takes
+READ_BY_MMENGINE = {  # keys that mmengine reads, besides the arguments of the class
     OPTIM_WRAPPERS: {'constructor', 'paramwise_cfg'},
     HOOKS: {'priority'},
     PARAM_SCHEDULERS: {'convert_to_iter_based'},
@@ -54,7 +54,7 @@ SPECIAL = {'type', '_scope_', '_delete_'}
 
 
 def parse(pairs: Sequence[str]) -> dict[str, Any]:
-    """`KEY=VALUE` as mmengine's `DictAction` reads it, with the spaces that a value has.
+    """Parse `KEY=VALUE` as mmengine's `DictAction` does, but keep spaces inside a value.
 
     Raises:
         UsageError: there is no `=`, brackets do not match, or a value is Python code.
@@ -74,10 +74,10 @@ def _value(text: str, key: str) -> Any:
             f'--cfg-options {key}: expected a number, a word or a list, got {text!r}: {_with_dots(text, key)}'
         )
     is_list = text[:1] in BRACKETS and _end(text, key) == len(text) - 1
-    parts = [*_split(text[1:-1] if is_list else text, key)] if is_list or ',' in text else None
-    if parts in (None, [text]) or text[:1] in '\'"' and text[0] == text[-1] and text.count(text[0]) == 2:
+    entries = [*_split(text[1:-1] if is_list else text, key)] if is_list or ',' in text else None
+    if entries is None or entries == [text] or text[:1] in '\'"' and text[0] == text[-1] and text.count(text[0]) == 2:
         return _scalar(text)
-    values = [_value(part, key) for part in parts]
+    values = [_value(entry, key) for entry in entries]
     return tuple(values) if is_list and text[0] == '(' else values
 
 
@@ -92,61 +92,62 @@ def _scalar(text: str) -> Any:
 
 
 def _end(text: str, key: str) -> int:
-    """Where the bracket that a text begins with is closed."""
-    open_ones = []
-    for place, sign in enumerate(text):
+    """Return the index at which the bracket that a text starts with is closed."""
+    closing = []
+    for index, sign in enumerate(text):
         if sign in BRACKETS:
-            open_ones.append(BRACKETS[sign])
-        elif sign in BRACKETS.values() and (not open_ones or open_ones.pop() != sign):
+            closing.append(BRACKETS[sign])
+        elif sign in BRACKETS.values() and (not closing or closing.pop() != sign):
             break
-        if not open_ones:
-            return place
+        if not closing:
+            return index
     raise UsageError(f'--cfg-options {key}: the brackets of {text!r} do not match')
 
 
 def _split(text: str, key: str) -> Iterator[str]:
-    """Parts of a text between commas that stand in no brackets."""
-    start = place = 0
-    while place < len(text):
-        if text[place] in BRACKETS:
-            place += _end(text[place:], key)
-        elif text[place] in BRACKETS.values():
+    """Split a text at the commas outside brackets."""
+    start = index = 0
+    while index < len(text):
+        if text[index] in BRACKETS:
+            index += _end(text[index:], key)
+        elif text[index] in BRACKETS.values():
             raise UsageError(f'--cfg-options {key}: the brackets of {text!r} do not match')
-        elif text[place] == ',':
-            yield text[start:place].strip()
-            start = place + 1
-        place += 1
+        elif text[index] == ',':
+            yield text[start:index].strip()
+            start = index + 1
+        index += 1
     if text[start:].strip():
         yield text[start:].strip()
 
 
 def _with_dots(text: str, key: str) -> str:
-    """How to write a dict."""
+    """Return advice to write a dict as dotted keys."""
     try:
         node = ast.parse(text, mode='eval').body
         pairs = [(word.arg, word.value) for word in node.keywords] if isinstance(node, ast.Call) else []
         if isinstance(node, ast.Dict):
-            pairs = [(str(ast.literal_eval(name)), value) for name, value in zip(node.keys, node.values, strict=True)]
+            entries = zip(node.keys, node.values, strict=True)  # the key of `**mapping` is None
+            pairs = [(str(ast.literal_eval(name)) if name else None, value) for name, value in entries]
         words = [f'{key}.{name}={ast.unparse(value).strip(chr(39))}' for name, value in pairs if name]
-        given = ' '.join([f'{key}._delete_=True', *words]) if words else ''
+        options = ' '.join([f'{key}._delete_=True', *words]) if words else ''
     except (SyntaxError, ValueError, TypeError):
-        given = ''
+        options = ''
     if key == 'custom_hooks':
         return f'write {" and ".join(_hooks(text)) or "default_hooks.NAME.type=HOOK"}, which adds a hook'
-    return f'write its keys with dots, {given or f"{key}.KEY=VALUE"}'
+    return f'write its keys with dots, {options or f"{key}.KEY=VALUE"}'
 
 
 def _hooks(text: str) -> Iterator[str]:
-    """Options that add the hooks of which a text tells."""
+    """Yield options that add the hooks that a text names."""
     for kind in re.findall(r'type\W{1,5}(\w+)', text):
         yield f'default_hooks.{kind.removesuffix("Hook").lower()}.type={kind}'
 
 
 def merge(cfg: Config, options: Mapping[str, Any]) -> None:
-    """Applies options to a config.
+    """Merge options into a config.
 
     Raises:
-        UsageError: a key leads nowhere, or nothing reads it.
+        UsageError: a key does not exist in the config, or nothing reads it.
     """
     before = cfg.to_dict()
     refuse_places(before, options)
@@ -156,7 +157,7 @@ def merge(cfg: Config, options: Mapping[str, Any]) -> None:
 
 
 def refuse_unknown(before: Mapping[str, Any], merged: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    """A key that is new must be one that the part of the config which it is for takes.
+    """Refuse new keys that their component does not accept.
 
     Args:
         before: the config without the options.
@@ -164,55 +165,55 @@ def refuse_unknown(before: Mapping[str, Any], merged: Mapping[str, Any], options
         options: dotted keys to values.
 
     Raises:
-        UsageError: it takes no such key.
+        UsageError: the component has no such key.
     """
     for key in options:
-        parts = key.split('.')
-        for place, name in enumerate(parts):
-            old, new = _at(before, parts[:place]), _at(merged, parts[:place])
-            if isinstance(old, Mapping) and name in old or not isinstance(new, Mapping) or name in SPECIAL or not place:
+        names = key.split('.')
+        for depth, name in enumerate(names):
+            old, new = _at(before, names[:depth]), _at(merged, names[:depth])
+            if isinstance(old, Mapping) and name in old or not isinstance(new, Mapping) or name in SPECIAL or not depth:
                 continue
-            taken, closed = _taken(parts[:place], new)
-            others = {*taken, *(old if isinstance(old, Mapping) else ())}
+            accepted, closed = _accepted(names[:depth], new)
+            others = {*accepted, *(old if isinstance(old, Mapping) else ())}
             close = difflib.get_close_matches(name, others - {name}, 2, 0.6 if closed else 0.85)
-            if name not in taken and (closed or close):
+            if name not in accepted and (closed or close):
                 hint = f'; did you mean {" or ".join(close)}?' if close else f': it takes {", ".join(sorted(others))}'
-                raise UsageError(f'--cfg-options {key}: {".".join(parts[:place])} has no {name!r}{hint}')
-            break  # what is below is new
+                raise UsageError(f'--cfg-options {key}: {".".join(names[:depth])} has no {name!r}{hint}')
+            break  # everything below is new as well
 
 
 def refuse_places(cfg: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    """A key leads through dicts and lists of the config only.
+    """Refuse keys that lead through anything but dicts and lists of the config.
 
     Raises:
-        UsageError: an index is beyond a list, or a key below a value that has none.
+        UsageError: an index is beyond a list, or a key is below a value that is no dict or list.
     """
     for key in options:
-        parts = key.split('.')
-        if '' in parts:
+        names = key.split('.')
+        if '' in names:
             raise UsageError(f'--cfg-options {key}: expected names between the dots')
-        for place, name in enumerate(parts):
-            value, above = _at(cfg, parts[:place]), '.'.join(parts[:place])
+        for depth, name in enumerate(names):
+            value, parent = _at(cfg, names[:depth]), '.'.join(names[:depth])
             if isinstance(value, (list, tuple)) and not (name.isdecimal() and int(name) < len(value)):
                 raise UsageError(
-                    f'--cfg-options {key}: {above} is a list of {len(value)}, counted from 0, and has no {name!r}'
+                    f'--cfg-options {key}: {parent} is a list of {len(value)}, counted from 0, and has no {name!r}'
                 )
-            if place and value is not None and not isinstance(value, (Mapping, list, tuple)):
-                raise UsageError(f'--cfg-options {key}: {above} is {value!r}, which has no {name!r}')
+            if depth and value is not None and not isinstance(value, (Mapping, list, tuple)):
+                raise UsageError(f'--cfg-options {key}: {parent} is {value!r}, which has no {name!r}')
 
 
 def make_room(cfg: Config, options: Mapping[str, Any]) -> None:
-    """Puts a dict where a key leads through None, as `clip_grad=None`, into which mmengine would merge nothing."""
+    """Replace None by an empty dict where a key leads through it, as `clip_grad=None`: mmengine would not merge it."""
     for key in options:
-        *parts, _ = key.split('.')
-        for place, name in enumerate(parts):
-            above = _at(cfg._cfg_dict, parts[:place])
-            if isinstance(above, Mapping) and name in above and above[name] is None:
-                above[name] = {}
+        *names, _ = key.split('.')
+        for depth, name in enumerate(names):
+            parent = _at(cfg._cfg_dict, names[:depth])
+            if isinstance(parent, dict) and name in parent and parent[name] is None:
+                parent[name] = {}
 
 
-def _at(value: Any, parts: Sequence[str]) -> Any:
-    for name in parts:
+def _at(value: Any, names: Sequence[str]) -> Any:
+    for name in names:
         if isinstance(value, (list, tuple)) and name.isdecimal() and int(name) < len(value):
             value = value[int(name)]
         else:
@@ -220,21 +221,21 @@ def _at(value: Any, parts: Sequence[str]) -> Any:
     return value
 
 
-def _taken(parts: Sequence[str], value: Mapping[str, Any]) -> tuple[set[str], bool]:
-    """Names that a part of a config takes, and whether these are all."""
-    if len(parts) == 1 and (parts[0] in PLAIN_KEYS or parts[0].endswith('_dataloader')):
-        return PLAIN_KEYS.get(parts[0], LOADER), True
-    registry = next((INNER[name] for name in reversed(parts) if name in INNER), REGISTRIES.get(parts[0]))
-    kind = value.get('type', 'OptimWrapper' if [*parts] == ['optim_wrapper'] else None)
-    found = kind if isinstance(kind, type) else _class(registry, kind)
-    if found is None:
+def _accepted(path: Sequence[str], value: Mapping[str, Any]) -> tuple[set[str], bool]:
+    """Return the keys that a component of a config accepts, and whether these are all."""
+    if len(path) == 1 and (path[0] in PLAIN_KEYS or path[0].endswith('_dataloader')):
+        return PLAIN_KEYS.get(path[0], LOADER), True
+    registry = next((INNER[name] for name in reversed(path) if name in INNER), REGISTRIES.get(path[0]))
+    kind = value.get('type', 'OptimWrapper' if [*path] == ['optim_wrapper'] else None)
+    component = kind if isinstance(kind, type) else _class(registry, kind)
+    if component is None:
         return set(), False
     names = set(READ_BY_MMENGINE.get(registry, ()))
-    for part in found.__mro__:
-        if '__init__' in vars(part):
-            given = inspect.signature(part.__init__).parameters.values()
-            names |= {p.name for p in given if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)} - {'self'}
-            if not any(p.kind == p.VAR_KEYWORD for p in given):
+    for base in component.__mro__:
+        if '__init__' in vars(base):
+            parameters = inspect.signature(vars(base)['__init__']).parameters.values()
+            names |= {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)} - {'self'}
+            if not any(p.kind == p.VAR_KEYWORD for p in parameters):
                 return names, True
     return names, False
 
@@ -244,7 +245,7 @@ def _class(registry: Registry | None, kind: Any) -> type | None:
         return None
     try:
         with registry.switch_scope_and_registry('mmseg_volo') as known:
-            found = known.get(kind)
+            component = known.get(kind)
     except (ImportError, KeyError):
         return None
-    return found if isinstance(found, type) else None
+    return component if isinstance(component, type) else None

@@ -1,4 +1,4 @@
-"""Finding, loading and checking configs before any work starts."""
+"""Find, load and check configs before any work starts."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from mmseg_volo.redaction import redact, redact_log_record
 from mmseg_volo.utils.text import did_you_mean
 
 PACKAGE = Path(__file__).parent
-# in a checkout the configs lie beside the package, in an installation where OpenMMLab's packages have them
+# beside the package in a checkout, in OpenMMLab's folder `.mim` of an installed package
 CONFIGS = next(p for p in (PACKAGE.parent / 'configs', PACKAGE / '.mim/configs') if (p / '_base_').is_dir())
 
 RUNNER_KEYS = frozenset(inspect.signature(Runner).parameters) - {'cfg'}
-READ_KEYS = RUNNER_KEYS | frozenset(  # what mmengine, mmseg or we look for under this name
+READ_KEYS = RUNNER_KEYS | frozenset(  # keys that mmengine, mmseg or this package reads
     ['custom_imports', 'runner_type', 'sync_bn', 'find_unused_parameters', 'model_wrapper_cfg', 'compile']
     + ['test_pipeline', 'tta_pipeline', 'tta_model', 'activation_checkpointing', 'efficient_conv_bn_eval', 'fsdp']
 )
-VARIABLES = frozenset(  # what configs name so, to use it in the above
+VARIABLES = frozenset(  # names that configs define only to use them in the above
     ['data_root', 'train_pipeline', 'vis_backends', 'norm_cfg', 'crop_size', 'num_classes', 'max_iters']
 )
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
 class FormattedConfig(Config):
-    """A config that keeps its text, formatted, until it changes: mmengine's runner asks four times, 0.1 s each.
+    """A config that caches its formatted text until it changes: mmengine's runner formats it four times, 0.1 s each.
 
-    What is written of it has no secrets, and no `{{` that a reader would replace by variables of the environment.
+    The text has no secrets, and no `{{`, which mmengine would replace by environment variables when it reads the file.
     """
 
     _last: ClassVar[dict[str, str]] = {}
@@ -56,34 +56,37 @@ class FormattedConfig(Config):
 
 
 def formatted(cfg: Config) -> FormattedConfig:
-    """The same config, as what is written of it should be."""
-    found = FormattedConfig()
-    found.__setstate__(cfg.__getstate__())
-    return found
+    """Return the same config as a `FormattedConfig`."""
+    copy = FormattedConfig()
+    copy.__setstate__(cfg.__getstate__())
+    return copy
 
 
 def without_secrets(cfg: Config) -> FormattedConfig:
-    """The same config for those who keep it."""
+    """Return the same config with its secrets redacted, to be stored."""
     return formatted(Config(redact(cfg.to_dict()), filename=cfg.filename))
 
 
 def literally(text: str) -> str:
-    """Source of a config that loads back as it is: before mmengine reads a file as Python, where `{{` stands in strings
-    only, it puts in what `{{ fileDirname }}` and `{{$HOME:}}` stand for.
+    """Escape `{{` in the source of a config, where it occurs only in strings: before mmengine parses a file, it
+    substitutes `{{ fileDirname }}` and `{{$HOME:}}`.
     """
     return text.replace('{{', '{\\x7b')
 
 
 def shipped_configs() -> list[str]:
-    """Names of the configs that come with the package, without `.py`."""
+    """List the names of the configs that come with the package, without `.py`."""
     return sorted(p.stem for p in CONFIGS.glob('*.py'))
 
 
 def find_config(name: str | Path) -> Path:
-    """A path to a config file, or the name of a shipped one (`volo_d4_cityscapes`, with or without `configs/`, `.py`).
+    """Return the path of a config, given its path or the name of a shipped one.
+
+    Args:
+        name: e.g. `my.py`, `volo_d4_cityscapes`, `configs/volo_d4_cityscapes.py`.
 
     Raises:
-        UsageError: there is neither.
+        UsageError: there is no such file and no such shipped config.
     """
     path = Path(os.path.expanduser(name))
     if path.is_file():
@@ -96,27 +99,27 @@ def find_config(name: str | Path) -> Path:
 
 
 def load_config(name: str | Path, options: Mapping[str, Any] | None = None) -> Config:
-    """Reads a config and applies `--cfg-options`.
+    """Read a config and apply `--cfg-options`.
 
     Args:
         name: see `find_config`.
-        options: dotted keys to values. `data_root` reaches all data loaders.
+        options: dotted keys to values. `data_root` is set in all data loaders.
 
     Raises:
-        UsageError: no such config, it does not load, or a key is not known.
+        UsageError: the config does not exist or does not load, or a key is unknown.
     """
     path = find_config(name)
     logger = MMLogger.get_current_instance()
-    logger.addFilter(redact_log_record)  # it says what `{{$NAME:}}` stands for
+    logger.addFilter(redact_log_record)  # mmengine logs the values of `{{$NAME:}}`
     try:
         cfg = Config.fromfile(path)
-    except Exception as error:  # whatever the file's own code raises
+    except Exception as error:  # the config's own code may raise anything
         raise UsageError(f'{path} does not load: {type(error).__name__}: {error}') from error
     finally:
         logger.removeFilter(redact_log_record)
     known = READ_KEYS | VARIABLES
     for key in cfg:
-        # a base may have the right key beside the wrong one; of variables some are alike, as train_pipeline_2
+        # READ_KEYS may be in the config too, from its base; variables may differ little, as train_pipeline_2
         others = READ_KEYS | (VARIABLES - cfg.keys())
         close = [name for name in others if sorted(name) == sorted(key)] or difflib.get_close_matches(
             key, others, 1, 0.85
@@ -133,7 +136,7 @@ def load_config(name: str | Path, options: Mapping[str, Any] | None = None) -> C
             )
         if first in VARIABLES - {'data_root'}:
             raise UsageError(
-                f'--cfg-options {key}: {first} is a name that {path.name} has used by now{_uses(cfg, first)}'
+                f'--cfg-options {key}: {first} is a variable that {path.name} has already used{_uses(cfg, first)}'
             )
     if options:
         merge(cfg, options)
@@ -145,16 +148,16 @@ def load_config(name: str | Path, options: Mapping[str, Any] | None = None) -> C
 
 
 def _uses(cfg: Config, name: str) -> str:
-    """What to set in the place of a variable."""
+    """Name the keys to set instead of a variable."""
     if name.endswith('_pipeline'):
         return f': set {name.removesuffix("_pipeline")}_dataloader.dataset.pipeline.N.KEY'
 
-    def places(value: Any, above: str) -> Iterable[str]:
-        pairs = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
-        for key, inner in pairs:
-            here = f'{above}.{key}'.removeprefix('.')
+    def uses(value: Any, parent: str) -> Iterable[str]:
+        items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+        for key, inner in items:
+            dotted = f'{parent}.{key}'.removeprefix('.')
             same = key == name or isinstance(inner, (list, tuple)) and inner == cfg.get(name)
-            yield from [here] if same and above else places(inner, here)
+            yield from [dotted] if same and parent else uses(inner, dotted)
 
-    found = [*places({key: value for key, value in cfg.to_dict().items() if key in READ_KEYS}, '')]
-    return f': set {" ".join(found[:4])}' if found else ': set what it stands for'
+    keys = [*uses({key: value for key, value in cfg.to_dict().items() if key in READ_KEYS}, '')]
+    return f': set {" ".join(keys[:4])}' if keys else ': set the keys that use it'

@@ -1,8 +1,8 @@
-"""Runs a command in several processes, one per GPU: `python -m mmseg_volo.launch GPUS train|test ...`.
+"""Run a command in several processes, one per GPU: `python -m mmseg_volo.launch GPUS train|test ...`.
 
-It is torchrun, which ends the job when one process fails, but in one line where torchrun prints a page. On one machine
-it takes a free port, so that two jobs share the machine. For several, `NNODES`, `NODE_RANK`, `MASTER_ADDR` and
-`MASTER_PORT` (29500) are set on each.
+This wraps torchrun, which ends the job when one process fails, and reports the failure in one line instead of a page.
+On one machine it picks a free port, so that two jobs can share the machine. For several machines, set `NNODES`,
+`NODE_RANK`, `MASTER_ADDR` and `MASTER_PORT` (default 29500) on each.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from mmseg_volo_cli.parser import build_parser
 
 
 def main(argv: Sequence[str]) -> int:
-    """Starts the processes and waits for them.
+    """Start the processes and wait for them.
 
     Args:
         argv: the number of processes on this machine, then the arguments of `mmseg-volo`.
 
     Returns:
-        The exit status: 0, 2 when what the user gave cannot work, else that of the process that failed first.
+        The exit status: 0, 2 for wrong usage, else that of the process that failed first.
     """
     if argv[:1] in (['-h'], ['--help']):
         print(f'usage: python -m mmseg_volo.launch GPUS train|test ...\n\n{__doc__}')
@@ -39,9 +39,9 @@ def main(argv: Sequence[str]) -> int:
         print(f'error: {error}', file=sys.stderr)
         return 2
     command = [*argv[1:], '--launcher', 'pytorch']
-    build_parser().parse_args(command)  # what is wrong with them is said once
+    build_parser().parse_args(command)  # reports wrong options once, not in each process
     os.environ[LAUNCHED] = '1'
-    for library in ('OMP', 'MKL'):  # as torchrun and mmengine do, with warnings
+    for library in ('OMP', 'MKL'):  # torchrun and mmengine set the same, with warnings
         os.environ.setdefault(f'{library}_NUM_THREADS', '1')
     logging.getLogger('torch.distributed.elastic').setLevel(logging.CRITICAL)
     try:
@@ -55,10 +55,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def torchrun_options(processes: str, env: Mapping[str, str]) -> list[str]:
-    """torchrun's arguments for one machine, or for this one of several.
+    """Return torchrun's arguments for one machine, or for this one of several.
 
     Raises:
-        UsageError: `processes` is no number, or several machines do not know where to meet.
+        UsageError: `processes` is no number, or the rank or the address of the first machine is not set.
     """
     if not processes.isdecimal() or int(processes) < 1:
         raise UsageError(f'expected the number of GPUs (processes on this machine), got {processes!r}')
@@ -70,31 +70,32 @@ def torchrun_options(processes: str, env: Mapping[str, str]) -> list[str]:
             f'NNODES={nodes}, but {" and ".join(absent)} is not set: set NODE_RANK to 0, 1, ... and MASTER_ADDR to the '
             f'machine of rank 0'
         )
-    place = ['--nnodes', nodes, '--node_rank', env['NODE_RANK']]
-    return [*place, '--master_addr', env['MASTER_ADDR'], '--master_port', env.get('MASTER_PORT', '29500'), *count]
+    node = ['--nnodes', nodes, '--node_rank', env['NODE_RANK']]
+    return [*node, '--master_addr', env['MASTER_ADDR'], '--master_port', env.get('MASTER_PORT', '29500'), *count]
 
 
 def explain(failures: Mapping[int, ProcessFailure], resumable: bool) -> int:
-    """Says in one line why a job ended, and returns its exit status.
+    """Print in one line why a job ended, and return its exit status.
 
     Args:
         failures: of the processes that failed first, by rank.
-        resumable: whether `--resume` goes on with it.
+        resumable: whether `--resume` can continue the job.
     """
-    told = {f.message['message'].partition(': ')[2] for f in failures.values() if isinstance(f.message, dict)}
-    if told:
-        for sentence in sorted(told):
-            print(f'error: {sentence}', file=sys.stderr)
+    records: list[object] = [failure.message for failure in failures.values()]  # a dict if `print_error` recorded it
+    messages = {record['message'].partition(': ')[2] for record in records if isinstance(record, dict)}
+    if messages:
+        for message in sorted(messages):
+            print(f'error: {message}', file=sys.stderr)
         return 2
-    # a process that was killed takes those down that talk to it
+    # a killed process takes down those that communicate with it
     rank, failure = min(failures.items(), key=lambda item: (item[1].exitcode >= 0, item[1].timestamp))
     if failure.exitcode < 0:
         memory = ' (as the system does when memory runs out)' if failure.exitcode == -signal.SIGKILL else ''
-        what = f'was killed by {failure.signal_name()}{memory}'
+        end = f'was killed by {failure.signal_name()}{memory}'
     else:
-        what = f'failed with status {failure.exitcode}, see its traceback above'
+        end = f'failed with status {failure.exitcode}, see its traceback above'
     hint = '; --resume goes on from the last checkpoint' if resumable else ''
-    print(f'error: process {rank} (pid {failure.pid}) {what}; the job was ended{hint}', file=sys.stderr)
+    print(f'error: process {rank} (pid {failure.pid}) {end}; the job was ended{hint}', file=sys.stderr)
     return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
 
 

@@ -1,3 +1,3 @@
-"""The former name of `mmseg_volo.register_all`, which configs saved by earlier versions import."""
+"""Alias `mmseg_volo.register_all` by its former name, which configs saved by earlier versions import."""
 
 import mmseg_volo.register_all  # noqa: F401

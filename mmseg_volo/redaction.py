@@ -1,4 +1,4 @@
-"""Passwords and tokens in what is written: files and logs hold `***` instead, what runs has them as they were given."""
+"""Replace passwords and tokens by `***` in whatever is written to files and logs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 REDACTED = '***'
 EMPTY = ('', 'None', 'True', 'False')
-FOLDERS = ('PWD', 'OLDPWD')  # of the shell, no passwords
-LONG = 8  # characters of a value of the environment that is looked for in text
+FOLDERS = ('PWD', 'OLDPWD')  # of the shell: folders, no passwords
+LONG = 8  # least length of an environment variable's value that is searched for in text
 WORDS = r'passw(?:or)?d|passphrase|pwd|secret|(?:api|access|private|secret)[_-]?key(?:[_-]?id)?|credentials?'
 WORDS += r'|authori[sz]ation|(?<![a-z])auth|token'
 SECRET_NAME = re.compile(rf'(?:{WORDS})$', re.IGNORECASE)
-# of networks, and no secrets
+# names of networks' tokens
 NOT_SECRETS = re.compile(
     r'(?:cls|class|pad|[ebs]os|unk|mask|sep|patch|dist|start|end|image|special)[_-]?token$', re.IGNORECASE
 )
@@ -35,16 +35,16 @@ KNOWN = re.compile(  # Hugging Face, GitHub, GitLab, OpenAI and the like, Slack,
 
 
 def is_secret(name: str) -> bool:
-    """Whether a key, an option or a variable of this name holds a password, a token or the like."""
+    """Whether a key, an option or a variable of this name holds a password, token or key."""
     return bool(SECRET_NAME.search(name)) and not NOT_SECRETS.search(name)
 
 
 def redact(value: Any, name: str = '') -> Any:
-    """Plain data without their secrets: what stands under the name of one, and what looks like one.
+    """Return plain data without secrets: values whose key names a secret, and text that looks like one.
 
     Args:
-        value: mappings, lists and tuples, to the bottom.
-        name: the key that it stands under.
+        value: nested mappings, lists and tuples.
+        name: the key of the value.
     """
     if isinstance(value, Mapping):
         return {key: redact(item, name if is_secret(name) else str(key)) for key, item in value.items()}
@@ -56,14 +56,14 @@ def redact(value: Any, name: str = '') -> Any:
             return REDACTED
         return redact_text(value) if isinstance(value, str) else value
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return (
-        REDACTED if number and is_secret(name) and not name.lower().endswith('token') else value
-    )  # a token has letters
+    if number and is_secret(name) and not name.lower().endswith('token'):  # a token has letters
+        return REDACTED
+    return value
 
 
 def redact_text(text: str) -> str:
-    """Text without the passwords of addresses, known kinds of tokens, `NAME=VALUE` of a secret's name, and values of
-    the environment that have such a name.
+    """Return text without passwords in URLs, known kinds of tokens, `NAME=VALUE` pairs with the name of a secret, and
+    values of environment variables with such a name.
     """
     for name, value in os.environ.items():
         if len(value) >= LONG and value in text and is_secret(name) and name not in FOLDERS:
@@ -84,19 +84,19 @@ def _pair(match: re.Match[str]) -> str:
 
 
 def redact_log_record(record: logging.LogRecord) -> bool:
-    """A filter for handlers and loggers, by which they tell no secrets."""
+    """Redact a log record; a filter for handlers and loggers."""
     record.msg, record.args = redact_text(record.getMessage()), ()
     return True
 
 
 def redact_argv(words: Sequence[str]) -> list[str]:
-    """The words of a command without secrets: `NAME=VALUE`, `--NAME VALUE`, and what looks like one."""
-    found: list[str] = []
+    """Return the words of a command without secrets: `NAME=VALUE`, `--NAME VALUE`, and text that looks like one."""
+    redacted: list[str] = []
     for before, word in zip(['', *words], words, strict=False):
         name, equals, value = word.partition('=')
         if equals and value not in EMPTY and any(map(is_secret, name.split('.'))):
             word = f'{name}={REDACTED}'
         elif before.startswith('--') and '=' not in before and is_secret(before) and not word.startswith('-'):
             word = REDACTED
-        found.append(redact_text(word))
-    return found
+        redacted.append(redact_text(word))
+    return redacted

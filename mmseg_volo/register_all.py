@@ -1,4 +1,4 @@
-"""Importing this registers all that configs name with mmengine. Our configs do so (`custom_imports`)."""
+"""Register everything that configs name with mmengine; the shipped configs import this module (`custom_imports`)."""
 
 from mmseg_volo import datasets, engine, evaluation
 from mmseg_volo.models import decode_heads, losses, segmentors

@@ -1,8 +1,8 @@
-"""The scope `mmseg_volo`, in which MMEngine's inferencers look models up by their name: below mmseg's, so that what a
-config names is found whether it is ours, mmseg's, mmcv's or mmengine's.
+"""Register the scope `mmseg_volo`, in which MMEngine's inferencers search models by name. Its registries are children
+of mmseg's, so that a config may name components of this package, mmseg, mmcv and mmengine.
 
-MMEngine imports this module when it is asked for the scope, as by `MMSegInferencer('volo_d1_cityscapes', FILE,
-scope='mmseg_volo')`. Our parts are registered with MMEngine itself: in configs they need no prefix.
+MMEngine imports this module when the scope is used, e.g. by `MMSegInferencer('volo_d1_cityscapes', FILE,
+scope='mmseg_volo')`. This package's components are registered with MMEngine itself: in configs they need no prefix.
 """
 
 from mmengine.registry import FUNCTIONS, Registry

@@ -1,3 +1,3 @@
-"""The version of this package, which `setup.py` reads."""
+"""Define the version of this package, which `setup.py` reads."""
 
 __version__ = '0.1.0'

@@ -1,4 +1,4 @@
-"""Masks as pictures: colours, overlays, legends. All pictures are uint8 RGB of shape (H, W, 3)."""
+"""Draw masks: colours, overlays, legends. All pictures are uint8 RGB of shape (H, W, 3)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 
 IGNORED = (0, 0, 0)
-SCALES = (0.35, 4.0)  # of the text of legends: it grows with the picture, but not without end
+SCALES = (0.35, 4.0)  # smallest and largest font scale of a legend
 
 
 def colour_mask(mask: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
-    """Class indices (H, W) -> picture (H, W, 3); indices beyond the palette, e.g. 255 for ignored, are black.
+    """Colour class indices (H, W) as a picture (H, W, 3); indices beyond the palette, e.g. 255 for ignored, are black.
 
     Args:
         palette: one RGB colour per class.
@@ -22,7 +22,7 @@ def colour_mask(mask: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarra
 
 
 def overlay(image: np.ndarray, mask: np.ndarray, palette: Sequence[Sequence[int]], opacity: float = 0.5) -> np.ndarray:
-    """The colours of a mask (H, W) laid over its image (H, W, 3).
+    """Blend the colours of a mask (H, W) with its image (H, W, 3).
 
     Args:
         palette: one RGB colour per class.
@@ -31,11 +31,13 @@ def overlay(image: np.ndarray, mask: np.ndarray, palette: Sequence[Sequence[int]
     return cv2.addWeighted(image, 1 - opacity, colour_mask(mask, palette), opacity, 0)
 
 
-def with_legend(picture: np.ndarray, mask: np.ndarray, classes: Sequence[str], palette: Sequence) -> np.ndarray:
-    """A picture with a strip below it that names the classes which occur in its mask, with their share of the pixels.
+def with_legend(
+    picture: np.ndarray, mask: np.ndarray, classes: Sequence[str], palette: Sequence[Sequence[int]]
+) -> np.ndarray:
+    """Append a strip below a picture that lists the classes in its mask, with their share of the pixels.
 
     Returns:
-        (H + strip, W, 3); text and boxes grow with the picture, see `legend`.
+        (H + strip, W, 3); text and boxes scale with the picture, see `legend`.
     """
     counts = np.bincount(mask.ravel(), minlength=len(classes))[: len(classes)]
     entries = {i: f'{classes[i]} {100 * counts[i] / counts.sum():.1f}%' for i in np.argsort(-counts) if counts[i]}
@@ -43,12 +45,12 @@ def with_legend(picture: np.ndarray, mask: np.ndarray, classes: Sequence[str], p
 
 
 def legend(entries: Mapping[int, str], palette: Sequence[Sequence[int]], width: int, height: int) -> np.ndarray:
-    """A white strip (n, width, 3) with a box in the class's colour before each text.
+    """Draw a white strip (n, width, 3) with a box in the class's colour before each text.
 
     Args:
-        entries: the text of each class.
+        entries: class index -> text.
         palette: one RGB colour per class.
-        width, height: of the picture below which it goes; of a strip of an image, its text is small.
+        width, height: of the picture above it; below a flat picture, the text is small.
     """
     scale = min(max(min(width, 4 * height) / 1600, SCALES[0]), SCALES[1])
     line = round(30 * scale) + 4
@@ -63,6 +65,6 @@ def legend(entries: Mapping[int, str], palette: Sequence[Sequence[int]], width: 
     for i, text, x, y in boxes:
         top = y + line // 3
         cv2.rectangle(strip, (x, top), (x + line * 2 // 3, top + line * 2 // 3), [int(c) for c in palette[i]], -1)
-        place = (x + line, top + line * 2 // 3 - line // 8)
-        cv2.putText(strip, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (20, 20, 20), 1, cv2.LINE_AA)
+        origin = (x + line, top + line * 2 // 3 - line // 8)
+        cv2.putText(strip, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, (20, 20, 20), 1, cv2.LINE_AA)
     return strip

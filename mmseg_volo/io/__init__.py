@@ -1,1 +1,1 @@
-"""Between bytes and arrays or weights: images, masks, text files, checkpoints, downloads."""
+"""Convert between bytes and arrays or weights: images, masks, text files, checkpoints, downloads."""

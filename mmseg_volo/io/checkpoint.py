@@ -1,8 +1,8 @@
-"""Checkpoint files as plain data: nothing in them is executed, and damage is found wherever the file has a checksum.
+"""Read and write checkpoints as plain data: nothing in them is executed, and checksums reveal damage.
 
-torch keeps a CRC-32 of every record of its files and asks none of them; we do. safetensors has none: the files that we
-write hold a SHA-256 of their weights and of what they say of themselves. Files of torch before 1.6 and .safetensors of
-others have no checksum: there, damage is found where it breaks the structure, and not where it changes a number.
+torch stores a CRC-32 of every record of its files but verifies none; this module does. safetensors has no checksums:
+the files written here hold a SHA-256 of their weights and metadata. Files of torch before 1.6 and .safetensors of
+others have no checksum: there, damage is detected only if it breaks the structure, not if it changes a number.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from mmseg_volo.utils.files import AtomicFile, remove_scratch_files
 from mmseg_volo.utils.locks import Lock
 from mmseg_volo.utils.progress import ProgressBar
 
-RECORD = 'mmseg_volo'  # meta[RECORD] is what inference needs, as data: no config text is ever executed
+RECORD = 'mmseg_volo'  # meta[RECORD] holds what inference needs, as data: no config text is ever executed
 CHECKSUM = f'{RECORD}.sha256'  # in the metadata of .safetensors, beside RECORD
-AS_FOLDER = 0x10  # attribute of a zip's record: torch's reader then leaves the memory of the weights as it was, unsaid
-DEEPEST, LARGEST = 100, 10_000_000  # levels of containers in one another, and values in all of them
-TUPLE = '()'  # marks a list of JSON that was a tuple: some transforms take nothing else
+AS_FOLDER = 0x10  # attribute of a zip's record, for which torch's reader silently leaves the weights uninitialised
+DEEPEST, LARGEST = 100, 10_000_000  # levels of nested containers, and values in all of them
+TUPLE = '()'  # marks a list of JSON that was a tuple: some transforms accept nothing else
 
-_READING = threading.Lock()  # what torch lets through is the whole process's
+_READING = threading.Lock()  # torch's allow-list is global to the process
 
 
 def _renew() -> None:
@@ -42,21 +42,21 @@ def _renew() -> None:
     _READING = threading.Lock()
 
 
-if hasattr(os, 'register_at_fork'):  # a thread that held it is not in the child
+if hasattr(os, 'register_at_fork'):  # the thread that held it does not exist in the child
     os.register_at_fork(after_in_child=_renew)
 
 
 def find_damage(path: Path) -> str | None:
-    """What is wrong with the bytes of a checkpoint that torch wrote.
+    """Verify the checksums of a checkpoint that torch wrote.
 
     Returns:
-        The reason in a few words; None if it is whole.
+        What is damaged, in a few words; None if the file is intact.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             record = archive.testzip()
             folder = next((info.filename for info in archive.infolist() if info.external_attr & AS_FOLDER), None)
-    except Exception as error:  # whatever zipfile makes of flipped bits
+    except Exception as error:  # flipped bits make zipfile raise anything
         return f'truncated or damaged, {error}'
     if folder:
         return f'its record {folder} calls itself a folder'
@@ -64,14 +64,15 @@ def find_damage(path: Path) -> str | None:
 
 
 def read_checkpoint(path: str | Path, trust_pickle: bool = False) -> dict[str, Any]:
-    """A .safetensors or torch file as plain data, on the CPU; of .safetensors `state_dict` and what we wrote of `meta`.
+    """Read a .safetensors or torch file as plain data, on the CPU; .safetensors give `state_dict` and `meta`.
 
-    torch files are read with `weights_only=True` and nothing is retried. Beyond torch's own list `STAND_INS` are let
-    through: plain records, and what keeps the data of NumPy's and mmengine's objects and executes nothing of them.
+    torch files are read with `weights_only=True`; there is no unsafe fallback. Besides torch's own allow-list,
+    `STAND_INS` are accepted: classes that keep the data of NumPy's and mmengine's objects and execute none of their
+    code.
 
     Args:
         path: of the file.
-        trust_pickle: unpickle a torch file without that limit, which runs any code that it holds.
+        trust_pickle: unpickle a torch file without these limits, which runs any code that it holds.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -83,9 +84,9 @@ def read_checkpoint(path: str | Path, trust_pickle: bool = False) -> dict[str, A
     if path.suffix == '.safetensors':
         return _read_safetensors(path)
     with open(path, 'rb') as file:
-        zipped = file.read(4) == b'PK\x03\x04'  # files of torch before 1.6 are not
-    if zipped and (found := find_damage(path)):
-        raise UsageError(f'{path} is not a readable checkpoint ({found}): fetch or save it again')
+        zipped = file.read(4) == b'PK\x03\x04'  # not so before torch 1.6
+    if zipped and (damage := find_damage(path)):
+        raise UsageError(f'{path} is not a readable checkpoint ({damage}): fetch or save it again')
     try:
         content = _read_pickle(path, trust_pickle)
     except pickle.UnpicklingError as error:
@@ -93,7 +94,7 @@ def read_checkpoint(path: str | Path, trust_pickle: bool = False) -> dict[str, A
             f'{path} holds more than weights, or is no checkpoint, and was not loaded ({reason(error)}): get it '
             f'from its publisher as .safetensors, or as a plain state_dict, or see `mmseg-volo weights convert --help`'
         ) from None
-    except Exception as error:  # whatever torch makes of flipped bits
+    except Exception as error:  # flipped bits make torch raise anything
         raise UsageError(f'{path} is not a readable checkpoint ({reason(error)}): fetch or save it again') from None
     if not isinstance(content, dict):
         raise UsageError(f'{path} holds a {type(content).__name__}, expected a dict of weights')
@@ -111,7 +112,7 @@ def _read_pickle(path: Path, trust_pickle: bool) -> Any:
 
 
 def _check_depth(content: Any) -> None:
-    """Sees that content can be walked through; what refers to itself cannot.
+    """Check that a recursive walk through the content ends; it would not if a container held itself.
 
     Raises:
         ValueError: it is nested too deeply, or too large.
@@ -119,7 +120,7 @@ def _check_depth(content: Any) -> None:
     kinds, level, left = (dict, list, tuple), [content], LARGEST
     for _ in range(DEEPEST):
         opened = (dict.values(value) if isinstance(value, dict) else value for value in level)
-        left -= sum(map(len, level))  # a list that stands a million times in another one counts as often
+        left -= sum(map(len, level))  # a list that occurs a million times in another one counts a million times
         if left < 0:
             break
         level = [inner for values in opened for inner in values if isinstance(inner, kinds)]
@@ -131,17 +132,17 @@ def _check_depth(content: Any) -> None:
 
 
 def reason(error: Exception) -> str:
-    """What an error says, in one line without control characters."""
-    if found := re.search(r'GLOBAL (\S+)', str(error)):
-        return f'it asks for {one_line(found[1])}'
+    """Return the message of an error, in one line without control characters."""
+    if match := re.search(r'GLOBAL (\S+)', str(error)):
+        return f'it asks for {one_line(match[1])}'
     lines = str(error).rpartition('UnpicklingError: ')[2].strip().splitlines()
     return one_line(re.sub(r'\x1b\[[\d;]*m', '', lines[0])) if lines else type(error).__name__
 
 
 def one_line(text: str, most: int = 200) -> str:
-    """A text of a file for a message: `most` characters at most, with escapes for what would command a terminal."""
-    shown = text if len(text) <= most else f'{text[:most]}...'
-    return printable(shown).replace('\n', r'\n').replace('\t', r'\t')
+    """Return text of a file for a message: at most `most` characters, with control characters escaped."""
+    shortened = text if len(text) <= most else f'{text[:most]}...'
+    return printable(shortened).replace('\n', r'\n').replace('\t', r'\t')
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
@@ -156,7 +157,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
             raise ValueError('its checksum is wrong')
         meta = decode_metadata(metadata[RECORD]) if ours else {}
         _check_depth([meta])
-    except Exception as error:  # whatever safetensors and JSON make of flipped bits
+    except Exception as error:  # flipped bits make safetensors and JSON raise anything
         raise UsageError(
             f'{path} is not a readable .safetensors file ({reason(error)}): fetch or convert it again'
         ) from None
@@ -166,13 +167,13 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 def save_safetensors(
     weights: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str], meta: Mapping[str, Any] | None = None
 ) -> None:
-    """Writes weights as plain data, with a checksum. The file appears under its name when it is complete.
+    """Write weights as plain data, with a checksum. The file appears under its name once it is complete.
 
     Args:
-        weights: as they are, also views of one another.
-        path: in a folder that exists; what is there is replaced.
+        weights: tensors, which may be views of one another.
+        path: in a folder that exists; an existing file is replaced.
         metadata: for the file's header.
-        meta: for the file's header too, of a checkpoint: what `read_checkpoint` returns as `meta`.
+        meta: of a checkpoint, for the file's header too: `read_checkpoint` returns it as `meta`.
 
     Raises:
         UsageError: it cannot be written.
@@ -184,7 +185,7 @@ def save_safetensors(
     plain = {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in weights.items()}
     header = {'format': 'pt', RECORD: encode_metadata(meta or {}), **metadata}
     try:
-        with Lock(path.with_name(f'.{path.name}.lock')) as lock:  # that of the file goes, as save_file makes it anew
+        with Lock(path.with_name(f'.{path.name}.lock')) as lock:  # save_file replaces the file, and so drops its lock
             lock.take(wait=True)
             remove_scratch_files(path.parent, glob.escape(path.name))
             with AtomicFile(path) as partial:
@@ -197,30 +198,29 @@ def save_safetensors(
 
 
 def checksum(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """SHA-256 of names, types, shapes and values, and of the metadata without the checksum itself."""
-    digest = hashlib.sha256()
-    parts = [sorted((k, v) for k, v in metadata.items() if k != CHECKSUM)]
-    parts.append(sorted((name, str(v.dtype), list(v.shape)) for name, v in weights.items()))
-    digest.update(json.dumps(parts).encode())
+    """Return the SHA-256 of names, types, shapes and values, and of the metadata without the checksum itself."""
+    described = sorted((k, v) for k, v in metadata.items() if k != CHECKSUM)
+    tensors = sorted((name, str(v.dtype), list(v.shape)) for name, v in weights.items())
+    digest = hashlib.sha256(json.dumps([described, tensors]).encode())
     for name in ProgressBar(sorted(weights), 'checksum of the weights', unit='tensor', leave=False):
-        digest.update(weights[name].cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(weights[name].cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def encode_metadata(value: Any) -> str:
-    """Plain data as JSON that tells tuples from lists.
+    """Encode plain data as JSON that distinguishes tuples from lists.
 
     Raises:
-        UsageError: it cannot be told in JSON.
+        UsageError: JSON cannot represent it.
     """
     try:
         text = json.dumps(_marked(value))
     except TypeError as error:
         raise UsageError(
-            f'the description of the model is no plain data ({error}): convert the backbone alone'
+            f'the description of the model is not plain data ({error}): convert the backbone alone'
         ) from None
-    if decode_metadata(text) != value:  # e.g. keys that are numbers
-        raise UsageError('the description of the model does not survive JSON: convert the backbone alone')
+    if decode_metadata(text) != value:  # e.g. numbers as keys
+        raise UsageError('the description of the model changes when stored as JSON: convert the backbone alone')
     return text
 
 
@@ -234,5 +234,5 @@ def _marked(value: Any) -> Any:
 
 
 def decode_metadata(text: str) -> Any:
-    """What `encode_metadata` made."""
-    return json.loads(text, object_hook=lambda found: tuple(found[TUPLE]) if found.keys() == {TUPLE} else found)
+    """Decode the JSON of `encode_metadata`."""
+    return json.loads(text, object_hook=lambda table: tuple(table[TUPLE]) if table.keys() == {TUPLE} else table)

@@ -1,4 +1,4 @@
-"""Decode images and labels to their ends, as a check of a data set does."""
+"""Decode whole images and labels, as a check of a data set does."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from mmseg_volo.utils.files import refuse_special
 
 
 def shown_size(picture: Image.Image) -> tuple[tuple[int, int], bool]:
-    """(Width, height) of a picture as loading shows it, and whether its EXIF turns or mirrors it."""
+    """Return the (width, height) of a picture as it is loaded, and whether its EXIF orientation rotates or flips it."""
     orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
     width, height = picture.size
     return (height, width) if orientation >= 5 else (width, height), orientation > 1
 
 
-def check_size(label: Path, found: tuple[int, int], wanted: tuple[int, int], turned: bool) -> None:
-    """Raises a `BadFileError` if a label (width, height) has not the size of its image."""
-    if found != wanted:
-        how = ', as its EXIF orientation turns it' if turned else ''
-        size = 'x'.join(map(str, wanted))
-        raise BadFileError('size', f'{label} is {found[0]}x{found[1]}, its image {size}{how}')
+def check_size(label: Path, size: tuple[int, int], expected: tuple[int, int], rotated: bool) -> None:
+    """Raise a `BadFileError` if the (width, height) of a label differs from that of its image."""
+    if size != expected:
+        how = ', after rotation by its EXIF orientation' if rotated else ''
+        image_size = 'x'.join(map(str, expected))
+        raise BadFileError('size', f'{label} is {size[0]}x{size[1]}, its image {image_size}{how}')
 
 
 def decoded_image(path: Path) -> Image.Image:
-    """A picture as `decoded` gives it, of kinds that Pillow does not read as loading shows it.
+    """Return a picture as `decoded` does, or as `read_image` does where Pillow cannot read it or keeps over 8 bits.
 
     Raises:
-        BadFile: loading would refuse it.
+        BadFileError: loading would refuse it.
     """
     try:
         picture = decoded(path)
@@ -46,10 +46,10 @@ def decoded_image(path: Path) -> Image.Image:
 
 
 def decoded(path: Path) -> Image.Image:
-    """A picture, decoded to the end.
+    """Return a picture, decoded to the end.
 
     Raises:
-        BadFile: it is missing or unreadable.
+        BadFileError: it is missing or unreadable.
     """
     try:
         refuse_special(path)
@@ -58,7 +58,7 @@ def decoded(path: Path) -> Image.Image:
             return picture
     except FileNotFoundError:
         raise BadFileError('missing', f'{path} is missing') from None
-    except Exception as error:  # whatever a broken file makes Pillow raise
+    except Exception as error:  # a broken file makes Pillow raise anything
         size = path.stat().st_size if path.exists() else 0
         reason = ' '.join(str(error).replace(str(path), 'it').split())
         raise BadFileError('unreadable', f'{path} ({size} bytes) is not a readable picture ({reason})') from error

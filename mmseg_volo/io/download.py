@@ -1,16 +1,16 @@
-"""Weights from the network, kept under the whole of their address.
+"""Download weights, and cache them under their full address.
 
-What lies at https://HOST/PATH is kept as HOST/PATH below `torch.hub.get_dir()/checkpoints/mmseg_volo`. This is the tree
-that `wget -x` makes: a file fetched by hand is found there, and the tree of one machine is a mirror for another one.
-Files of huggingface.co, which `timm://NAME` stands for, are also found where the hub's own cache has them.
+The file at https://HOST/PATH is kept as HOST/PATH below `torch.hub.get_dir()/checkpoints/mmseg_volo`. `wget -x` creates
+the same tree: a file downloaded by hand is found there, and the tree of one machine can mirror for another. Files of
+huggingface.co, which `timm://NAME` refers to, are also found in the hub's own cache.
 
 Environment:
-    MMSEG_VOLO_OFFLINE=1: nothing is fetched; what lies in no cache is an error. HF_HUB_OFFLINE=1: the same for
+    MMSEG_VOLO_OFFLINE=1: never download; a file that is in no cache is an error. HF_HUB_OFFLINE=1: the same for
         huggingface.co alone.
-    MMSEG_VOLO_MIRROR=PREFIX: PREFIX/https://HOST/PATH is fetched instead of https://HOST/PATH, the way of GitHub's
-        proxies; or a folder that holds a tree as above, used where it is.
+    MMSEG_VOLO_MIRROR=PREFIX: download PREFIX/https://HOST/PATH instead of https://HOST/PATH, as GitHub's proxies
+        expect; or a folder that holds such a tree, whose files are used in place.
     HF_ENDPOINT=https://MIRROR: replaces https://huggingface.co.
-    TORCH_HOME, HF_HOME: where the caches lie. HTTPS_PROXY, SSL_CERT_FILE: as everywhere.
+    TORCH_HOME, HF_HOME: locations of the caches. HTTPS_PROXY, SSL_CERT_FILE: their usual meaning.
 """
 
 from __future__ import annotations
@@ -36,40 +36,40 @@ HUB = re.compile(
 
 
 def fetch(url: str) -> Path:
-    """The file of a URL: from a cache, or else downloaded, going on where an earlier try stopped.
+    """Return the file of a URL from a cache, or download it, resuming an earlier attempt.
 
-    Any number of processes may ask at once: one downloads, the others wait for it.
+    Any number of processes may call this at once: one downloads, the others wait for it.
 
     Args:
         url: https://HOST/PATH; plain http on this machine only.
 
     Raises:
-        UsageError: it is no such URL, there is no such file, it cannot be had now, it came damaged, or it cannot be
-            written. Says what to do; where a network blocks it, where to put the file by hand.
+        UsageError: the URL is malformed, or its file does not exist, cannot be downloaded now, arrived damaged or
+            cannot be written. The message states what to do, e.g. where to put a file downloaded by hand.
     """
-    place = cached_path(url)
-    if found := find_cached(url):
-        return found
+    path = cached_path(url)
+    if cached := find_cached(url):
+        return cached
     address = _address(url)
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f'{place}.lock'):
-            if not place.is_file():  # another process may have brought it meanwhile
-                download(address, place)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f'{path}.lock'):
+            if not path.is_file():  # another process may have downloaded it meanwhile
+                download(address, path)
     except (TransferError, OSError) as error:
-        if place.is_file():  # brought by another process, on a file system without locks
-            return place
+        if path.is_file():  # downloaded by another process, on a file system without locks
+            return path
         if isinstance(error, TransferError):
             raise _by_hand(url, f'{error}' if address == url else f'at {address}: {error}') from None
         raise UsageError(
-            f'{place} cannot be written ({error.strerror or error}): make room there, or set TORCH_HOME to a folder '
+            f'{path} cannot be written ({error.strerror or error}): make room there, or set TORCH_HOME to a folder '
             f'that can be written'
         ) from None
-    return place
+    return path
 
 
 def cached_path(url: str) -> Path:
-    """Where a URL's file is kept, and where one that was fetched by hand belongs.
+    """Return the path of a URL's file in the cache, where a file downloaded by hand belongs as well.
 
     Raises:
         UsageError: it is not the https:// address of a file.
@@ -78,22 +78,22 @@ def cached_path(url: str) -> Path:
 
 
 def find_cached(url: str) -> Path | None:
-    """The file of a URL where it lies already: in our cache, in a mirror that is a folder, in the hub's cache."""
-    places = [cached_path(url)]
+    """Search for the file of a URL in this package's cache, in a mirror that is a folder, and in the hub's cache."""
+    paths = [cached_path(url)]
     mirror = _mirror()
     if mirror and '://' not in mirror:
-        places.append(Path(os.path.expanduser(mirror)) / _tree(url))
+        paths.append(Path(os.path.expanduser(mirror)) / _tree(url))
     if hub := HUB.fullmatch(url):
         from huggingface_hub import try_to_load_from_cache
 
         with suppress(ValueError):  # the hub has no such names
             if isinstance(path := try_to_load_from_cache(**hub.groupdict()), str):
-                places.append(Path(path))
-    return next((p for p in places if p.is_file()), None)
+                paths.append(Path(path))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _tree(url: str) -> Path:
-    """HOST/PATH. A query becomes a folder: the end of the name must go on to tell the format."""
+    """Return HOST/PATH of a URL. A query becomes a folder, so that the name keeps the suffix of its format."""
     require_https(url)
     parts = urlsplit(url)
     names = parts.path.split('/')[1:]
@@ -109,17 +109,17 @@ def _mirror() -> str:
 
 
 def _address(url: str) -> str:
-    """What is opened for a URL.
+    """Return the address to download a URL from: its mirror's, if one is set.
 
     Raises:
-        UsageError: nothing may be.
+        UsageError: the environment forbids the download, or the mirror is a folder that lacks the file.
     """
     from huggingface_hub import constants
 
     mirror, hub = _mirror(), HUB.fullmatch(url)
     if mirror and '://' not in mirror:
-        place = (Path(os.path.expanduser(mirror)) / _tree(url)).absolute()
-        raise UsageError(f'{MIRROR}={mirror} lacks {url}, which is in no cache either: put it there as {place}')
+        path = (Path(os.path.expanduser(mirror)) / _tree(url)).absolute()
+        raise UsageError(f'{MIRROR}={mirror} lacks {url}, which is in no cache either: put it there as {path}')
     for name, on in ((OFFLINE, _switched_on(OFFLINE)), ('HF_HUB_OFFLINE', hub and constants.HF_HUB_OFFLINE)):
         if on:
             raise _by_hand(url, f'{name} is set, and it is in no cache')

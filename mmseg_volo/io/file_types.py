@@ -1,6 +1,6 @@
-"""Which files are pictures and which are videos, by their suffixes, and what else a folder holds.
+"""Classify files as pictures, videos or other by their suffixes, and walk folders.
 
-One table for all that look into folders, take uploads, or say what may be given: `predict`, `train --data`, the demo.
+`predict`, `train --data` and the web demo all use these tables.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-PICTURES = {  # what `pictures.py` reads, of an animation the first frame
+PICTURES = {  # what `image.py` reads: of an animation, the first frame
     'JPEG': ('.jpg', '.jpeg', '.jpe', '.jfif', '.mpo'),
     'PNG': ('.png', '.apng'),
     'TIFF': ('.tif', '.tiff'),
@@ -26,19 +26,20 @@ PICTURES = {  # what `pictures.py` reads, of an animation the first frame
 IMAGES = tuple(suffix for suffixes in PICTURES.values() for suffix in suffixes)
 TIFFS = PICTURES['TIFF']
 ARRAYS = ('.npy',)  # read by models of other channels than RGB
-VIDEOS = ('.mp4', '.mov', '.m4v', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.wmv')
-VIDEOS += ('.3gp', '.3g2', '.asf', '.flv', '.m2ts', '.mts', '.m2v', '.mxf', '.ogv', '.vob')
-TO_CONVERT = ('.heic', '.heif', '.hif', '.jxl', '.psd', '.svg', '.exr', '.ico', '.pcx', '.dcm', '.jp3d')
-TO_CONVERT += ('.dng', '.cr2', '.cr3', '.nef', '.arw', '.raf', '.orf', '.rw2')  # cameras' raw files
+VIDEOS = tuple(
+    '.mp4 .mov .m4v .avi .mkv .webm .mpg .mpeg .wmv .3gp .3g2 .asf .flv .m2ts .mts .m2v .mxf .ogv .vob'.split()
+)
+RAW_PHOTOS = ('.dng', '.cr2', '.cr3', '.nef', '.arw', '.raf', '.orf', '.rw2')
+TO_CONVERT = ('.heic', '.heif', '.hif', '.jxl', '.psd', '.svg', '.exr', '.ico', '.pcx', '.dcm', '.jp3d', *RAW_PHOTOS)
 NOISE = ('thumbs.db', 'desktop.ini')  # of Windows
 SHOWN = 8  # kinds in a message
 
 
 class FileCounts:
-    """Counts files of folders by kind, and says it in one line.
+    """Count files by kind, and summarise them in one line.
 
     Args:
-        heading: what was done with them.
+        heading: what happened to them.
     """
 
     def __init__(self, heading: str = 'left alone'):
@@ -46,10 +47,10 @@ class FileCounts:
         self._paths: dict[str, dict[Path, None]] = {}
 
     def add(self, path: Path, what: str | None = None) -> None:
-        """A file, or `what` it is; hidden ones count if they are pictures or videos."""
+        """Count a file by its suffix, or as `what`; hidden files count only if they are pictures or videos."""
         suffix = path.suffix.lower()
         if what is None and path.name.startswith('.'):
-            if suffix not in IMAGES + VIDEOS or path.name.startswith('._'):  # macOS' notes on a file
+            if suffix not in IMAGES + VIDEOS or path.name.startswith('._'):  # macOS's metadata of a file
                 return
             what = 'hidden'
         elif what is None and path.name.lower() in NOISE:
@@ -60,32 +61,33 @@ class FileCounts:
         return len(self._paths)
 
     def __str__(self) -> str:
-        """`left alone: 1 .heic (a/b.heic: convert it to JPEG or PNG), 12 .txt (a/b.txt, ...)`."""
+        """Return e.g. `left alone: 1 .heic (a/b.heic: convert it to JPEG or PNG), 12 .txt (a/b.txt, ...)`."""
         order = sorted(self._paths, key=lambda what: (what not in TO_CONVERT, -len(self._paths[what]), what))
-        parts = []
+        counts = []
         for what in order[:SHOWN]:
             number, first = len(self._paths[what]), next(iter(self._paths[what]))
             remedy = f': convert {"it" if number == 1 else "them"} to JPEG or PNG' if what in TO_CONVERT else ''
-            parts.append(f'{number} {what} ({first}{", ..." if number > 1 else ""}{remedy})')
+            counts.append(f'{number} {what} ({first}{", ..." if number > 1 else ""}{remedy})')
         if rest := sum(len(self._paths[what]) for what in order[SHOWN:]):
-            parts.append(f'{rest} of other kinds')
-        return f'{self.heading}: {", ".join(parts)}'
+            counts.append(f'{rest} of other kinds')
+        return f'{self.heading}: {", ".join(counts)}'
 
 
 def walk_folders(
     top: Path, left: FileCounts, skip: Callable[[Path, str], bool] = lambda folder, real: False
 ) -> Iterator[tuple[Path, str, list[Path]]]:
-    """All folders from `top` down, without hidden ones: path, path without links, files in order.
+    """Yield `top` and all folders below it but hidden ones: path, path with links resolved, sorted files.
 
-    Links to folders are followed, after all folders without; a folder that several lead to comes once.
+    Links to folders are followed last; a folder that several links lead to is yielded once.
 
     Args:
         top: the folder.
-        left: counts what cannot be looked into.
-        skip: whether to leave a folder and all below it out; given its path, and that without links.
+        left: counts the folders that cannot be read or followed.
+        skip: whether to leave out a folder and all below it; takes its path, and its path with links resolved.
     """
     above = os.path.realpath(top)
-    seen, waiting = set(), deque([top])
+    seen: set[str] = set()
+    waiting = deque([top])
 
     def unreadable(error: OSError) -> None:
         left.add(Path(error.filename), 'unreadable folder')

@@ -1,6 +1,6 @@
-"""One file over https: resumed, measured, checked. Where it comes from and goes to is `download.py`'s business.
+"""Download one file over https, resume it, and verify its size and checksum; `download.py` chooses URL and path.
 
-Neither torch.hub nor huggingface_hub (2.4) goes on with what an interrupted run had received: hence our own.
+Neither torch.hub nor huggingface_hub (2.4) resumes what an interrupted run had received: hence this module.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import os
 import re
 import shutil
 import time
-from http.client import HTTPException, HTTPMessage
+from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
@@ -23,59 +23,59 @@ from mmseg_volo.errors import UsageError
 from mmseg_volo.utils.progress import ProgressBar
 
 LOOPBACK = ('localhost', '127.0.0.1', '::1')
-# torch.hub's way of naming files, NAME-SHA256.pth with eight digits or more; a date is none
+# names of torch.hub's files, NAME-SHA256.pth with eight digits or more; a date is no hash
 NAMED_HASH = re.compile(r'-(?!(?:19|20)\d{6}\.)([0-9a-f]{8,64})\.(?:pth\.tar|pth|pt|safetensors)$')
 PAGES = (b'<!doctype', b'<html', b'<?xml')
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
-PASSING = (408, 429)  # HTTP errors below 500 that are worth another try
+PASSING = (408, 429)  # temporary HTTP errors below 500
 CHUNK = 1 << 20
 TIMEOUT = 20.0  # seconds without a byte
-MAX_STALLED_TRIES = 3  # in a row that bring nothing new
-WAIT = 1.0  # seconds between them
+MAX_STALLED_TRIES = 3  # consecutive attempts that bring nothing new
+WAIT = 1.0  # seconds between attempts
 
 
 class TransferError(Exception):
-    """Why a file did not come, in half a sentence."""
+    """A download failed; the message is the reason, without the address."""
 
 
 class Version(NamedTuple):
-    """What tells one version of a file on a server from another one."""
+    """Identity of one version of a file on a server."""
 
     validator: str | None  # its ETag, or Last-Modified
     size: int | None  # bytes
-    sha256: str | None  # where the server says it, as huggingface.co does
+    sha256: str | None  # if the server sends it, as huggingface.co does
 
 
 def require_https(url: str) -> None:
-    """Lets https through, and plain http on this machine.
+    """Accept https, and plain http on this machine.
 
     Raises:
         UsageError: it is another kind of address, or none.
     """
     try:
-        parts = urlsplit(url)
-        host = parts.hostname
+        address = urlsplit(url)
+        host = address.hostname
     except ValueError:  # e.g. an open bracket
-        raise UsageError(f'{url} is no address: expected https://HOST/PATH') from None
-    if not host or not (parts.scheme == 'https' or (parts.scheme == 'http' and host in LOOPBACK)):
+        raise UsageError(f'{url} is not a URL: expected https://HOST/PATH') from None
+    if not host or not (address.scheme == 'https' or (address.scheme == 'http' and host in LOOPBACK)):
         raise UsageError(f'weights come from a local file, timm://NAME or https://HOST/PATH, got {url}')
 
 
-def download(address: str, place: Path) -> None:
-    """Fetches a file, with a progress bar on stderr, going on where an earlier try stopped.
+def download(address: str, path: Path) -> None:
+    """Download a file with a progress bar on stderr, resuming an earlier attempt.
 
-    The file appears under its name when it is complete and has been checked: its size against the server's, its SHA-256
-    where the server says it (huggingface.co) or its name ends in it, as torch.hub names files.
+    The file appears under its name once it is complete and verified: its size against the server's, its SHA-256 if the
+    server sends one (huggingface.co) or the name ends in one, as torch.hub names files.
 
     Args:
-        address: see `require_https`; redirects are held to the same.
-        place: the file to be, in a folder that exists. What comes first is NAME.part and NAME.part.json beside it.
+        address: see `require_https`, which applies to redirects as well.
+        path: of the file, in a folder that exists. Until it is complete, NAME.part and NAME.part.json lie beside it.
 
     Raises:
         TransferError: the network, the server or the file is at fault.
         OSError: it cannot be written.
     """
-    part, best, fruitless = _Part(place), 0, 0
+    part, best, fruitless = _Part(path), 0, 0
     while True:
         best = max(best, part.size())
         try:
@@ -85,7 +85,7 @@ def download(address: str, place: Path) -> None:
             error.close()
             reason = f'HTTP {error.code} {error.reason}' + (', no such file there' if error.code == 404 else '')
             if error.code == 416:
-                reason = 'the server has less of it than it had said'
+                reason = 'the file on the server is shorter than announced'
                 part.discard()
             elif error.code < 500 and error.code not in PASSING:
                 raise TransferError(reason) from None
@@ -99,16 +99,16 @@ def download(address: str, place: Path) -> None:
             kept = '; what has come is kept, and another try goes on from there' if part.size() else ''
             raise TransferError(reason + kept)
         time.sleep(WAIT)
-    _finish(part, place, version)
+    _finish(part, path, version)
 
 
 class _Redirects(HTTPRedirectHandler):
-    """Follows redirects to https only, and notes the hash that huggingface.co sends along with them."""
+    """Follow redirects to https only, and keep the hash that huggingface.co sends with them."""
 
     sha256: str | None = None
 
     def redirect_request(
-        self, req: Request, fp: Any, code: int, msg: str, headers: HTTPMessage, newurl: str
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> Request | None:
         require_https(newurl)
         self.sha256 = _linked_hash(headers) or self.sha256
@@ -121,15 +121,15 @@ def _linked_hash(headers: HTTPMessage) -> str | None:
 
 
 class _Part:
-    """What has come so far of a file, and beside it the version that it is of.
+    """The bytes received so far, NAME.part, and beside them the version that they belong to.
 
-    Bytes are written at their own offset, not appended: where a file system's locks do nothing, two processes then
-    write the same bytes to the same place.
+    Bytes are written at their own offset, not appended: on a file system whose locks do nothing, two processes then
+    write the same bytes to the same position.
     """
 
-    def __init__(self, place: Path):
-        self.path = place.with_name(f'{place.name}.part')
-        self.record = place.with_name(f'{place.name}.part.json')
+    def __init__(self, path: Path):
+        self.path = path.with_name(f'{path.name}.part')
+        self.record = path.with_name(f'{path.name}.part.json')
 
     def size(self) -> int:
         return self.path.stat().st_size if self.path.is_file() else 0
@@ -137,10 +137,10 @@ class _Part:
     def version(self) -> Version | None:
         try:
             return Version(**json.loads(self.record.read_text()))
-        except (FileNotFoundError, ValueError, TypeError):  # none yet, or cut short: begin anew
+        except (FileNotFoundError, ValueError, TypeError):  # none yet, or truncated: start over
             return None
 
-    def begin(self, version: Version) -> None:
+    def start(self, version: Version) -> None:
         if version.validator is None or version != self.version():
             self.discard()
             self.record.write_text(json.dumps(version._asdict()))
@@ -151,14 +151,14 @@ class _Part:
 
 
 def _receive(address: str, part: _Part) -> Version:
-    """One request, for the rest of the file, or for all of it when the server has another version now."""
-    had, start = part.version(), part.size()
-    if had and had.size == start:
-        return had
+    """Request the rest of the file, or all of it if the server has another version now."""
+    previous, start = part.version(), part.size()
+    if previous and previous.size == start:
+        return previous
     request = Request(address, headers={'User-Agent': 'mmseg_volo'})
-    if had and had.validator and start:
+    if previous and previous.validator and start:
         request.add_header('Range', f'bytes={start}-')
-        request.add_header('If-Range', had.validator)
+        request.add_header('If-Range', previous.validator)
     redirects = _Redirects()
     with build_opener(redirects).open(request, timeout=TIMEOUT) as answer:
         if 'html' in (answer.headers['Content-Type'] or '').lower():
@@ -167,18 +167,18 @@ def _receive(address: str, part: _Part) -> Version:
         version = Version(validator, answer.length, redirects.sha256 or _linked_hash(answer.headers))
         if answer.status == 206:
             span = re.fullmatch(rf'bytes {start}-\d+/(\d+)', answer.headers['Content-Range'] or '')
-            if not span or not had or (validator, int(span[1])) != (had.validator, had.size):
+            if not span or not previous or (validator, int(span[1])) != (previous.validator, previous.size):
                 part.discard()
                 raise ConnectionError('the server went on with another version of the file')
-            version = had
+            version = previous
         else:
             start = 0
-            part.begin(version)
+            part.start(version)
         _write(answer, part, version, start)
     return version
 
 
-def _write(answer: Any, part: _Part, version: Version, start: int) -> None:
+def _write(answer: HTTPResponse, part: _Part, version: Version, start: int) -> None:
     free = shutil.disk_usage(part.path.parent).free
     if version.size is not None and version.size - part.size() > free:
         raise OSError(errno.ENOSPC, f'{version.size / 1e6:.0f} MB do not fit, {free / 1e6:.0f} MB are free')
@@ -193,35 +193,35 @@ def _write(answer: Any, part: _Part, version: Version, start: int) -> None:
         out.seek(start)
         while chunk := answer.read1(CHUNK):
             out.write(chunk)
-            out.flush()  # for the run after this one, should this one be killed
+            out.flush()  # keeps the bytes for the next run if this one is killed
             bar.update(len(chunk))
         end = out.tell()
     if version.size is not None and end != version.size:
         raise ConnectionError(f'the connection ended after {end} of {version.size} bytes')
 
 
-def _finish(part: _Part, place: Path, version: Version) -> None:
-    """A complete part is looked at and gets its name."""
-    if version.size not in (None, part.size()):  # without working locks only
-        raise TransferError('another process began it anew; try again')
+def _finish(part: _Part, path: Path, version: Version) -> None:
+    """Verify the complete part, and rename it to `path`."""
+    if version.size not in (None, part.size()):  # happens only if locks do nothing
+        raise TransferError('another process restarted the download; try again')
     with open(part.path, 'rb') as file:
-        begins = file.read(64).lstrip().lower()
+        head = file.read(64).lstrip().lower()
         os.fsync(file.fileno())
-    named = NAMED_HASH.search(place.name)
-    promised = version.sha256 or (named[1] if named else '')
-    found = sha256(part.path) if promised else ''
-    if not found.startswith(promised):
+    named = NAMED_HASH.search(path.name)
+    expected = version.sha256 or (named[1] if named else '')
+    actual = sha256(part.path) if expected else ''
+    if not actual.startswith(expected):
         part.discard()
-        raise TransferError(f'its SHA-256 should begin with {promised[:16]}, not {found[:16]}; nothing was kept')
-    if not begins or begins.startswith(PAGES):
+        raise TransferError(f'its SHA-256 should begin with {expected[:16]}, not {actual[:16]}; nothing was kept')
+    if not head or head.startswith(PAGES):
         part.discard()
-        raise TransferError(f'{"a web page" if begins else "an empty file"} came instead of a checkpoint')
-    os.replace(part.path, place)
+        raise TransferError(f'{"a web page" if head else "an empty file"} came instead of a checkpoint')
+    os.replace(part.path, path)
     part.record.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:
-    """Of a file's content, 64 hexadecimal digits."""
+    """Return the SHA-256 of a file's content, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     size, name = path.stat().st_size, path.name.removesuffix('.part')
     with (

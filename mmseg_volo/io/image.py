@@ -1,7 +1,7 @@
-"""Reading images and labels, with the values that mmseg's loading gives and one sentence about what cannot be read.
+"""Read images and labels with the values that mmseg's loading gives; one clear error for what cannot be read.
 
 PNG files of 8-bit RGB or grey, which most data sets hold, are decoded by kornia-rs where it is installed, in half
-the time or less. docs/images.md has the rules for all kinds.
+the time or less. docs/images.md lists the rules for all formats.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ try:
 except ImportError:
     decode_png = None
 
-warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)  # large images are what people have
-logging.getLogger('PIL.TiffImagePlugin').setLevel(logging.CRITICAL)  # of each file with many bands, which others read
+warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)  # large images are expected
+logging.getLogger('PIL.TiffImagePlugin').setLevel(logging.CRITICAL)  # it reports every file of many bands
 MODES = {b'\x08\x00': 'mono', b'\x08\x02': 'rgb'}  # by bit depth and colour type
-SPECIAL = (b'eXIf', b'tRNS', b'acTL')  # turned, with a transparent colour, or animated: left to the others
+SPECIAL = (b'eXIf', b'tRNS', b'acTL')  # rotated, with a transparent colour, or animated: kornia-rs does not read these
 SUBFILE, BITS, COMPRESSION, ORIENTATION, SAMPLE_FORMAT, GDAL_NODATA = 254, 258, 259, 274, 339, 42113  # tags of TIFF
-MASK, JPEG = 4, (6, 7)  # values of the first and third
+MASK, JPEG = 4, (6, 7)  # values of SUBFILE and COMPRESSION
 CONVERT = 'of a kind that is not read: convert it to PNG, JPEG or TIFF'
-OTHERS = {  # what people take for pictures, by how a file begins
+OTHERS = {  # unsupported files by their first bytes -> description for the message
     b'%PDF': f'a PDF file, {CONVERT}',
     b'8BPS': f'a Photoshop file, {CONVERT}',
     b'FUJIFILM': f'a raw photo, {CONVERT}',
@@ -56,7 +56,7 @@ OTHERS = {  # what people take for pictures, by how a file begins
     b'<!DOCTYPE': 'a web page, perhaps in place of a download: fetch the picture again',
     b'<html': 'a web page, perhaps in place of a download: fetch the picture again',
 }
-# of Pillow's, which knows all but the first five only after `init`; a JPEG file may be two, MPO
+# names of Pillow, which registers all but the first five only in `init`; it opens a JPEG of two images as MPO
 FORMATS = ('BMP', 'GIF', 'JPEG', 'PPM', 'PNG', 'AVIF', 'DIB', 'JPEG2000', 'SUN', 'TGA', 'TIFF', 'WEBP')
 HEIF = (b'ftypheic', b'ftypheix', b'ftyphevc', b'ftypmif1', b'ftypmsf1', b'ftypcrx ')  # from the fifth byte on
 
@@ -67,17 +67,17 @@ def read_image(
     value_range: Sequence[float] | None = None,
     tell: Tell = LOGGER.warning,
 ) -> np.ndarray:
-    """An image file as uint8 RGB (H, W, 3), turned as its EXIF says, without alpha; by the rules of `value_ranges`.
+    """Read an image file as uint8 RGB (H, W, 3), rotated by its EXIF orientation, without alpha.
 
     Args:
         path: of the file.
-        bands: which channels are red, green and blue, counted from 1; those that are said to be if None.
-        value_range: what is black and what is white, instead of the rules.
-        tell: takes a sentence about an image that is odd and taken all the same.
+        bands: which channels are red, green and blue, counted from 1; None takes those that the file declares.
+        value_range: the values of black and white, instead of the rules of `value_range`.
+        tell: called with a warning about an unusual image.
 
     Raises:
         FileNotFoundError: there is no such file.
-        UsageError: it is no readable picture, or its values are not of the range of their type.
+        UsageError: it is no readable picture, or its values exceed the range of their type.
     """
     refuse_special(path)
     with Path(path).open('rb') as file:
@@ -94,7 +94,7 @@ def decode_image(
     value_range: Sequence[float] | None = None,
     tell: Tell = LOGGER.warning,
 ) -> np.ndarray:
-    """As `read_image`, of a file's content; `name` is for messages."""
+    """Decode the content of an image file as `read_image` does; `name` is for messages."""
     if driver_of(content[:12]) is not None:
         return _raster_or_picture(content, name, bands, value_range, tell)
     image = None if bands or value_range else _plain_png(content, 'rgb')
@@ -102,15 +102,15 @@ def decode_image(
 
 
 def decode_pixels(content: bytes, name: str | Path) -> np.ndarray:
-    """The content of a picture file as it is: (H, W) or (H, W, C) of any type, channels in the order RGB.
+    """Decode the content of a picture file, unconverted: (H, W) or (H, W, C) of any type, channels in RGB order.
 
     Raises:
         UsageError: it is no readable picture.
     """
     image = None
     if content and not broken_png(content):
-        if other := _other(content):
-            raise UsageError(f'{name} is {other}')
+        if description := _unsupported(content):
+            raise UsageError(f'{name} is {description}')
         if not _is_pillows(content) and states_its_size(content):
             image = _decode(content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
             image = None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)
@@ -123,30 +123,30 @@ def decode_pixels(content: bytes, name: str | Path) -> np.ndarray:
 
 
 def _known_to_pillow(content: bytes) -> str | None:
-    """The kind of a file that is none of `FORMATS`."""
+    """Return Pillow's name of the format of a file that is none of `FORMATS`."""
     try:
         with Image.open(io.BytesIO(content)) as picture:
             return None if picture.format in (*FORMATS, 'MPO') else picture.format
-    except Exception:  # whatever a broken file makes Pillow raise
+    except Exception:  # a broken file makes Pillow raise anything
         return None
 
 
 def _is_pillows(content: bytes) -> bool:
-    """What OpenCV reads otherwise than Pillow: GIF (background), AVIF (EXIF, 10 bits), Netpbm (the largest value that
-    the file states) and JPEG of CMYK (rounding)."""
+    """Whether OpenCV would give other pixels than Pillow: GIF (background), AVIF (EXIF, 10 bits), Netpbm (the largest
+    value that the file states) and JPEG of CMYK (rounding)."""
     if content.startswith((b'GIF8', b'P1', b'P2', b'P3', b'P4', b'P5', b'P6')) or b'ftypavi' in content[:16]:
         return True
-    place = 2 if content.startswith(b'\xff\xd8') else len(content)
-    while place + 10 < len(content) and content[place] == 0xFF:
-        marker = content[place + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # the frame's head
-            return content[place + 9] == 4
-        place += 2 + int.from_bytes(content[place + 2 : place + 4], 'big')
+    offset = 2 if content.startswith(b'\xff\xd8') else len(content)
+    while offset + 10 < len(content) and content[offset] == 0xFF:
+        marker = content[offset + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # the frame header
+            return content[offset + 9] == 4
+        offset += 2 + int.from_bytes(content[offset + 2 : offset + 4], 'big')
     return False
 
 
-def _other(content: bytes) -> str | None:
-    """What a file is that is no picture of a kind that is read."""
+def _unsupported(content: bytes) -> str | None:
+    """Describe a file of an unsupported format."""
     if content[4:].startswith(HEIF) and b'avif' not in content[:64]:
         return f'a HEIC file or raw photo, {CONVERT}'
     if content[128:132] == b'DICM':
@@ -158,7 +158,7 @@ def _other(content: bytes) -> str | None:
 def _raster_or_picture(
     source: Path | bytes, name: str | Path, bands: Sequence[int] | None, value_range: Sequence[float] | None, tell: Tell
 ) -> np.ndarray:
-    """A TIFF or JPEG 2000 file: plain ones by Pillow, which knows their kinds of colours, others by rasterio."""
+    """Read a TIFF or JPEG 2000 file: plain ones by Pillow, which knows their colour spaces, others by rasterio."""
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     plain = is_plain_tiff(file) and not (bands and rasterio_module())
     if plain and (image := _by_pillow(file)) is not None:
@@ -181,8 +181,8 @@ def _raster_or_picture(
 
 
 def is_plain_tiff(file: Path | io.BytesIO) -> bool:
-    """Whether Pillow says all of a TIFF: unsigned, up to 8 bits, no georeference, nothing about missing data, and not
-    compressed with a loss, of which GDAL makes other pixels."""
+    """Whether Pillow reads a TIFF in full: unsigned, up to 8 bits, no georeference, no nodata, no mask, and without
+    lossy compression, which GDAL decodes to other pixels."""
     if isinstance(file, Path) and any(Path(f'{file}{end}').exists() for end in ('.msk', '.aux.xml')):
         return False
     try:
@@ -190,29 +190,29 @@ def is_plain_tiff(file: Path | io.BytesIO) -> bool:
             tags = getattr(picture, 'tag_v2', None)
             if tags is None or max(tags.get(BITS, (1,))) > 8 or {GEO_KEYS, GDAL_NODATA} & set(tags):
                 return False
-            gdals = tags.get(COMPRESSION) in JPEG or tags.get(ORIENTATION, 1) > 1  # which Pillow now and then forgets
+            gdals = tags.get(COMPRESSION) in JPEG or tags.get(ORIENTATION, 1) > 1  # Pillow does not always rotate
             if set(tags.get(SAMPLE_FORMAT, (1,))) != {1} or gdals and rasterio_module():
                 return False
-            for i in range(1, min(picture.n_frames, 8)):
+            for i in range(1, min(getattr(picture, 'n_frames', 1), 8)):
                 picture.seek(i)
-                if picture.tag_v2.get(SUBFILE, 0) & MASK:
+                if getattr(picture, 'tag_v2', {}).get(SUBFILE, 0) & MASK:
                     return False
             return True
-    except Exception:  # whatever a broken file makes Pillow raise
+    except Exception:  # a broken file makes Pillow raise anything
         return False
 
 
 def orientation_of(file: Path | bytes) -> int:
-    """What a TIFF says of how it is to be turned, 1 to 8; GDAL does not look at it."""
+    """Return the orientation tag of a TIFF, 1 to 8, which GDAL ignores."""
     try:
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as picture:
             return int(getattr(picture, 'tag_v2', {}).get(ORIENTATION, 1))
-    except Exception:  # whatever a broken or unknown file makes Pillow raise
+    except Exception:  # a broken or unknown file makes Pillow raise anything
         return 1
 
 
 def apply_orientation(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """An image (H, W, ...) as its orientation, 1 to 8 (EXIF), says."""
+    """Rotate and flip an image (H, W, ...) by its EXIF orientation, 1 to 8."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
     rows, columns = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
@@ -220,19 +220,19 @@ def apply_orientation(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _loses_bits(file: Path | io.BytesIO) -> bool:
-    """Whether Pillow makes 8 bits of more."""
+    """Whether Pillow reduces more than 8 bits to 8."""
     with Image.open(file) as picture:
         return picture.mode == 'RGB' and max(getattr(picture, 'tag_v2', {}).get(BITS, (8,))) > 8
 
 
 def open_picture(file: Path | io.BytesIO) -> Image.Image:
-    """A file of one of `FORMATS`, of which only its head is read; Pillow has Ghostscript run what is in others."""
-    Image.init()  # once, and not at import, which it would make a sixth of a second longer
+    """Open a file of one of `FORMATS`, reading only its header; Pillow would run Ghostscript on other formats."""
+    Image.init()  # takes a sixth of a second, once: hence not at import
     return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
 
 
 def _by_pillow(file: Path | io.BytesIO) -> np.ndarray | None:
-    """uint8 RGB (H, W, 3), or what has more bits (H, W); None if it is no readable picture."""
+    """Read uint8 RGB (H, W, 3), or (H, W) of more bits; None if Pillow cannot."""
     try:
         with open_picture(file) as picture:
             picture = ImageOps.exif_transpose(picture)
@@ -240,12 +240,12 @@ def _by_pillow(file: Path | io.BytesIO) -> np.ndarray | None:
                 pixels = np.array(picture)
                 return pixels.astype(np.uint16) if picture.format == 'PPM' and picture.mode == 'I' else pixels
             return np.array(picture.convert('RGB'))
-    except Exception:  # whatever a broken file makes Pillow raise
+    except Exception:  # a broken file makes Pillow raise anything
         return None
 
 
 def read_label(path: str | Path) -> np.ndarray:
-    """The values of a label file as uint8 (H, W); those of a palette image are its indices.
+    """Read the values of a label file as uint8 (H, W); of a palette image, its indices.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -261,7 +261,7 @@ def read_label(path: str | Path) -> np.ndarray:
     try:
         with open_picture(io.BytesIO(content)) as picture:
             label = np.array(picture)
-    except Exception as error:  # whatever a broken file makes Pillow raise
+    except Exception as error:  # a broken file makes Pillow raise anything
         raise UsageError(f'{path} ({len(content)} bytes) is not a readable picture: repair or remove it') from error
     if label.ndim != 2:
         raise UsageError(f'{path} has the shape {label.shape}, expected class indices in one channel')
@@ -273,12 +273,12 @@ def read_label(path: str | Path) -> np.ndarray:
 def _decode(content: bytes, flag: int) -> np.ndarray | None:
     try:
         return cv2.imdecode(np.frombuffer(content, np.uint8), flag)
-    except cv2.error:  # instead of None, where a damaged head asks for an enormous picture
+    except cv2.error:  # raised, instead of returning None, if a damaged header declares an enormous picture
         return None
 
 
 def _plain_png(content: bytes, mode: str) -> np.ndarray | None:
-    """A plain PNG of that mode as uint8 (H, W), (H, W, 1) or (H, W, 3); None for anything else."""
+    """Decode a plain PNG of a mode as uint8 (H, W), (H, W, 1) or (H, W, 3); None for anything else."""
     plain = content.startswith(HEAD) and MODES.get(content[24:26]) == mode
     if not plain or any(name in content for name in SPECIAL) or overstated_png(content):
         return None
@@ -288,6 +288,7 @@ def _plain_png(content: bytes, mode: str) -> np.ndarray | None:
     width, height = struct.unpack('>II', content[16:24])
     try:
         with as_errors():
-            return decode_png(content, (height, width), mode)
-    except Exception:  # a broken file: the others say so
+            image: np.ndarray = decode_png(content, (height, width), mode)
+            return image
+    except Exception:  # a broken file: the next decoder reports it
         return None

@@ -1,4 +1,4 @@
-"""How large a picture is, as each library that may decode it says, before one does."""
+"""Read the size of a picture from its header, as each library would, before anything is decoded."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from mmseg_volo.io.raster_reader import driver_of, open_any
 
 HEAD = b'\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR'
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG, by its colour type
-DEFLATE = 1032  # bytes that one byte of a PNG becomes at most
-TEXT = 1 << 12  # bytes, in which a head of text ends
-IN_TEXT = {  # width and height in heads of what OpenCV decodes and Pillow does not: PAM, PFM of colours, Radiance HDR
+DEFLATE = 1032  # largest ratio by which a PNG's compression expands
+TEXT = 1 << 12  # bytes that hold a text header
+IN_TEXT = {  # width and height in text headers that OpenCV reads and Pillow does not: PAM, colour PFM, Radiance HDR
     b'P7': (rb'\bWIDTH\s+(\d{1,9})', rb'\bHEIGHT\s+(\d{1,9})'),
     b'PF': (rb'\APF\s+(\d{1,9})', rb'\APF\s+\d+\s+(\d{1,9})'),
     b'#?': (rb'[-+]X (\d{1,9})', rb'[-+]Y (\d{1,9})'),
@@ -24,13 +24,14 @@ IN_TEXT = {  # width and height in heads of what OpenCV decodes and Pillow does 
 
 
 def sizes_of(source: Path | bytes) -> list[tuple[int, int]]:
-    """(Width, height) in the head of a file, or of the content of one, as each library reads it.
+    """Return (width, height) in the header of a file, or of its content, as each library reads it.
 
-    They differ where a head says it twice. Where there is none, the file is of no kind that is decoded.
+    The sizes differ if the header states them twice. The list is empty if no library decodes the file.
 
     Raises:
-        Image.DecompressionBombError: Pillow reads more than it opens.
+        Image.DecompressionBombError: the size exceeds Pillow's limit.
     """
+    file: Path | io.BytesIO
     if isinstance(source, bytes):
         head, file = source[:TEXT], io.BytesIO(source)
     else:
@@ -45,7 +46,7 @@ def sizes_of(source: Path | bytes) -> list[tuple[int, int]]:
             sizes.append(picture.size)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # the latter where warnings are errors
         raise
-    except Exception:  # whatever a broken file makes Pillow raise, which does not know all kinds
+    except Exception:  # a broken or unknown file makes Pillow raise anything
         pass
     texts = next((texts for start, texts in IN_TEXT.items() if head.startswith(start)), ())
     numbers = [max(map(int, re.findall(text, head)), default=0) for text in texts]
@@ -53,7 +54,7 @@ def sizes_of(source: Path | bytes) -> list[tuple[int, int]]:
 
 
 def states_its_size(content: bytes) -> bool:
-    """Whether a library other than OpenCV reads the head of a file, as OpenCV says no size before it decodes."""
+    """Whether `sizes_of` knows the size of a file: OpenCV itself does not report it before it decodes."""
     try:
         return bool(sizes_of(content))
     except Image.DecompressionBombError:
@@ -61,27 +62,26 @@ def states_its_size(content: bytes) -> bool:
 
 
 def overstated_png(content: bytes) -> bool:
-    """Whether a PNG says to be larger than so many bytes can hold."""
+    """Whether the header of a PNG states more pixels than its bytes can hold."""
     if not content.startswith(HEAD) or len(content) < 26:
         return False
     width, height, depth, colours = struct.unpack('>IIBB', content[16:26])
-    return height * (width * depth * CHANNELS.get(colours, 1) // 8) > DEFLATE * len(content)
+    return bool(height * (width * depth * CHANNELS.get(colours, 1) // 8) > DEFLATE * len(content))
 
 
 def broken_png(content: bytes) -> bool:
-    """Whether it is a PNG file that was cut or damaged, by the checksums inside, which OpenCV and Pillow pass over, or
-    that says to be larger than it can be."""
+    """Whether a PNG file is truncated, fails its checksums, which OpenCV and Pillow ignore, or is `overstated_png`."""
     if not content.startswith(HEAD[:8]):
         return False
     if overstated_png(content):
         return True
-    place = 8
-    while place + 12 <= len(content):
-        (length,) = struct.unpack_from('>I', content, place)
-        end = place + 8 + length
-        if end + 4 > len(content) or zlib.crc32(content[place + 4 : end]) != struct.unpack_from('>I', content, end)[0]:
+    start = 8
+    while start + 12 <= len(content):
+        (length,) = struct.unpack_from('>I', content, start)
+        end = start + 8 + length
+        if end + 4 > len(content) or zlib.crc32(content[start + 4 : end]) != struct.unpack_from('>I', content, end)[0]:
             return True
-        if content[place + 4 : place + 8] == b'IEND':
+        if content[start + 4 : start + 8] == b'IEND':
             return False
-        place = end + 4
+        start = end + 4
     return True

@@ -1,4 +1,4 @@
-"""How the file of a mask stores its values: what stands for no data, with or without a loss, signed or not."""
+"""Read how a mask file stores its values: its nodata value, lossy compression, signed integers."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from mmseg_volo.utils.files import refuse_special
 
 GDAL_NODATA, SAMPLE_FORMAT, BITS = 42113, 339, 258  # tags of TIFF
 LOSSY = ('JPEG', 'MPO', 'AVIF', 'HEIF')  # Pillow's names of formats
-LOSSY_TIFF = ('jpeg', 'tiff_jpeg', 'webp')  # and of compressions; WebP as GDAL writes it by itself
-JPEG_2000 = b'\xff\x52'  # the marker of how JPEG 2000 codes an image
-HEAD = 4096  # bytes that it stands in
+LOSSY_TIFF = ('jpeg', 'tiff_jpeg', 'webp')  # Pillow's names of compressions; GDAL's WebP is lossy by default
+JPEG_2000 = b'\xff\x52'  # marker of the coding style of a JPEG 2000 file
+HEAD = 4096  # bytes that hold the marker
 
 
 def nodata_of(picture: Image.Image) -> int | None:
-    """The whole number that stands for no data, if a TIFF names one of 32 bits, as GDAL does."""
+    """Return the nodata value that GDAL has written into a TIFF, if it is a whole number of up to 32 bits."""
     return _whole(getattr(picture, 'tag_v2', {}).get(GDAL_NODATA))
 
 
-def _whole(said: object) -> int | None:
+def _whole(tag: object) -> int | None:
     try:
-        value = float(str(said).strip('\0 '))
+        value = float(str(tag).strip('\0 '))
     except ValueError:
         return None
     return int(value) if math.isfinite(value) and value == int(value) and abs(value) < 1 << 32 else None
 
 
 def is_lossy(picture: Image.Image, path: Path) -> bool:
-    """Whether a picture was compressed in a way that changes its values."""
+    """Whether the compression of a picture changes its values."""
     if picture.format in LOSSY:
         return True
     if picture.format == 'TIFF':
@@ -43,13 +43,13 @@ def is_lossy(picture: Image.Image, path: Path) -> bool:
         head = file.read(HEAD)
     if picture.format == 'WEBP':
         return b'VP8 ' in head
-    place = head.find(JPEG_2000)
-    return place >= 0 and head[place + 13 : place + 14] == b'\0'  # the wavelet 9-7, which rounds; 5-3 is reversible
+    start = head.find(JPEG_2000)
+    return start >= 0 and head[start + 13 : start + 14] == b'\0'  # the wavelet 9-7, which rounds; 5-3 is reversible
 
 
 def by_gdal(path: Path) -> tuple[np.ndarray, int | None] | None:
-    """The values (H, W) of a TIFF of one band and what stands for no data: of 64 bits, or compressed as Pillow does not
-    know. None of another file, or where rasterio is not installed.
+    """Read the values (H, W) and the nodata value of a TIFF or JPEG 2000 file of one band with GDAL, which knows 64-bit
+    integers and compressions that Pillow does not. None for other files, or without rasterio.
     """
     try:
         refuse_special(path)
@@ -60,12 +60,13 @@ def by_gdal(path: Path) -> tuple[np.ndarray, int | None] | None:
             if raster is None or raster.count != 1:
                 return None
             return raster.read(1), _whole(raster.nodata)
-    except Exception:  # whatever GDAL makes of a broken file: what is wrong is said by others
+    except Exception:  # a broken file makes GDAL raise anything: another reader reports it
         return None
 
 
 def signed(picture: Image.Image) -> np.ndarray:
-    """The values of a picture as its file means them: Pillow gives 8 bits without, 32 bits with a sign."""
+    """Return the values of a picture with the sign that its file declares: Pillow reads 8 bits as unsigned and 32 bits
+    as signed."""
     pixels = np.asarray(picture)
     tags = getattr(picture, 'tag_v2', {})
     kind, bits = tags.get(SAMPLE_FORMAT, (1,)), tags.get(BITS, (8,))

@@ -1,4 +1,4 @@
-"""Images that are no 8-bit RGB: more channels, 16 bits, floating point."""
+"""Read images that are not 8-bit RGB: more channels, 16 bits, floating point."""
 
 from __future__ import annotations
 
@@ -20,22 +20,12 @@ from mmseg_volo.io.raster_pixels import missing, native
 from mmseg_volo.io.raster_reader import driver_of, is_georeferenced, open_any, rasterio_module
 
 TIFF = ('.tif', '.tiff')
-RGB_MODES = (
-    '1',
-    'L',
-    'LA',
-    'P',
-    'PA',
-    'RGB',
-    'RGBA',
-    'CMYK',
-    'YCbCr',
-)  # modes that loading makes RGB; alpha is dropped
+RGB_MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr')  # converted to RGB without loss but for alpha
 BITS_PER_SAMPLE, SAMPLES, SAMPLE_FORMAT = 258, 277, 339  # tags of TIFF
 
 
 def is_plain(path: Path) -> bool:
-    """Whether a file is a picture of 8 bits that is RGB or becomes it without a loss; looks at its header only."""
+    """Whether a file is an 8-bit picture in RGB, or in a mode of `RGB_MODES`; reads only its header."""
     if path.suffix.lower() == '.npy':
         return False
     with path.open('rb') as file:
@@ -47,33 +37,33 @@ def is_plain(path: Path) -> bool:
             if tags.get(SAMPLES, 1) > len(picture.getbands()) or mode == 'RGBX':
                 return False  # Pillow leaves channels out
     except (UnidentifiedImageError, Image.DecompressionBombError):
-        return path.suffix.lower() not in TIFF  # Pillow knows few kinds of several bands, and opens no large ones
-    except Exception:  # whatever a broken file makes Pillow raise
-        return True  # the look at the pixels says what is wrong
+        return path.suffix.lower() not in TIFF  # Pillow reads few formats of several bands, and refuses large files
+    except Exception:  # a broken file makes Pillow raise anything
+        return True  # reading the pixels reports the error
     bits, kinds = max(tags.get(BITS_PER_SAMPLE, (8,))), set(tags.get(SAMPLE_FORMAT, (1,)))
     if head.startswith(b'\x89PNG'):
         bits = head[24]
-    elif driver_of(head) == 'JP2OpenJPEG' and (place := head.find(b'ihdr')) >= 0:
-        bits = (head[place + 14] & 127) + 1
+    elif driver_of(head) == 'JP2OpenJPEG' and (start := head.find(b'ihdr')) >= 0:
+        bits = (head[start + 14] & 127) + 1
     return mode in RGB_MODES and bits <= 8 and kinds == {1}
 
 
 def read_bands(source: str | Path | bytes) -> tuple[np.ndarray, np.ndarray | None]:
-    """An image of any kind as it is, and where it has no data.
+    """Read an image of any kind, unconverted, and the pixels where it has no data.
 
-    TIFF and JPEG 2000 files are read by rasterio where it is installed; without, those of one channel only: OpenCV
-    leaves channels out without a word, and Pillow bits.
+    TIFF and JPEG 2000 files are read by rasterio if it is installed; without it, only those of one channel: OpenCV
+    silently drops channels, and Pillow bits.
 
     Args:
         source: a path, or the content of a file.
 
     Returns:
-        Pixels (H, W, C), channels in the order of the file, RGB where it has colours; and bool (H, W, C), where they
-        stand for nothing (nodata values, masks, no numbers), None if they do nowhere.
+        Pixels (H, W, C), channels in the order of the file, colours as RGB; and bool (H, W, C), true where a pixel has
+        no data (nodata value, mask, NaN or infinity), None if all have.
 
     Raises:
-        BadFile: it is missing or unreadable.
-        UsageError: it takes rasterio to read it.
+        BadFileError: it is missing or unreadable.
+        UsageError: only rasterio, which is not installed, can read it.
     """
     name = 'the image given as bytes' if isinstance(source, bytes) else str(source)
     if not isinstance(source, bytes) and not Path(source).is_file():
@@ -82,7 +72,7 @@ def read_bands(source: str | Path | bytes) -> tuple[np.ndarray, np.ndarray | Non
         pixels, gone = _read(source, name)
     except UsageError:
         raise
-    except Exception as error:  # whatever a broken file makes the libraries raise
+    except Exception as error:  # a broken file makes the libraries raise anything
         raise BadFileError('unreadable', f'{name} is not a readable image ({" ".join(str(error).split())})') from error
     if pixels.ndim == 2:
         pixels = pixels[..., None]
@@ -96,7 +86,7 @@ def read_bands(source: str | Path | bytes) -> tuple[np.ndarray, np.ndarray | Non
 
 
 def sums_of(pixels: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """float64 (3, C): of each channel how many pixels are known, their sum and the sum of their squares.
+    """Return float64 (3, C): for each channel the number of known pixels, their sum, and the sum of their squares.
 
     Args:
         pixels: (H, W, C).
@@ -116,9 +106,12 @@ def _read(source: str | Path | bytes, name: str) -> tuple[np.ndarray, np.ndarray
         if raster is not None:
             pixels = native(raster)
             gone = missing(raster, None, pixels)
-            both = pixels.transpose(1, 2, 0), None if gone is None else gone.transpose(1, 2, 0)
-            how = 1 if is_georeferenced(raster) else orientation_of(content)
-            return both if how == 1 else tuple(part if part is None else apply_orientation(part, how) for part in both)
+            pixels, gone = pixels.transpose(1, 2, 0), None if gone is None else gone.transpose(1, 2, 0)
+            orientation = 1 if is_georeferenced(raster) else orientation_of(content)
+            if orientation == 1:
+                return pixels, gone
+            rotated = None if gone is None else apply_orientation(gone, orientation)
+            return apply_orientation(pixels, orientation), rotated
     return _grey_tiff(content, name), None
 
 
@@ -143,14 +136,14 @@ def _opencv(content: bytes) -> np.ndarray:
 
 
 def array_of(image: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    """As `read_bands`, of whatever an application calls an image: a tensor (C, H, W) has its channels first."""
+    """Read whatever an application passes as an image, as `read_bands` does; tensors are (C, H, W)."""
     if isinstance(image, (bytes, bytearray, memoryview)):
         return read_bands(bytes(image))
     if isinstance(image, (str, os.PathLike)):
         return read_bands(to_path(image))
     if isinstance(image, Tensor):
-        pixels = image.detach().cpu()
-        pixels = (pixels.float() if pixels.dtype == torch.bfloat16 else pixels).numpy()
+        tensor = image.detach().cpu()
+        pixels = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
         pixels = pixels.transpose(1, 2, 0) if pixels.ndim == 3 else pixels
     elif isinstance(image, np.ma.MaskedArray):
         pixels = np.atleast_3d(image.data)
@@ -167,8 +160,8 @@ def array_of(image: Any) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def to_picture(path: str | Path) -> np.ndarray:
-    """An image of any kind to look at, uint8 RGB (H, W, 3): of what is no 8-bit RGB the first three channels, or the
-    first one as grey, from their smallest to their largest value.
+    """Convert an image of any kind to uint8 RGB (H, W, 3) for display. Of images that are not 8-bit RGB, the first
+    three channels, or the first one as grey, are scaled from their smallest to their largest value.
 
     Raises:
         FileNotFoundError, UsageError: it is missing or unreadable.
@@ -182,4 +175,5 @@ def to_picture(path: str | Path) -> np.ndarray:
     low = np.min(pixels, (0, 1), initial=np.inf, where=known)
     high = np.max(pixels, (0, 1), initial=-np.inf, where=known)
     shown = np.where(known, (pixels - low) * (255 / np.maximum(high - low, 1e-9)), 0)
-    return np.rint(np.nan_to_num(shown)).astype(np.uint8)
+    levels: np.ndarray = np.rint(np.nan_to_num(shown))
+    return levels.astype(np.uint8)

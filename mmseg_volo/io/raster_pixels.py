@@ -1,4 +1,4 @@
-"""What the pixels of a raster mean: palettes, few bits, no data; and a raster in place of an image, read by windows."""
+"""Decode the pixels of a raster (palettes, fewer bits than their type, nodata), and read large rasters by windows."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mmseg_volo.io.value_range import LOGGER, NODATA_RGB, Tell, Values, check_ra
 from mmseg_volo.utils.progress import ProgressBar
 
 OWN_VALUES = 'the network takes the values of files as they are: leave the value range out'
-PIECE = 64 << 20  # bytes that are looked at at once
+PIECE = 64 << 20  # bytes that are checked at once
 Window = tuple[tuple[int, int], tuple[int, int]]  # (top, bottom), (left, right)
 
 
 def colours_of(raster: Any) -> np.ndarray | None:
-    """The colour table of a raster of one band, uint8 RGB (n, 3); None of another."""
+    """Return the palette of a raster of one band, uint8 RGB (n, 3); None if it has none."""
     kinds = {kind.name for kind in raster.colorinterp} - {'alpha'}
     if kinds != {'palette'} or raster.dtypes[0] not in ('uint8', 'uint16'):
         return None
@@ -33,11 +33,12 @@ def colours_of(raster: Any) -> np.ndarray | None:
 
 
 def native(raster: Any, bands: Sequence[int] | None = None, window: Window | None = None) -> np.ndarray:
-    """The pixels (C, n, m) of bands as they are, or of all: those of a palette in its colours, white is the largest.
+    """Read the pixels (C, n, m) of bands, by default of all; palettes become colours, and white is the largest value.
 
-    Bands of a palette are red, green and blue.
+    The bands of a palette are red, green and blue.
     """
     colours = colours_of(raster)
+    pixels: np.ndarray
     if colours is not None:
         pixels = colours[raster.read(1, window=window)].transpose(2, 0, 1)
         return pixels if bands is None else pixels[[band - 1 for band in bands]]
@@ -48,7 +49,7 @@ def native(raster: Any, bands: Sequence[int] | None = None, window: Window | Non
 
 
 def widened(raster: Any, pixels: np.ndarray) -> np.ndarray:
-    """Values of 2, 4 or 12 bits, as the file says, over the whole range of the type that holds them."""
+    """Scale values that the file declares to have 2, 4 or 12 bits to the whole range of their type."""
     bits = _bits(raster)
     if pixels.dtype.kind != 'u' or bits >= 8 * pixels.dtype.itemsize or colours_of(raster) is not None:
         return pixels
@@ -63,17 +64,18 @@ def _bits(raster: Any) -> int:
 def missing(
     raster: Any, bands: Sequence[int] | None, pixels: np.ndarray, window: Window | None = None
 ) -> np.ndarray | None:
-    """Where an image has no data: its nodata value, its mask, alpha of 0 where alpha is no band of it, or no number.
+    """Return where a raster has no data: by its nodata value, its mask, alpha of 0 unless alpha is one of the bands,
+    or values that are NaN or infinite.
 
     Args:
         bands, window: see `native`.
-        pixels: what that gives.
+        pixels: result of `native`.
 
     Returns:
-        bool, of the shape of `pixels`; None if all is there. Of bytes a pixel is missing when all its bands are, as
-        dark ones may hold the nodata value 0 in one.
+        bool of the shape of `pixels`; None if no pixel is missing. A uint8 pixel is missing only if all its bands are,
+        as a dark one may hold the nodata value 0 in one band.
     """
-    where = None
+    where: np.ndarray | None = None
     if is_masked(raster, bands):
         if pixels.dtype == np.uint8:
             where = np.broadcast_to(raster.dataset_mask(window=window) == 0, pixels.shape)
@@ -86,8 +88,8 @@ def missing(
 
 
 def is_masked(raster: Any, bands: Sequence[int] | None = None) -> bool:
-    """Whether a raster says where it has no data, by other means than values that are no numbers. Alpha says so in a
-    georeferenced one, unless it is a band that the network takes; in pictures it is dropped."""
+    """Whether a raster marks missing pixels by a nodata value, a mask or alpha. Alpha counts in a georeferenced raster,
+    unless it is a band that the network takes; in pictures it is dropped."""
     flags = {flag.name for flags in raster.mask_flag_enums for flag in flags}
     if 'alpha' in flags:
         kinds = [kind.name for kind in raster.colorinterp]
@@ -97,20 +99,19 @@ def is_masked(raster: Any, bands: Sequence[int] | None = None) -> bool:
 
 
 class RasterPixels:
-    """Stands for the tensor (C, H, W) of a raster, of which slices are read when they are asked for.
+    """Lazy stand-in for the tensor (C, H, W) of a raster: a slice is read when it is indexed.
 
     Args:
-        raster: open.
-        loading: the first step of the model's test pipeline. Of `LoadMultiBandImage` the slices are float32,
-            normalised, in the order of the bands; else there are three channels, uint8 BGR, by the rules of
-            `value_ranges`.
-        bands, value_range: see `inference.Options`.
+        raster: an open rasterio dataset.
+        loading: the first step of the model's test pipeline. With `LoadMultiBandImage`, slices are float32,
+            normalised, in the order of the bands; otherwise they are uint8 BGR, by the rules of `value_range`.
+        bands, value_range: see `inference.options`.
         device: of the slices.
         name: for messages.
         tell: see `check_range`.
 
     Raises:
-        UsageError: it is not said which bands to take, there are none such, or they are of another type.
+        UsageError: `bands` are needed, do not exist, or have another type than in training.
     """
 
     def __init__(
@@ -143,24 +144,27 @@ class RasterPixels:
 
     @property
     def masked(self) -> bool:
-        """Whether results are to say where there is no data, as those of georeferenced files do."""
+        """Whether results mark missing pixels, as those of georeferenced files do."""
         if not is_georeferenced(self.raster):
             return False
         return is_masked(self.raster, self.bands) or np.dtype(self.raster.dtypes[0]).kind == 'f'
 
     def valid(self, window: Window | None = None) -> np.ndarray:
-        """bool (n, m): where the raster has data, in one of the bands at least."""
+        """Return bool (n, m): where at least one of the bands has data."""
+        known: np.ndarray
         if np.dtype(self.raster.dtypes[0]).kind == 'f':
             gone = missing(self.raster, self.bands, native(self.raster, self.bands, window), window)
             if gone is not None:
-                return ~gone.all(0)
+                known = ~np.all(gone, axis=0)
+                return known
         if is_masked(self.raster, self.bands):
-            return self.raster.dataset_mask(window=window) > 0
+            known = self.raster.dataset_mask(window=window) > 0
+            return known
         (top, bottom), (left, right) = window or ((0, self.shape[1]), (0, self.shape[2]))
         return np.ones((bottom - top, right - left), bool)
 
-    def __getitem__(self, place: tuple[slice, slice, slice]) -> Tensor:
-        _, rows, columns = place
+    def __getitem__(self, index: tuple[slice, slice, slice]) -> Tensor:
+        _, rows, columns = index
         top, bottom, _ = rows.indices(self.shape[1])
         left, right, _ = columns.indices(self.shape[2])
         pixels = self.read(((top, bottom), (left, right)))
@@ -169,12 +173,12 @@ class RasterPixels:
         return torch.from_numpy(pixels).to(self.device)
 
     def read(self, window: Window | None = None) -> np.ndarray:
-        """(C, n, m) of a window, or of the whole: uint8 RGB, or float32, normalised; neutral where there is no data."""
+        """Read (C, n, m) of a window or of the whole: uint8 RGB, or normalised float32; the mean where no data."""
         pixels = native(self.raster, self.bands, window)
         gone = missing(self.raster, self.bands, pixels, window)
         if self.normal is not None:
             mean, std = self.normal
-            pixels = np.nan_to_num((pixels.astype(np.float32) - mean) / std)
+            pixels = np.asarray(np.nan_to_num((pixels.astype(np.float32) - mean) / std))
             return pixels if gone is None else np.where(gone, np.float32(0), pixels)
         pixels = to_bytes(pixels if self.value_range else widened(self.raster, pixels), self.value_range)
         colours = np.array(NODATA_RGB, np.uint8)[:, None, None]
@@ -183,12 +187,13 @@ class RasterPixels:
         return pixels if len(pixels) == 3 else np.repeat(pixels, 3, 0)
 
     def rgb(self) -> np.ndarray:
-        """The whole as uint8 RGB (H, W, 3), after `check`."""
+        """Read the whole raster as uint8 RGB (H, W, 3), after `check`."""
         self.check()
         return np.ascontiguousarray(self.read().transpose(1, 2, 0))
 
     def picture(self, window: Window) -> np.ndarray:
-        """(3, n, m), uint8 RGB, to look at; of other bands the first ones, two standard deviations about their mean."""
+        """Read a window as uint8 RGB (3, n, m) for display; of multi-band rasters the first bands, scaled to two
+        standard deviations about their mean."""
         pixels = self.read(window)
         if self.normal is not None:
             pixels = pixels[: 3 if len(pixels) >= 3 else 1]
@@ -196,15 +201,15 @@ class RasterPixels:
         return pixels if len(pixels) == 3 else np.repeat(pixels, 3, 0)
 
     def check(self) -> None:
-        """Looks at all values, before anything is predicted, where there is a rule for them that they may break.
+        """Check all values against the rules of `value_range`, once, before anything is predicted.
 
         Raises:
             UsageError: see `check_range`.
         """
         dtype = np.dtype(self.raster.dtypes[0])
-        known, self._checked = self._checked, True
+        checked, self._checked = self._checked, True
         if (
-            known
+            checked
             or self.normal is not None
             or self.value_range is not None
             or dtype == np.uint8
@@ -216,7 +221,7 @@ class RasterPixels:
             check_range(values, self.name)
         (_, height, width), block = self.shape, self.raster.block_shapes[0][0]
         step = max(PIECE // (width * dtype.itemsize * len(self.bands) * block), 1) * block
-        with ProgressBar(None, f'looking at the values of {Path(self.name).name}', height, 'row', leave=False) as bar:
+        with ProgressBar(None, f'checking the values of {Path(self.name).name}', height, 'row', leave=False) as bar:
             for top in range(0, height, step):
                 window = ((top, min(top + step, height)), (0, width))
                 pixels = native(self.raster, self.bands, window)
@@ -231,7 +236,7 @@ def _bands(raster: Any, channels: int, bands: Sequence[int] | None, name: str) -
     kinds = [kind.name for kind in raster.colorinterp]
     if colours_of(raster) is not None:
         kinds = ['red', 'green', 'blue']
-    seen = [i + 1 for i, kind in enumerate(kinds) if kind != 'alpha']
+    opaque = [i + 1 for i, kind in enumerate(kinds) if kind != 'alpha']
     if bands is not None:
         if max(bands) > len(kinds) or len(bands) not in (1, channels):
             raise UsageError(
@@ -240,9 +245,9 @@ def _bands(raster: Any, channels: int, bands: Sequence[int] | None, name: str) -
         return list(bands)
     if channels == 3 and {'red', 'green', 'blue'} <= set(kinds):
         return [kinds.index(kind) + 1 for kind in ('red', 'green', 'blue')]
-    if len(seen) in (1, channels):
-        return seen
+    if len(opaque) in (1, channels):
+        return opaque
     raise UsageError(
-        f'{name} has {raster.count} bands ({", ".join(kinds)}) and the network takes {channels}: say which by '
+        f'{name} has {raster.count} bands ({", ".join(kinds)}) and the network takes {channels}: choose them with '
         f'--bands, e.g. --bands {",".join(map(str, range(1, channels + 1)))} (in Python bands=)'
     )

@@ -1,4 +1,4 @@
-"""TIFF and JPEG 2000 files through GDAL (rasterio): any number of bands, any type, georeferenced or not, by windows."""
+"""Open TIFF and JPEG 2000 files with GDAL (rasterio): any number of bands, any type, georeferenced or not."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from PIL import Image
 
 from mmseg_volo.errors import UsageError
 
-DRIVERS = {  # GDAL's, by how a file begins; none that could lead to other files
+DRIVERS = {  # first bytes -> GDAL's driver; only drivers that cannot refer to other files
     b'II*\0': 'GTiff',
     b'MM\0*': 'GTiff',
     b'II+\0': 'GTiff',
@@ -21,36 +22,38 @@ DRIVERS = {  # GDAL's, by how a file begins; none that could lead to other files
     b'\0\0\0\x0cjP  \r\n\x87\n': 'JP2OpenJPEG',
     b'\xff\x4f\xff\x51': 'JP2OpenJPEG',
 }
-GEO_KEYS = 34735  # the tag of TIFF that makes it a GeoTIFF
-FENCE = dict(  # GDAL's settings while a file is opened: no list of its folder, and nothing from the network
+GEO_KEYS = 34735  # the tag that makes a TIFF a GeoTIFF
+FENCE = dict(  # settings of GDAL while it opens a file: it neither lists the folder nor uses the network
     GDAL_DISABLE_READDIR_ON_OPEN='TRUE',
     CPL_VSIL_CURL_ALLOWED_EXTENSIONS='none',
 )
-_QUIET: list[None] = []  # whether the warning is off
+_QUIET: list[str] = []  # modules whose warnings are off
 
 
-def rasterio_module() -> Any | None:
-    """rasterio, None where it is not installed; its warning about files without a georeference is not shown."""
+def rasterio_module() -> ModuleType | None:
+    """Import rasterio, without its warning about files that have no georeference; None if it is not installed."""
     try:
         import rasterio
     except ImportError:
         return None
     if not _QUIET:
-        _QUIET.append(warnings.filterwarnings('ignore', category=rasterio.errors.NotGeoreferencedWarning))
-    return rasterio
+        warnings.filterwarnings('ignore', category=rasterio.errors.NotGeoreferencedWarning)
+        _QUIET.append('rasterio')
+    module: ModuleType = rasterio
+    return module
 
 
 def driver_of(head: bytes) -> str | None:
-    """GDAL's name of the kind of file that begins so, if it is one of `DRIVERS`."""
+    """Return the driver in `DRIVERS` for a file with these first bytes."""
     return next((driver for start, driver in DRIVERS.items() if head.startswith(start)), None)
 
 
 @contextlib.contextmanager
 def open_any(source: str | Path | bytes) -> Iterator[Any]:
-    """A TIFF or JPEG 2000 file, or the content of one, opened by rasterio.
+    """Open a TIFF or JPEG 2000 file, or the content of one, with rasterio.
 
     Yields:
-        The raster; None of other files, where rasterio is not installed, or where GDAL cannot read it.
+        The raster; None for other files, if rasterio is not installed, or if GDAL cannot read it.
 
     Raises:
         UsageError: see `_open`.
@@ -72,27 +75,27 @@ def open_any(source: str | Path | bytes) -> Iterator[Any]:
                 raster = stack.enter_context(_open(Path(source), driver))
         except UsageError:
             raise
-        except Exception:  # whatever GDAL makes of a broken file: what is wrong is said when it is read otherwise
+        except Exception:  # a broken file makes GDAL raise anything: the next reader reports it
             raster = None
         yield raster
 
 
 def open_georeferenced(path: Path) -> Any | None:
-    """A georeferenced TIFF or JPEG 2000 file, opened; None of other files, or where rasterio is not installed.
+    """Open a georeferenced TIFF or JPEG 2000 file; None for other files, or if rasterio is not installed.
 
     Raises:
-        UsageError: GDAL cannot open it for its name, or see `_open`.
+        UsageError: GDAL cannot open a file of this name, or see `_open`.
     """
     rasterio = rasterio_module()
     if rasterio is None or not path.is_file() or (driver := driver_of(_head(path))) is None:
         return None
     if not _is_utf8(path) and loses_georeference(path):
-        raise UsageError(f'{path}: GDAL opens no file whose name is no UTF-8: rename it, to keep its georeference')
+        raise UsageError(f'{path}: GDAL opens only files whose name is UTF-8: rename it to keep its georeference')
     try:
         raster = _open(path, driver)
     except UsageError:
         raise
-    except Exception:  # whatever GDAL makes of a broken file: what is wrong is said when it is read as a picture
+    except Exception:  # a broken file makes GDAL raise anything: reading it as a picture reports it
         return None
     if is_georeferenced(raster):
         return raster
@@ -101,21 +104,22 @@ def open_georeferenced(path: Path) -> Any | None:
 
 
 def _open(path: Path, driver: str) -> Any:
-    """A file opened by that driver of GDAL, which reads a mask beside it, too, and that by any driver.
+    """Open a file with a driver of GDAL. GDAL also opens a mask beside the file, and that with any driver.
 
     Raises:
-        UsageError: the mask is no TIFF file, but what may lead to other files and addresses.
+        UsageError: the mask is no TIFF file: its driver might follow it to other files and addresses.
     """
     for mask in (Path(f'{path}.msk'), Path(f'{path}.MSK')):
         if os.path.lexists(mask) and not (mask.is_file() and driver_of(_head(mask)) == 'GTiff'):
-            raise UsageError(f'{mask}: the mask beside an image is a TIFF file, and this is none: remove it')
+            raise UsageError(f'{mask}: the mask beside an image must be a TIFF file, but this is not: remove it')
     rasterio = rasterio_module()
+    assert rasterio is not None, 'both callers return early without rasterio'
     with rasterio.Env(**FENCE):
         return rasterio.open(os.path.abspath(path), driver=driver)  # a relative path may look like an address
 
 
 def is_georeferenced(raster: Any) -> bool:
-    """Whether a raster says where on the ground it lies, in any way."""
+    """Whether a raster has a CRS, ground control points, RPCs or a transform."""
     return bool(raster.crs or raster.gcps[0] or raster.rpcs) or not raster.transform.is_identity
 
 
@@ -133,15 +137,15 @@ def _head(path: Path) -> bytes:
 
 
 def forget_error(raster: Any) -> None:
-    """After a failed call: rasterio (1.4) takes GDAL's last error of a thread for one of its next call's, once."""
+    """Clear GDAL's error after a failed call: rasterio (1.4) would attribute it to the thread's next call."""
     with contextlib.suppress(Exception):
         _ = raster.colorinterp
 
 
 def loses_georeference(path: Path) -> bool:
-    """Whether it is a GeoTIFF; for where there is no rasterio."""
+    """Whether a file is a GeoTIFF, whose georeference is lost when it is read without rasterio."""
     try:
         with Image.open(path) as picture:
             return GEO_KEYS in getattr(picture, 'tag_v2', ())
-    except Exception:  # whatever a broken file makes Pillow raise
+    except Exception:  # a broken file makes Pillow raise anything
         return False

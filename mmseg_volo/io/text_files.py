@@ -1,4 +1,4 @@
-"""Text files and paths as users give them: any usual encoding, line ends, tables and paths of any system."""
+"""Read text files, tables and paths in any common encoding, with the line ends and path syntax of any system."""
 
 from __future__ import annotations
 
@@ -13,19 +13,24 @@ from urllib.parse import unquote
 from mmseg_volo.errors import UsageError, printable
 from mmseg_volo.utils.files import refuse_special
 
-BOMS = ((codecs.BOM_UTF8, 'utf-8'), (codecs.BOM_UTF32_LE, 'utf-32-le'), (codecs.BOM_UTF32_BE, 'utf-32-be'))
-BOMS += ((codecs.BOM_UTF16_LE, 'utf-16-le'), (codecs.BOM_UTF16_BE, 'utf-16-be'))  # UTF-32's begins as UTF-16's does
+BOMS = (
+    (codecs.BOM_UTF8, 'utf-8'),
+    (codecs.BOM_UTF32_LE, 'utf-32-le'),  # before UTF-16, whose mark is the start of this one
+    (codecs.BOM_UTF32_BE, 'utf-32-be'),
+    (codecs.BOM_UTF16_LE, 'utf-16-le'),
+    (codecs.BOM_UTF16_BE, 'utf-16-be'),
+)
 SEPARATORS = '\t;|,'  # the rarest inside cells first
-CONTROL = re.compile(r'[\x00-\x08\x0e-\x19\x1c-\x1f]')  # no text file has these: tab, line ends, Ctrl-Z, escape remain
-PLAIN = 0.3  # share of UTF-16's high bytes that are 0 in what is Latin, digits and separators at least in part
+CONTROL = re.compile(r'[\x00-\x08\x0e-\x19\x1c-\x1f]')  # not in text: all but tab, line ends, Ctrl-Z and escape
+PLAIN = 0.3  # least share of zeros among UTF-16's high bytes: text has some Latin letters, digits or separators
 
 
 def read_text(path: Path) -> str:
-    """What a text file says, its lines ended by `\\n`, whichever usual encoding and line ends it has.
+    """Read a text file in any common encoding, with its lines ended by `\\n`.
 
-    UTF-8, and UTF-16 and UTF-32 by their byte order marks; UTF-16 without one by its zeros; else Windows-1252, or
-    Latin-1 where that has no such character. East Asian encodings cannot be told from these: names look wrong, but
-    nothing is lost.
+    UTF-8, UTF-16 and UTF-32 are recognised by their byte order marks, UTF-16 without one by its zeros; other content
+    is UTF-8, else Windows-1252, else Latin-1. East Asian encodings cannot be distinguished from these: names look
+    wrong, but nothing is lost.
 
     Raises:
         UsageError: the file is binary, or a pipe or a device.
@@ -35,12 +40,12 @@ def read_text(path: Path) -> str:
     content = Path(path).read_bytes()
     text = _decoded(content)
     if text is None:
-        raise UsageError(f'{path} is no text file; expected text, as UTF-8')
+        raise UsageError(f'{path} is not a text file: expected text, e.g. in UTF-8')
     return text.replace('\r\n', '\n').replace('\r', '\n').removesuffix('\x1a')
 
 
 def _decoded(content: bytes) -> str | None:
-    """None if it is no text."""
+    """Decode text; None if the content is binary."""
     for mark, encoding in BOMS:
         if content.startswith(mark):
             return _text(content[len(mark) :], encoding)
@@ -65,7 +70,7 @@ def _text(content: bytes, encoding: str) -> str | None:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file that are not blank, without the spaces and the quotes around each.
+    """Read the lines of a text file that are not blank, without the spaces and quotes around each.
 
     Raises:
         UsageError, OSError: see `read_text`.
@@ -75,7 +80,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def unquoted(text: str) -> str:
-    """Text without the spaces and the pair of quotes around it."""
+    """Strip text of the spaces and the pair of quotes around it."""
     text = text.strip()
     if len(text) > 1 and text[0] == text[-1] and text[0] in '\'"' and text[0] not in text[1:-1]:
         return text[1:-1].strip()
@@ -83,10 +88,10 @@ def unquoted(text: str) -> str:
 
 
 def read_rows(path: Path) -> list[list[str]]:
-    """The rows of a table, its cells without the spaces around them; a table of one column has no separator.
+    """Read the rows of a table, its cells without the spaces around them; a table of one column has no separator.
 
     The separator is the tab, `;`, `|` or `,` that divides most rows into the same number of cells; quoted cells may
-    hold it. Rows without any text are left out.
+    contain it. Empty rows are left out.
 
     Raises:
         UsageError: the file is no table, or see `read_text`.
@@ -94,11 +99,11 @@ def read_rows(path: Path) -> list[list[str]]:
     """
     lines = read_text(path).split('\n')
     try:
-        if given := re.fullmatch(r'"?sep=(.)"?', lines[0].strip(' ')):  # as Excel understands it
-            return _rows(lines[1:], given[1])
+        if declared := re.fullmatch(r'"?sep=(.)"?', lines[0].strip(' ')):  # Excel's syntax
+            return _rows(lines[1:], declared[1])
         tables = [_rows(lines, mark) for mark in SEPARATORS]
     except csv.Error as error:
-        raise UsageError(f'{path} is no table of cells with {SEPARATORS!r} between them: {error}') from error
+        raise UsageError(f'{path} is not a table separated by one of {SEPARATORS!r}: {error}') from error
     return max(tables, key=_regularity)
 
 
@@ -109,20 +114,20 @@ def _rows(lines: list[str], mark: str) -> list[list[str]]:
 
 
 def _regularity(rows: list[list[str]]) -> float:
-    """The share of rows with the most usual number of cells, where these are several."""
+    """Return the share of rows with the most frequent number of cells, 0 if that is one."""
     (cells, count), *_ = Counter(map(len, rows)).most_common(1) or [(1, 0)]
     return count / len(rows) if cells > 1 else 0.0
 
 
 def local_path(text: str, folder: Path) -> Path:
-    """The file that a list or a table in `folder` means, which may have been written on another machine.
+    """Resolve a path in a list or table of `folder`, which may have been written on another machine.
 
-    `folder / text` where nothing of the kind exists. Nothing is said about where the file lies: a path may lead out of
-    the folder.
+    Returns `folder / text` if no such file exists. The path may lead out of the folder.
 
     Args:
-        text: a path relative to the folder or to one above it, or absolute; `file://` and quotes around it, `\\` as on
-            Windows. Of an absolute path that does not exist the longest tail counts that exists below the folder.
+        text: a path relative to the folder or to one above it, or absolute; may have `file://` or quotes around it,
+            and Windows's `\\`. If an absolute path does not exist, its longest tail that exists below the folder is
+            taken.
     """
     text = unquoted(text)
     if match := re.match(r'file:(?://(?:localhost)?(?=/))?', text, re.IGNORECASE):
@@ -131,9 +136,9 @@ def local_path(text: str, folder: Path) -> Path:
     for path in (folder / text, folder / plain):
         if text and os.path.exists(path):
             return path
-    parts = PureWindowsPath(plain).parts  # of any system's path; a drive, a share and the root are one part
+    names = PureWindowsPath(plain).parts  # splits any system's path; a drive, a share and the root are one name
     if PureWindowsPath(plain).drive or plain.startswith('/'):
-        tails = [folder.joinpath(*parts[start:]) for start in range(1, len(parts)) if '..' not in parts[start:]]
+        tails = [folder.joinpath(*names[start:]) for start in range(1, len(names)) if '..' not in names[start:]]
     else:
         tails = [
             path for above in folder.absolute().parents if (path := above / plain).is_relative_to(folder.absolute())
@@ -142,5 +147,5 @@ def local_path(text: str, folder: Path) -> Path:
 
 
 def hidden(text: str) -> bool:
-    """Whether text is not what a terminal shows of it, see `printable`, or has several lines or tabs."""
+    """Whether text has line ends, tabs or characters that a terminal does not show, see `printable`."""
     return printable(text) != text or not {'\n', '\t'}.isdisjoint(text)

@@ -1,36 +1,37 @@
-"""What mmengine leaves in its checkpoints besides tensors, read without running a line of mmengine's or NumPy's.
+"""Unpickle what mmengine saves in checkpoints besides tensors, without running any code of mmengine or NumPy.
 
 mmengine saves log buffers as objects, with NumPy arrays and references to their own methods inside, and metrics as
-NumPy's numbers. torch's restricted unpickler refuses all of them. Here each such name is answered by a stand-in that
-keeps the data and does nothing else: whatever the file makes of it, no code but this file's runs.
+NumPy's numbers. torch's restricted unpickler refuses all of them. Here each such name maps to a stand-in that keeps the
+data and does nothing else: whatever the file does with it, only code of this module runs.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-KINDS = 'biufSU'  # of NumPy's types: truth values, numbers, text; no Python objects
+KINDS = 'biufSU'  # NumPy's kinds of truth values, numbers and text; no Python objects
 
 
 class Type:
-    """numpy.dtype."""
+    """Stand-in for numpy.dtype."""
 
     def __init__(self, code: str, *_: Any):
         self.code, self.order = code, '='
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         self.order = state[1]
 
     def read(self, content: bytes, shape: tuple[int, ...]) -> np.ndarray:
-        """An array of the bytes that a file holds.
+        """Return the bytes of a file as an array.
 
         Raises:
-            ValueError, TypeError: they are no plain values, or too few.
+            ValueError, TypeError: they hold no plain values, or too few.
         """
         if not isinstance(self.code, str) or self.code[:1] not in KINDS or not isinstance(content, (bytes, str)):
             raise ValueError(f'a NumPy array of type {self.code!r}')
@@ -40,34 +41,34 @@ class Type:
 
 
 class Array:
-    """numpy.ndarray."""
+    """Stand-in for numpy.ndarray."""
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, kind, by_columns, content = state
         values = kind.read(content, shape[::-1] if by_columns else shape)
         self.values = values.T if by_columns else values
 
 
 class Buffer:
-    """mmengine's HistoryBuffer."""
+    """Stand-in for mmengine's HistoryBuffer."""
 
 
-def _array(*_: Any) -> Array:
-    """NumPy's function that makes an array, which the file then fills."""
+def _array(*_: object) -> Array:
+    """Stand in for NumPy's function that creates an array, which the file then fills."""
     return Array()
 
 
 def _scalar(kind: Type, content: bytes) -> Any:
-    """NumPy's function that makes a number, as Python's."""
+    """Stand in for NumPy's function that creates a number; returns a Python number."""
     return kind.read(content, ()).item()
 
 
-def _nothing(*_: Any) -> None:
-    """Takes the place of `getattr`, by which a buffer refers to its own methods."""
+def _nothing(*_: object) -> None:
+    """Stand in for `getattr`, by which a buffer refers to its own methods."""
 
 
-STAND_INS = [
-    argparse.Namespace,  # of training scripts (timm, sail-sg/volo): a plain record, as itself
+STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    argparse.Namespace,  # of training scripts (timm, sail-sg/volo): only data, so the class itself is safe
     (Type, 'numpy.dtype'),
     (Array, 'numpy.ndarray'),
     *((_array, f'numpy.{core}.multiarray._reconstruct') for core in ('core', '_core')),
@@ -78,11 +79,11 @@ STAND_INS = [
 
 
 def to_data(value: Any) -> Any:
-    """The same content in plain containers: tensors for arrays (lists for text), and dicts for buffers, as our own
-    trainings save them. What a file may hang on a container or a tensor, in place of its methods, is left behind.
+    """Convert the content to plain containers: arrays to tensors (of text, to lists), buffers to dicts as this package
+    saves them. Attributes that a file sets on a container or a tensor, to replace its methods, are dropped.
 
     Raises:
-        AttributeError, KeyError, TypeError: the file left a stand-in empty.
+        AttributeError, KeyError, TypeError: the file has left a stand-in empty.
     """
     if isinstance(value, Tensor):
         return Tensor.detach(value)
@@ -95,6 +96,6 @@ def to_data(value: Any) -> Any:
         native = value.values.astype(value.values.dtype.newbyteorder('='))
         return native.tolist() if text else torch.from_numpy(native)
     if isinstance(value, Buffer):
-        found = {key: to_data(vars(value)[f'_{key}']) for key in ('log_history', 'count_history')}
-        return {**found, 'max_length': vars(value)['max_length']}
+        histories = {key: to_data(vars(value)[f'_{key}']) for key in ('log_history', 'count_history')}
+        return {**histories, 'max_length': vars(value)['max_length']}
     return value

@@ -1,27 +1,26 @@
-"""From the values of pixels to 8 bits: one rule for each type, wherever an image comes from."""
+"""Convert the values of pixels to 8 bits, by one rule for each type."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import cv2
 import numpy as np
 
 from mmseg_volo.errors import UsageError
 
-Tell = Callable[[str], Any]
+Tell = Callable[[str], object]
 LOGGER = logging.getLogger('mmseg_volo')
 LEVELS = 16  # an image that would keep fewer grey levels of 256 is refused
-DIM = 64  # one that would keep fewer is taken, with a word
-MOST = 0.999  # of the pixels, by which this is judged
-SLACK = 1e-3  # floating point may pass 0 and 1 by this much, as interpolation does
-NODATA_RGB = (124, 116, 104)  # ImageNet's mean: what an RGB network sees where an image has no data
+DIM = 64  # one that would keep fewer is accepted, with a warning
+MOST = 0.999  # share of the pixels that decides this
+SLACK = 1e-3  # floating point may exceed 0 and 1 by this much, as after interpolation
+NODATA_RGB = (124, 116, 104)  # ImageNet's mean: the input of an RGB network where an image has no data
 
 
 class Values:
-    """What the values of an image are, counted piece by piece.
+    """Range and histogram of an image's values, collected piece by piece.
 
     Args:
         dtype: of the pixels.
@@ -29,10 +28,10 @@ class Values:
 
     def __init__(self, dtype: np.dtype):
         self.dtype, self.low, self.high = dtype, np.inf, -np.inf
-        self.levels = np.zeros(256, np.int64)  # pixels of each grey level that 8 bits would have
+        self.levels = np.zeros(256, np.int64)  # number of pixels of each of the 256 grey levels after conversion
 
     def add(self, pixels: np.ndarray) -> None:
-        """Some of the image's values, of any shape, all of them numbers."""
+        """Add some of the image's values, of any shape, none of them NaN."""
         if pixels.size:
             self.low, self.high = min(self.low, pixels.min()), max(self.high, pixels.max())
             if self.dtype == np.uint16 or self.dtype.kind == 'f':
@@ -40,12 +39,12 @@ class Values:
 
     @property
     def brightest(self) -> int:
-        """The grey level that 99.9 % of the pixels do not pass."""
+        """Grey level that 99.9 % of the pixels do not exceed."""
         return int(np.searchsorted(np.cumsum(self.levels), MOST * self.levels.sum()))
 
 
 def check_range(values: Values, name: str, tell: Tell = LOGGER.warning) -> None:
-    """Whether the values of an image can be what their type says.
+    """Check that the values of an image use the range of their type.
 
     | type | black to white |
     |---|---|
@@ -58,13 +57,13 @@ def check_range(values: Values, name: str, tell: Tell = LOGGER.warning) -> None:
     Args:
         values: all of the image's.
         name: of the image, for the message.
-        tell: takes a sentence about an image that is odd and taken all the same.
+        tell: called with a warning about an image that is dark but accepted.
 
     Raises:
-        UsageError: they cannot.
+        UsageError: the values exceed the range, or use so little of it that the image would be nearly black.
     """
     dtype, kind, low, high = values.dtype, values.dtype.kind, values.low, values.high
-    remedy = 'say what is black and white (--value-range LOW HIGH, in Python value_range=), or make it uint8'
+    remedy = 'give the values of black and white (--value-range LOW HIGH, in Python value_range=), or convert to uint8'
     if kind not in 'uifb':
         raise UsageError(f'{name}: pixels are integers, floating point or bool, here {dtype}: convert it first')
     if kind == 'f' and not (low >= -SLACK and high <= 1 + SLACK):
@@ -74,9 +73,10 @@ def check_range(values: Values, name: str, tell: Tell = LOGGER.warning) -> None:
         raise UsageError(f'{name}: {dtype} goes from 0 to 255, here from {low} to {high}: {remedy}')
     if not values.levels.any() or high == 0 or (levels := values.brightest + 1) >= DIM:
         return
-    rule, most = ('uint16 goes from 0 to 65535', levels * 256 - 1)
     if kind == 'f':
         rule, most = 'floating point goes from 0 to 1', (levels - 0.5) / 255
+    else:
+        rule, most = 'uint16 goes from 0 to 65535', levels * 256 - 1
     here = f'{_plain(high)} only' if high <= most else f'{most:.4g} only, but for less than one pixel in a thousand'
     if levels < LEVELS:
         raise UsageError(f'{name}: {rule}, here to {here}, nearly black: {remedy}')
@@ -84,16 +84,16 @@ def check_range(values: Values, name: str, tell: Tell = LOGGER.warning) -> None:
 
 
 def _plain(value: float) -> str:
-    """The shortest text that is this number of its type."""
+    """Format a number in the shortest form that its type reads back."""
     return str(value).removesuffix('.0')
 
 
 def to_bytes(pixels: np.ndarray, value_range: Sequence[float] | None = None) -> np.ndarray:
-    """Values as uint8, by the rules of `check_range`.
+    """Convert values to uint8, by the rules of `check_range`.
 
     Args:
         pixels: of any shape.
-        value_range: what is black and what is white, instead of the rules; what lies beyond is black or white.
+        value_range: the values of black and white, instead of the rules; values beyond are clipped.
     """
     if value_range is not None:
         low, high = value_range
@@ -103,8 +103,10 @@ def to_bytes(pixels: np.ndarray, value_range: Sequence[float] | None = None) -> 
     elif pixels.dtype.kind == 'b':
         return pixels.astype(np.uint8) * 255
     elif pixels.dtype.kind != 'f':
-        return (pixels >> 8 if pixels.dtype == np.uint16 else pixels).astype(np.uint8)
-    return np.rint(np.nan_to_num(pixels).clip(0, 1).astype(np.float32) * 255).astype(np.uint8)
+        byte_values: np.ndarray = pixels >> 8 if pixels.dtype == np.uint16 else pixels
+        return byte_values.astype(np.uint8)
+    scaled: np.ndarray = np.rint(np.nan_to_num(pixels).clip(0, 1).astype(np.float32) * 255)
+    return scaled.astype(np.uint8)
 
 
 def values_to_rgb(
@@ -114,23 +116,23 @@ def values_to_rgb(
     value_range: Sequence[float] | None = None,
     tell: Tell = LOGGER.warning,
 ) -> np.ndarray:
-    """An image of any type as uint8 RGB (H, W, 3).
+    """Convert an image of any type to uint8 RGB (H, W, 3).
 
     Args:
-        pixels: (H, W) or (H, W, C): grey, grey and alpha, RGB, or RGB and alpha; alpha is dropped. What is no number,
-            or masked in a `numpy.ma` array, is ImageNet's mean.
+        pixels: (H, W) or (H, W, C): grey, grey and alpha, RGB, or RGB and alpha; alpha is dropped. NaN, infinity and
+            what is masked in a `numpy.ma` array become ImageNet's mean.
         name: for messages.
-        bands: which channels are red, green and blue, or the one that is grey, counted from 1.
+        bands: which channels are red, green and blue, or which one is grey, counted from 1.
         value_range, tell: see `to_bytes` and `check_range`.
 
     Raises:
-        UsageError: there are other channels, or other values.
+        UsageError: `bands` do not exist, or see `check_range`.
     """
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if bands is not None:
         if max(bands) > pixels.shape[2] or len(bands) not in (1, 3):
             raise UsageError(
-                f'{name}: bands {",".join(map(str, bands))} were asked for, expected 3 of its {pixels.shape[2]}, or one'
+                f'{name}: expected 3 of its {pixels.shape[2]} bands, or one, got bands {",".join(map(str, bands))}'
             )
         pixels = pixels[..., [band - 1 for band in bands]]
     pixels = pixels[..., : 3 if pixels.shape[2] >= 3 else 1]

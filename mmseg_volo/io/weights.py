@@ -1,4 +1,4 @@
-"""Weights as data: read from a file, the network or timm's hub without executing anything, loaded strictly."""
+"""Read weights from a file, the network or timm's hub without executing anything, and load them strictly."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from mmseg_volo.errors import UsageError
 from mmseg_volo.io.checkpoint import one_line, read_checkpoint
 from mmseg_volo.io.download import HUB_HOST, fetch
 
-WRAPPERS = ('state_dict_ema', 'state_dict', 'model')  # what official files wrap their weights in; EMA is the published
-RECORD = 'mmseg_volo'  # meta[RECORD] is what inference needs, as data: no config text is ever executed
-WHOLE = 'backbone.'  # begins the keys of a whole model's backbone
-MAX_KEYS_SHOWN = 3  # keys named in a message
-NUMBERS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # of weights that are no whole numbers
-COUNTS = (torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
-COUNTS += (torch.int8, torch.int16, torch.int32, torch.int64)
-REPEATED = 1 << 24  # bytes that a tensor may say to have, of which its file holds fewer
-# their size is that of the images trained on
+WRAPPERS = ('state_dict_ema', 'state_dict', 'model')  # keys of official files; of two, the EMA weights are published
+RECORD = 'mmseg_volo'  # meta[RECORD] holds what inference needs, as data: no config text is ever executed
+WHOLE = 'backbone.'  # prefix of the backbone's keys in a whole model
+MAX_KEYS_SHOWN = 3  # keys listed in a message
+NUMBERS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
+COUNTS = (torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64, *SIGNED)
+REPEATED = 1 << 24  # largest nominal size in bytes of a tensor that repeats fewer stored bytes
+# their size depends on that of the training images
 POSITION_TABLES = ('pos_embed', 'relative_position_bias_table', 'random_matrix')
 SIZE_HINT = 'set pretrain_img_size to the size of the images that these weights were trained on'
 
 
 def unwrap_state_dict(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]:
-    """The weights of a checkpoint: raw, or under `state_dict_ema` (preferred), `state_dict` or `model`, with or without
-    a `module.` prefix.
+    """Return the weights of a checkpoint, without a `module.` prefix. They may be the checkpoint itself, or its
+    `state_dict_ema` (preferred), `state_dict` or `model`.
 
     Raises:
-        UsageError: no tensors are found there, or some that no model can take.
+        UsageError: it holds no tensors, or some that no model can load.
     """
     for key in WRAPPERS:
         if isinstance(checkpoint.get(key), Mapping):
@@ -45,16 +45,16 @@ def unwrap_state_dict(checkpoint: Mapping[str, Any], source: str) -> dict[str, T
     if not weights:
         raise UsageError(f'{source}: no weights found, top-level keys are {sorted(map(str, checkpoint))[:8]}')
     for key, value in weights.items():
-        if what := _odd(value):
+        if kind := _unsupported(value):
             raise UsageError(
-                f'{source}: {one_line(key)} is {what}, and a model takes dense tensors of real numbers: have it saved '
+                f'{source}: {one_line(key)} is {kind}, but models load dense tensors of real numbers: have it saved '
                 f'as float32'
             )
     return weights
 
 
-def _odd(value: Tensor) -> str | None:
-    """What is odd about a tensor that no model can take as it is."""
+def _unsupported(value: Tensor) -> str | None:
+    """Describe a tensor that no model can load as it is."""
     if value.is_meta:
         return 'on the meta device, without values'
     if value.is_nested or value.is_quantized or value.layout != torch.strided:
@@ -68,13 +68,12 @@ def _odd(value: Tensor) -> str | None:
 
 
 def whole_prefix(weights: Mapping[str, Tensor]) -> str:
-    """What begins the keys of a backbone among weights: `WHOLE` in those of a whole model, else nothing."""
+    """Return the prefix of the backbone's keys: `WHOLE` in the weights of a whole model, else empty."""
     return WHOLE if any(key.startswith(WHOLE) for key in weights) else ''
 
 
 def read_source(source: str | Path) -> dict[str, Any]:
-    """A checkpoint from a local file, from the network (`download.py`: caches, offline switch, mirror) or from timm's
-    hub, see `read_checkpoint`.
+    """Read a checkpoint from a local file, the network (`download.py`: caches, offline switch, mirror) or timm's hub.
 
     Args:
         source: path of a .pth, .pth.tar or .safetensors file, https://HOST/PATH of one, or
@@ -89,42 +88,42 @@ def read_source(source: str | Path) -> dict[str, Any]:
     except UsageError as error:
         if '://' not in str(source):
             raise
-        raise UsageError(f'{error}; once {path.resolve()} is removed, {source} is fetched anew') from None
+        raise UsageError(f'{error}; remove {path.resolve()} to fetch {source} again') from None
 
 
 def read_state_dict(source: str | Path, prefix: str = '') -> dict[str, Tensor]:
-    """The weights of a source, see `read_source` and `select_weights`."""
+    """Read the weights of a source, see `read_source` and `select_weights`."""
     return select_weights(read_source(source), source, prefix)
 
 
 def read_backbone(source: str | Path, prefix: str = '') -> dict[str, Tensor]:
-    """The weights of a backbone: those under `prefix`, or under `WHOLE` where the source is a whole model."""
+    """Read the weights of a backbone: those under `prefix`, by default under `WHOLE` if the source is a whole model."""
     checkpoint = read_source(source)
     return select_weights(checkpoint, source, prefix or whole_prefix(unwrap_state_dict(checkpoint, str(source))))
 
 
 def select_weights(checkpoint: Mapping[str, Any], source: str | Path, prefix: str = '') -> dict[str, Tensor]:
-    """The weights of a checkpoint, or some of them.
+    """Return the weights of a checkpoint, or those under a prefix.
 
     Args:
         checkpoint: see `unwrap_state_dict`.
-        source: where it came from, for the message.
-        prefix: keep only keys that start with it, and take it off, e.g. `backbone.`.
+        source: its path or address, for the message.
+        prefix: keep only keys that start with it, and strip it, e.g. `backbone.`.
 
     Raises:
         UsageError: there are none.
     """
     weights = unwrap_state_dict(checkpoint, str(source))
-    found = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-    if not found:
+    selected = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    if not selected:
         raise UsageError(
             f'{source}: no key starts with {prefix!r}, the first ones are {sorted(weights)[:MAX_KEYS_SHOWN]}'
         )
-    return found
+    return selected
 
 
 def local_file(source: str | Path) -> Path:
-    """The file of a source that `init_cfg` takes; fetched if it is not local.
+    """Return the file of a source, in the notation of `init_cfg`; downloads it if it is not local.
 
     Raises:
         UsageError: there is no such source, or it cannot be fetched.
@@ -134,7 +133,7 @@ def local_file(source: str | Path) -> Path:
 
 
 def url_of(source: str | Path) -> str | None:
-    """The address of a source, none of a local file.
+    """Return the URL of a source, None for a local file.
 
     Raises:
         UsageError: timm has no weights of that name.
@@ -159,50 +158,50 @@ def _timm_repository(name: str) -> str:
     if config is None or not config.hf_hub_id:
         tags = timm.list_models(f'{name.split(".")[0]}*', pretrained=True)
         raise UsageError(f'timm://{name}: timm {timm.__version__} has no such weights; it has {tags or "none"}')
-    return config.hf_hub_id
+    return str(config.hf_hub_id)
 
 
 def pretrained_sources(model: Mapping[str, Any]) -> list[str]:
-    """The sources that a model's config and its parts start from, by `init_cfg`."""
-    return [source for _, source in _starts(model, 'model')]
+    """List the sources that the `init_cfg` of a model's config and of its components name."""
+    return [source for _, source in _init_sources(model, 'model')]
 
 
-def _starts(value: Any, key: str, inside: bool = False) -> Iterator[tuple[str, str]]:
-    """`inside` an `init_cfg`, where `checkpoint` names a file; the key is that of the outermost one."""
-    for name, part in value.items() if isinstance(value, Mapping) else enumerate(value):
-        if inside and name == 'checkpoint' and isinstance(part, str):
-            yield key, part
-        elif isinstance(part, (Mapping, list, tuple)):
-            yield from _starts(part, key if inside else f'{key}.{name}', inside or name == 'init_cfg')
+def _init_sources(value: Any, key: str, inside: bool = False) -> Iterator[tuple[str, str]]:
+    """Yield (dotted key of the outermost `init_cfg`, its source); `inside` one, `checkpoint` names the file."""
+    for name, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+        if inside and name == 'checkpoint' and isinstance(inner, str):
+            yield key, inner
+        elif isinstance(inner, (Mapping, list, tuple)):
+            yield from _init_sources(inner, key if inside else f'{key}.{name}', inside or name == 'init_cfg')
 
 
 def fetch_pretrained(model: Mapping[str, Any], way_out: str = '--cfg-options {key}=None') -> None:
-    """Fetches what a model's config starts from, before anything else is done.
+    """Download the weights that a model's config starts from, so that failure comes before any other work.
 
     Args:
         model: of a config.
-        way_out: what makes the backbone start from random weights, for the message; `{key}` stands for its `init_cfg`.
+        way_out: how to start the backbone from random weights, for the message; `{key}` stands for its `init_cfg`.
 
     Raises:
-        FileNotFoundError, UsageError: it cannot be had.
+        FileNotFoundError, UsageError: they are not available.
     """
-    for key, source in _starts(model, 'model'):
+    for key, source in _init_sources(model, 'model'):
         try:
             ensure_local(source)
         except (FileNotFoundError, UsageError) as error:
-            out = f'--cfg-options {key}=None starts this part from random weights'
+            remedy = f'--cfg-options {key}=None starts this component from random weights'
             if key == 'model.backbone.init_cfg':
-                out = f'{way_out.format(key=key)} trains from random weights, which takes more images and time'
+                remedy = f'{way_out.format(key=key)} trains from random weights, which takes more images and time'
             elif '{key}' not in way_out:
-                out = f'without {key}, the config starts this part from random weights'
-            raise type(error)(f'the model starts from {source}: {error}; {out}') from None
+                remedy = f'without {key}, the config starts this component from random weights'
+            raise type(error)(f'the model starts from {source}: {error}; {remedy}') from None
 
 
 def ensure_local(source: str | Path) -> Path:
-    """The file of a source, fetched if need be, which is not read.
+    """Return the file of a source, downloaded if necessary, without reading it.
 
     Raises:
-        FileNotFoundError, UsageError: it cannot be had.
+        FileNotFoundError, UsageError: it is not available.
     """
     path = local_file(str(source).removeprefix('mmseg_volo://'))
     if not path.is_file():
@@ -211,12 +210,12 @@ def ensure_local(source: str | Path) -> Path:
 
 
 def non_finite_names(weights: Mapping[str, Tensor]) -> list[str]:
-    """Names of the tensors that hold infinity or no number."""
+    """Names of tensors that contain NaN or infinity."""
     return [k for k, v in weights.items() if v.is_floating_point() and not v.is_meta and not v.isfinite().all()]
 
 
 def count_positions(key: str, table: Tensor) -> int | None:
-    """How many positions along a side a table of `POSITION_TABLES` holds; None of other weights.
+    """Count the positions along a side of a table of `POSITION_TABLES`; None for other weights.
 
     Args:
         key: its name.
@@ -231,7 +230,7 @@ def count_positions(key: str, table: Tensor) -> int | None:
 
 
 def strict_load(module: nn.Module, weights: Mapping[str, Tensor], source: str | Path) -> None:
-    """Copies `weights` into `module` when every key and every shape fits and all are finite; else touches nothing.
+    """Copy `weights` into `module` if every key and shape fits and all values are finite; else change nothing.
 
     Raises:
         UsageError: see `check_fit`.
@@ -241,17 +240,17 @@ def strict_load(module: nn.Module, weights: Mapping[str, Tensor], source: str | 
 
 
 def check_fit(module: nn.Module, weights: Mapping[str, Tensor], source: str | Path, hint: str = SIZE_HINT) -> None:
-    """Sees that every key and every shape of `weights` fits a module, and all are finite.
+    """Check that every key and shape of `weights` fits a module, and all values are finite.
 
     Args:
-        module: it may be on the meta device.
-        hint: what to do about tables of positions of another size.
+        module: may be on the meta device.
+        hint: what to do if position tables have another size.
 
     Raises:
-        UsageError: names the first missing, unknown and misshapen keys, or those that are not finite.
+        UsageError: lists the first missing, unknown and misshapen keys, or those that are not finite.
     """
     own = module.state_dict()
-    # checkpoints older than torch 0.4.1 have no step counter of BatchNorm; it starts at zero
+    # checkpoints older than torch 0.4.1 lack BatchNorm's step counter; it starts at zero
     missing = [k for k in own if k not in weights and not k.endswith('num_batches_tracked')]
     unknown = [k for k in weights if k not in own]
     shapes = [
@@ -270,7 +269,6 @@ def check_fit(module: nn.Module, weights: Mapping[str, Tensor], source: str | Pa
         raise UsageError(f'{source} does not fit {type(module).__name__}: {"; ".join(problems)}{more}')
     if names := non_finite_names(weights):
         raise UsageError(
-            f'{source} holds weights that are not finite: '
-            f'{", ".join(map(one_line, names[:MAX_KEYS_SHOWN]))}; its training '
-            f'went wrong before it was saved: take an earlier checkpoint'
+            f'{source} has weights that are NaN or infinite: {", ".join(map(one_line, names[:MAX_KEYS_SHOWN]))}; its '
+            f'training diverged before it was saved: take an earlier checkpoint'
         )

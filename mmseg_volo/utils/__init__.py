@@ -1,1 +1,1 @@
-"""Files, locks, progress, processes: what any part of the package may use; no model, no data set, no config."""
+"""Provide files, locks, threads, progress bars and text to every room; import no model, data set or config."""

@@ -1,4 +1,4 @@
-"""Files that are either there completely or not at all."""
+"""Write files so that each is either complete or absent."""
 
 from __future__ import annotations
 
@@ -20,20 +20,19 @@ LONGEST = 255  # bytes of a name, of most file systems
 
 
 def scratch_path(path: Path) -> Path:
-    """A free hidden name beside a file, with its suffix: data sets do not list it, `os.replace` makes it the file."""
+    """Return a free hidden name beside a file, with its suffix; data sets do not list hidden files."""
     end = f'.writing-{uuid4().hex[:8]}{path.suffix}'
     stem = os.fsencode(path.stem)[: LONGEST - len(os.fsencode(end)) - 1]
     return path.with_name(f'.{stem.decode(errors="ignore")}{end}')
 
 
 class AtomicFile:
-    """A hidden file beside `path`, its `scratch_path`, to be written; it becomes `path` when `with` ends without an
-    error.
+    """Write to a hidden file beside `path`, its `scratch_path`, which replaces `path` if `with` ends without an error.
 
-    A killed process leaves it behind, no longer locked: `remove_scratch_files` removes it.
+    A killed process leaves the hidden file behind, unlocked: `remove_scratch_files` removes it.
 
     Raises:
-        OSError: it cannot be made; or, when `with` ends, cannot be written to the disk.
+        OSError: the file cannot be created or, when `with` ends, cannot be written to the disk.
     """
 
     def __init__(self, path: Path):
@@ -41,14 +40,14 @@ class AtomicFile:
         self._lock: int | None = create_locked(self.scratch)
 
     def keep(self) -> None:
-        """Has the disk confirm what was written, and gives it its name."""
+        """Sync the content to the disk, then rename the file to `path`."""
         sync_folder(self.scratch)
-        if os.name != 'posix':  # Windows renames no open file
+        if os.name != 'posix':  # Windows cannot rename an open file
             self._unlock()
         os.replace(self.scratch, self.path)
 
     def close(self) -> None:
-        """Removes what was not kept."""
+        """Remove the hidden file unless `keep` has renamed it."""
         if os.name == 'posix':
             self.scratch.unlink(missing_ok=True)
             self._unlock()
@@ -73,10 +72,10 @@ class AtomicFile:
 
 
 def remove_scratch_files(folder: Path, pattern: str = '*') -> None:
-    """Removes what killed processes have left of a `AtomicFile` in a folder; what others write now is left alone.
+    """Remove the hidden files that killed processes have left in a folder; those being written are kept.
 
     Args:
-        pattern: of the names that the files would have got.
+        pattern: glob of the final names of the files.
     """
     wanted = Path(pattern)
     for path in folder.glob(f'.{wanted.stem}.writing-*{wanted.suffix}'):
@@ -85,10 +84,10 @@ def remove_scratch_files(folder: Path, pattern: str = '*') -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Has the disk confirm a file, or, where the system can, the names in a folder.
+    """Sync a file to the disk or, where the system can, the names in a folder.
 
     Raises:
-        OSError: it does not.
+        OSError: the disk reports an error.
     """
     if path.is_dir() and os.name != 'posix':
         return
@@ -100,36 +99,36 @@ def sync_folder(path: Path) -> None:
 
 
 def refuse_special(path: str | Path) -> None:
-    """Raises a `UsageError` of a pipe or a device, which may have no end; a file that is not there passes."""
+    """Raise a `UsageError` for a pipe or a device, which may never end; a missing file passes."""
     path = Path(path)
     if path.exists() and not path.is_file() and not path.is_dir():
         raise UsageError(f'{path} is a pipe or a device, expected a file')
 
 
 def encode_image(suffix: str, pixels: np.ndarray, how: Sequence[int] = ()) -> bytes:
-    """What a file with these pixels holds.
+    """Encode pixels as the content of an image file.
 
     Args:
-        suffix: says its kind, as `.png`.
+        suffix: of the file format, e.g. `.png`.
         pixels: (H, W) or, in OpenCV's order, (H, W, 3).
-        how: flags and values for `cv2.imencode`, which says in three ways that it failed: OpenCV 5 returns False or no
-            bytes, OpenCV 4 raises.
+        how: flags and values for `cv2.imencode`.
 
     Raises:
-        UsageError: such a file cannot hold them.
+        UsageError: the format cannot hold these pixels.
     """
+    content: np.ndarray | None
     try:
         done, content = cv2.imencode(suffix, pixels, list(how))
-    except cv2.error:
-        done, content = False, ()
-    if not done or not len(content):
+    except cv2.error:  # how OpenCV 4 fails; OpenCV 5 returns False or no bytes
+        done, content = False, None
+    if not done or content is None or not len(content):
         height, width = pixels.shape[:2]
         raise UsageError(f'a {suffix} file cannot hold {width}x{height} pixels of {pixels.dtype}')
     return content.tobytes()
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that an interruption or a full disk leaves the old one, or none.
+    """Write a file so that an interruption or a full disk leaves the old file, or none.
 
     Raises:
         OSError: it cannot be written.

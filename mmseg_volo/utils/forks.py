@@ -1,4 +1,4 @@
-"""Processes that are forked off one in which torch has computed: the threads of OpenMP are not in them."""
+"""Keep torch from hanging in a process forked from one in which it has computed: OpenMP's threads do not survive."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import warnings
 
 import torch
 
-_computed = False  # torch, for us, in this process
-_forked = False  # off a process in which it had
+_computed = False  # whether torch has computed in this process, on our behalf
+_forked = False  # whether it had in the process that this one was forked from
 
 
 def about_to_compute() -> None:
-    """To be called before torch computes.
+    """Limit torch to one thread in such a forked process; call this before torch computes.
 
-    With several threads a forked process would wait for ever for those of the process that it comes from: it computes
-    with one, as torch's data workers do. Who starts processes by `spawn` has as many as ever.
+    With more threads it would wait forever for those of its parent process. torch's data workers use one thread as
+    well. Processes started by `spawn` keep all their threads.
     """
     global _computed
     if _forked and (threads := torch.get_num_threads()) > 1:
         torch.set_num_threads(1)
         warnings.warn(
-            f'this process was forked off one that had computed with {threads} threads, which are not in it: it '
-            f"computes with one; multiprocessing.get_context('spawn') starts processes that have their own",
+            f'this process was forked from one that had computed with {threads} threads, which a fork does not copy: '
+            f"it computes with one thread; start processes by multiprocessing.get_context('spawn') to use more",
             stacklevel=3,
         )
     _computed = True

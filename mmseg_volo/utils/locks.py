@@ -1,9 +1,9 @@
-"""Locks of files that processes of one or several machines agree by, and who holds them.
+"""Lock files between processes of one or several machines, and report who holds a lock.
 
-The system takes a lock back when its process ends, however it ends, so a killed one is in nobody's way. Not filelock:
-before its version 4 data workers, which are forked, keep the lock of a process that was killed, and where a file
-system has no locks it makes files that stay for ever. On NFS the lock holds between machines if the server has locks
-(version 4, or lockd); mounted with `nolock` or `local_lock=flock` it holds on each machine alone.
+The system releases a lock when its process ends, however it ends, so a killed process blocks nobody. Why not filelock:
+before version 4, forked data workers keep the lock of a killed process, and on a file system without locks it leaves
+files behind for good. On NFS a lock holds between machines if the server supports locks (version 4, or lockd); mounted
+with `nolock` or `local_lock=flock` it holds within each machine only.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
@@ -20,26 +21,25 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+if sys.platform == 'win32':
     import msvcrt
+else:
+    import fcntl
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)  # of a file system without them
-FAR = 1 << 30  # Windows lets nobody read the byte that is locked: it lies behind what the file says
+FAR = 1 << 30  # offset of the locked byte, beyond the content: on Windows nobody can read a locked byte
 PAUSE = 0.02  # seconds
-MAX_TRIES = 100  # while others remove the file or its folder
+MAX_TRIES = 100  # while other processes remove the file or its folder
 
 
 class Lock:
-    """An exclusive lock of a file, which is made if need be and removed afterwards, as are folders above it.
+    """Exclusive lock of a file; the file and the folders above it are created on demand and removed afterwards.
 
-    On a file system without locks it can always be had. Processes that are forked off do not hold it.
+    On a file system without locks, taking it always succeeds. Forked processes do not hold it.
 
     Args:
         path: of the file.
-        keep: leave it and its folders, as one that is taken again and again.
+        keep: leave the file and its folders, for a lock that is taken again and again.
     """
 
     def __init__(self, path: str | Path, keep: bool = False):
@@ -49,19 +49,19 @@ class Lock:
         self._made: list[Path] = []
 
     def take(self, wait: bool = False) -> bool:
-        """Whether it could be had.
+        """Take the lock, and return whether that succeeded.
 
         Args:
-            wait: until the process that has it lets it go.
+            wait: until the process that holds it releases it.
 
         Raises:
-            OSError: the file cannot be made.
+            OSError: the file cannot be created.
         """
         for tried in count(1):
             try:
                 self._make_folder()
                 file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-            except (FileNotFoundError, FileExistsError):  # its folder was removed meanwhile by who had it
+            except (FileNotFoundError, FileExistsError):  # its former holder has just removed the folder
                 if tried > MAX_TRIES:
                     raise
                 continue
@@ -72,7 +72,7 @@ class Lock:
             except BaseException:
                 os.close(file)
                 raise
-            if tried > MAX_TRIES or _is_at(file, self.path):  # some network file systems know no file again
+            if tried > MAX_TRIES or _is_at(file, self.path):  # some network file systems never report the same file
                 self._file, self._since = file, datetime.now().isoformat(' ', 'seconds')
                 _HELD.add(self)
                 return True
@@ -80,20 +80,21 @@ class Lock:
         return False
 
     def tell(self, **facts: Any) -> None:
-        """Writes into the file who has it: process, machine, time, and what else others are to know."""
-        said = dict(pid=os.getpid(), host=socket.gethostname(), since=self._since, **facts)
-        content = json.dumps(said).encode()
+        """Write the holder into the file: process, machine, time and `facts`."""
+        holder = dict(pid=os.getpid(), host=socket.gethostname(), since=self._since, **facts)
+        content = json.dumps(holder).encode()
+        assert self._file is not None, 'take the lock first'
         os.lseek(self._file, 0, os.SEEK_SET)
         os.write(self._file, content)
         os.ftruncate(self._file, len(content))
 
     def release(self) -> None:
-        """Lets it go."""
+        """Release the lock, and remove what `take` created."""
         if self._file is None:
             return
         file, self._file = self._file, None
         _HELD.discard(self)
-        for close in (os.name != 'posix', os.name == 'posix'):  # Windows removes no open file
+        for close in (os.name != 'posix', os.name == 'posix'):  # Windows cannot remove an open file
             if close:
                 os.close(file)
             elif not self.keep:
@@ -101,13 +102,13 @@ class Lock:
         if self.keep:
             return
         for folder in reversed(self._made):
-            _try(folder.rmdir)  # unless there is something in it
+            _try(folder.rmdir)  # fails if the folder is not empty
         self._made = []
 
     def __enter__(self) -> Lock:
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self.release()
 
     def _make_folder(self) -> None:
@@ -117,23 +118,23 @@ class Lock:
 
 
 def read_holder(path: Path) -> dict[str, Any]:
-    """What the process that has a lock says of itself; empty if it has said nothing yet."""
+    """Read what the holder of a lock has written by `Lock.tell`; empty if it has written nothing yet."""
     try:
-        said = json.loads(path.read_bytes())
+        holder = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return holder if isinstance(holder, dict) else {}
 
 
-def describe_holder(said: Mapping[str, Any]) -> str:
-    """Who has a lock: `process 17 on HOST since 2025-01-31 12:00:00`."""
-    if not {'pid', 'host', 'since'} <= said.keys():
+def describe_holder(holder: Mapping[str, Any]) -> str:
+    """Name the holder of a lock: `process 17 on HOST since 2025-01-31 12:00:00`."""
+    if not {'pid', 'host', 'since'} <= holder.keys():
         return 'another process'
-    return f'process {said["pid"]} on {said["host"]} since {said["since"]}'
+    return f'process {holder["pid"]} on {holder["host"]} since {holder["since"]}'
 
 
 def acquire_shared(folder: Path, kind: str, **facts: Any) -> Lock:
-    """Any number of processes may be in a folder: takes the first free one of `.KIND-0.lock`, `.KIND-1.lock`, ...
+    """Take the first free lock of `.KIND-0.lock`, `.KIND-1.lock`, ...: any number of processes may share a folder.
 
     Args:
         facts: see `Lock.tell`.
@@ -141,15 +142,14 @@ def acquire_shared(folder: Path, kind: str, **facts: Any) -> Lock:
     Raises:
         OSError: the folder cannot be written to.
     """
-    for number in count():
-        lock = Lock(folder / f'.{kind}-{number}.lock')
-        if lock.take():
-            lock.tell(**facts)
-            return lock
+    locks = (Lock(folder / f'.{kind}-{number}.lock') for number in count())
+    lock = next(lock for lock in locks if lock.take())
+    lock.tell(**facts)
+    return lock
 
 
 def other_holders(folder: Path, kind: str, mine: Lock | None = None) -> Iterator[dict[str, Any]]:
-    """What the processes say that hold one of a folder's `acquire_shared`; what killed ones have left is removed."""
+    """Yield the holder of each `acquire_shared` lock of a folder but `mine`; remove the locks of killed processes."""
     for path in sorted(folder.glob(f'.{kind}-*.lock')):
         if mine is None or path.name != mine.path.name:
             lock = Lock(path)
@@ -160,16 +160,16 @@ def other_holders(folder: Path, kind: str, mine: Lock | None = None) -> Iterator
 
 
 def create_locked(path: Path) -> int:
-    """Makes a file, open and locked by this process alone until it is closed; its folder must exist.
+    """Create a file, and return it opened and locked until it is closed; its folder must exist.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
     for _ in range(MAX_TRIES):
         file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, 'O_BINARY', 0), 0o666)
         try:
             _lock(file, wait=True)
-            if _is_at(file, path):  # else `remove_stale` was faster
+            if _is_at(file, path):  # else `remove_stale` of another process was faster
                 return file
         except BaseException:
             os.close(file)
@@ -179,7 +179,7 @@ def create_locked(path: Path) -> int:
 
 
 def remove_stale(path: Path) -> None:
-    """Removes a file of `create_locked` whose process is gone; left alone where the file system has no locks."""
+    """Remove a file of `create_locked` whose process has ended; on a file system without locks it is kept."""
     try:
         file = os.open(path, os.O_RDWR)
     except OSError:
@@ -191,19 +191,19 @@ def remove_stale(path: Path) -> None:
         pass
     finally:
         os.close(file)
-    if os.name != 'posix':  # Windows removes no open file, and none that another process has open
+    if os.name != 'posix':  # Windows cannot remove an open file, whichever process has opened it
         _try(path.unlink)
 
 
 def _lock(file: int, wait: bool, lacking: bool = True) -> bool:
-    """Whether a file could be locked; `lacking` where the file system has no locks."""
+    """Lock a file, and return whether that succeeded; `lacking` on a file system without locks."""
     while True:
         try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            else:
+            if sys.platform == 'win32':
                 os.lseek(file, FAR, os.SEEK_SET)
                 msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+            else:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             return True
         except OSError as error:
             if error.errno in NO_LOCKS:
@@ -232,7 +232,7 @@ def _try(call: Callable[[], None]) -> None:
 _HELD: WeakSet[Lock] = WeakSet()
 
 
-def _leave_to_parent() -> None:
+def _close_inherited() -> None:
     for lock in [*_HELD]:
         if lock._file is not None:
             os.close(lock._file)
@@ -240,4 +240,4 @@ def _leave_to_parent() -> None:
 
 
 if hasattr(os, 'register_at_fork'):
-    os.register_at_fork(after_in_child=_leave_to_parent)
+    os.register_at_fork(after_in_child=_close_inherited)

@@ -1,4 +1,4 @@
-"""Reading ahead and writing behind, each in a thread of its own, with few things under way."""
+"""Read ahead and write behind in threads, with a bounded number of pending items."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from mmseg_volo.errors import as_errors
 from mmseg_volo.utils.progress import ProgressBar
 
 T = TypeVar('T')
-COUNT = 4  # things that wait between two threads
+COUNT = 4  # items pending between two threads
 
 
 def prefetch(items: Iterable[T]) -> Iterator[T]:
-    """The same items, of which up to COUNT are made in another thread before they are asked for."""
+    """Yield the same items, up to COUNT of which another thread produces in advance."""
     source, end = iter(items), object()
     pool = ThreadPoolExecutor(1)
-    waiting: deque[Future] = deque(pool.submit(next, source, end) for _ in range(COUNT))
+    waiting: deque[Future[Any]] = deque(pool.submit(next, source, end) for _ in range(COUNT))
     try:
         while (item := waiting.popleft().result()) is not end:
             waiting.append(pool.submit(next, source, end))
@@ -32,17 +32,17 @@ def prefetch(items: Iterable[T]) -> Iterator[T]:
 
 
 class WriteBehind:
-    """Calls functions one after the other in another thread; `with` waits for them.
+    """Call functions one after another in another thread; `with` waits for all of them.
 
-    What one raises comes out of a later `submit` or of `with`, and the calls after it are left out.
+    An exception of a call is raised by a later `submit` or by `with`, and the calls after it are dropped.
     """
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1)
-        self._waiting: deque[Future] = deque()
+        self._waiting: deque[Future[object]] = deque()
 
-    def submit(self, call: Callable[..., Any], *args: Any) -> None:
-        """Calls it later; waits while COUNT calls are under way."""
+    def submit(self, call: Callable[..., object], *args: object) -> None:
+        """Queue a call; waits while COUNT calls are pending."""
         while len(self._waiting) >= COUNT:
             self._settle()
         self._waiting.append(self._pool.submit(call, *args))
@@ -72,17 +72,19 @@ class WriteBehind:
             self._pool.shutdown()
 
 
-def map_parallel(pool: Executor, work: Callable, jobs: Sequence[tuple], what: str) -> Iterator[tuple[tuple, Any]]:
-    """Runs `work(*job)` for all jobs with a progress bar.
+def map_parallel(
+    pool: Executor, work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], what: str
+) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Run `work(*job)` for all jobs with a progress bar.
 
     Args:
-        pool: it is shut down at the end, and after an interruption at once.
+        pool: shut down at the end, or as soon as the caller stops iterating.
         what: the name of the bar.
 
     Yields:
-        (job, its result, or the exception it ended with), in the order in which they end.
+        (job, its result or the exception that it raised), in the order in which they finish.
     """
-    if isinstance(pool, ThreadPoolExecutor):  # processes would have to load us
+    if isinstance(pool, ThreadPoolExecutor):  # processes would have to import this package
         work = partial(_run, work)
     futures = {pool.submit(work, *job): job for job in jobs}
     try:
@@ -93,6 +95,6 @@ def map_parallel(pool: Executor, work: Callable, jobs: Sequence[tuple], what: st
         pool.shutdown(cancel_futures=True)
 
 
-def _run(work: Callable, *job: Any) -> Any:
+def _run(work: Callable[..., Any], *job: Any) -> Any:
     with as_errors():
         return work(*job)

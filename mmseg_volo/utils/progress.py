@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal, plain lines in a file or a pipe."""
+"""Show progress: a bar on a terminal, plain lines in a file or a pipe."""
 
 from __future__ import annotations
 
@@ -10,33 +10,36 @@ from typing import Any
 
 from tqdm import tqdm
 
-DELAY = 2.0  # seconds: what takes less shows nothing
+DELAY = 2.0  # seconds: shorter work shows nothing
 LINE = '{desc}: {n_fmt}/{total_fmt}, {rate_noinv_fmt}, {remaining} left'
-
 ENDLESS = '{desc}: {n_fmt}, {rate_noinv_fmt}'
 
 
 class ProgressBar(tqdm):
-    """tqdm's bar with rate and time left, shown after two seconds. Where the errors go to no terminal, it is a line
-    instead, after two seconds and then now and then: in a file each step of a bar would be one.
+    """tqdm's bar with rate and time left, shown after two seconds.
+
+    If stderr is no terminal, a line is written instead, after two seconds and then every `pause`: in a file each step
+    of a bar would be a line.
 
     Args:
-        iterable: what to go through; without it `update` counts.
-        desc: what is done.
-        total: how many; the length of `iterable` if None.
-        unit: of what, e.g. 'image'.
-        delay: seconds before it is shown. With 0 the last line always is.
+        iterable: to iterate over; without it, `update` counts.
+        desc: label of the bar.
+        total: number of items; the length of `iterable` if None.
+        unit: name of an item, e.g. 'image'.
+        delay: seconds before it is shown. With 0 the last line is always shown.
         pause: seconds between lines.
-        leave: whether a bar stays when all is done.
-        initial: how many are done already.
+        leave: whether the bar stays when all is done.
+        initial: number of items already done.
         unit_scale: whether to write 1.2M.
         unit_divisor: 1000, or 1024 for bytes.
         disable: show nothing.
     """
 
+    delay: float
+
     def __init__(
         self,
-        iterable: Iterable | None = None,
+        iterable: Iterable[Any] | None = None,
         desc: str = '',
         total: int | None = None,
         unit: str = 'file',
@@ -49,10 +52,10 @@ class ProgressBar(tqdm):
         disable: bool = False,
     ):
         self._plain, self._pause = not sys.stderr.isatty(), pause
-        look: dict[str, Any] = dict(dynamic_ncols=True, position=0)
+        style: dict[str, Any] = dict(dynamic_ncols=True, position=0)
         if self._plain:
             known = total is not None or hasattr(iterable, '__len__')
-            look |= dict(bar_format=LINE if known else ENDLESS, mininterval=DELAY, miniters=1)
+            style |= dict(bar_format=LINE if known else ENDLESS, mininterval=DELAY, miniters=1)
         numbers = dict(initial=initial, unit_scale=unit_scale, unit_divisor=unit_divisor)
         super().__init__(
             iterable,
@@ -63,7 +66,7 @@ class ProgressBar(tqdm):
             delay=delay or 1e-9,
             disable=disable,
             **numbers,
-            **look,
+            **style,
         )
 
     def __iter__(self) -> Iterator[Any]:
@@ -75,7 +78,7 @@ class ProgressBar(tqdm):
             self.close()
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
-        """Shows where it is; tqdm calls it when it is time to."""
+        """Write the bar or the line; tqdm calls this when an update is due."""
         if not self._plain:
             return super().display(msg, pos)
         self.mininterval = self._pause
@@ -84,7 +87,7 @@ class ProgressBar(tqdm):
         return True
 
     def make_room(self) -> None:
-        """For a line that someone else prints now: clears the bar, or lets that line stand for one of its own."""
+        """Clear the bar before someone else prints a line; in a file, that line replaces the bar's next one."""
         if self.disable:
             return
         if self._plain:
@@ -94,8 +97,8 @@ class ProgressBar(tqdm):
 
     def close(self) -> None:
         if self._plain and not self.disable:
-            begun = self.mininterval == self._pause
-            if self.leave and (self.n != self.last_print_n if begun else self.delay < DELAY):
+            shown = self.mininterval == self._pause
+            if self.leave and (self.n != self.last_print_n if shown else self.delay < DELAY):
                 self.display()
-            self.delay = math.inf  # tqdm has nothing more to write
+            self.delay = math.inf  # keeps tqdm from writing anything more
         super().close()

@@ -1,4 +1,4 @@
-"""Text of messages: tables, ranges of numbers, what was probably meant."""
+"""Format text for messages: tables, ranges of numbers, suggestions for misspelt names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 
 def format_ranges(values: Iterable[int]) -> str:
-    """Whole numbers as a reader says them, e.g. `0 to 18 and 255`."""
+    """Write whole numbers as ranges, e.g. `0 to 18 and 255`."""
     runs: list[list[int]] = []
     for value in sorted(values):
         if runs and value == runs[-1][1] + 1:
@@ -18,7 +18,7 @@ def format_ranges(values: Iterable[int]) -> str:
 
 
 def format_table(rows: Sequence[Sequence[object]]) -> str:
-    """A table as text."""
+    """Align the columns of a table as text."""
     widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
     return '\n'.join(
         '  '.join(str(cell).ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -26,6 +26,6 @@ def format_table(rows: Sequence[Sequence[object]]) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean X?` for a message, or nothing."""
+    """Return `; did you mean X?` for a message, or nothing if no known word is close."""
     close = difflib.get_close_matches(word, {*known}, n=3, cutoff=0.6)
     return f'; did you mean {" or ".join(close)}?' if close else ''

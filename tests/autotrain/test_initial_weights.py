@@ -93,7 +93,9 @@ def test_the_way_out_is_of_the_part_that_is_absent(
         config = str(write_config(Path.cwd()))
         assert main(['train', config, '--work-dir', 'other', '--cfg-options', *options]) == 2
         error = capsys.readouterr().err
-        assert re.search(f'starts from {source}: .*; --cfg-options {part}=None (trains|starts this part) from', error)
+        assert re.search(
+            f'starts from {source}: .*; --cfg-options {part}=None (trains|starts this component) from', error
+        )
     assert not Path('other').exists()
 
 

@@ -148,7 +148,7 @@ def test_what_does_not_fit_is_refused_before_the_data(
         'another size': ({**own, 'network.0.0.norm1.weight': torch.ones(7)}, r'1 of another shape: network.0.0.norm1'),
         'no backbone': ({'decode_head.conv_seg.weight': torch.ones(3)}, r'missing: .*1 unknown: decode_head'),
         'half': ({k: v for k, v in own.items() if not k.startswith('network.4')}, r'missing: network.4'),
-        'nan': ({**own, 'pos_embed': own['pos_embed'] * float('nan')}, 'not finite: pos_embed'),
+        'nan': ({**own, 'pos_embed': own['pos_embed'] * float('nan')}, 'NaN or infinite: pos_embed'),
     }[kind]
     torch.save(weights, 'wrong.pth')
     monkeypatch.setattr(start, 'collect_stats', None)

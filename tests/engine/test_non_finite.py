@@ -203,7 +203,7 @@ def test_weights_that_are_not_finite_are_refused_by_every_command(
     torch.save(content, tmp_path / 'nan.pth')
     torch.save({**content, 'state_dict': {}}, tmp_path / 'empty.pth')
     config, images = str(trained.parent / 'small.py'), str(data / 'leftImg8bit/val')
-    for name, message in (('nan', 'not finite: decode_head.conv_seg.bias'), ('empty', 'no weights found')):
+    for name, message in (('nan', 'NaN or infinite: decode_head.conv_seg.bias'), ('empty', 'no weights found')):
         checkpoint = str(tmp_path / f'{name}.pth')
         commands = (
             ['test', config, checkpoint, '--cfg-options', f'data_root={data}'],

@@ -100,7 +100,7 @@ def test_bands_of_models_for_other_images(tmp_path: Path) -> None:
 
 
 WRONG = {
-    'a.tif has 5 bands .* the network takes 3: say which by --bands': (np.zeros((5, 9, 9), np.uint8), []),
+    'a.tif has 5 bands .* the network takes 3: choose them with --bands': (np.zeros((5, 9, 9), np.uint8), []),
     '--bands 1,2,9: expected 3 of its 5 bands': (np.zeros((5, 9, 9), np.uint8), ['--bands', '1,2,9']),
     'floating point goes from 0 to 1, .*--value-range': (np.full((3, 9, 9), 7, np.float32), []),
     'uint16 goes from 0 to 65535, here to 200 only, .*--value-range': (np.full((3, 9, 9), 200, np.uint16), []),

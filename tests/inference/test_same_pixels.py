@@ -237,9 +237,9 @@ def test_threads_share_a_model_and_leave_no_trace(model: torch.nn.Module) -> Non
 
 
 SENTENCES = {
-    'a data URL of 40 characters was given: give the bytes': lambda _: f'data:image/png;base64,{"A" * 18}',
-    'https://x.org/a.jpg is an address: fetch it first': lambda _: 'https://x.org/a.jpg',
-    'a text of 5000 characters was given, expected a path': lambda _: 'A' * 5000,
+    'expected a path, got a data URL of 40 characters: give base64': lambda _: f'data:image/png;base64,{"A" * 18}',
+    'https://x.org/a.jpg is a URL: download it first': lambda _: 'https://x.org/a.jpg',
+    'expected a path, got a text of 5000 characters': lambda _: 'A' * 5000,
     'is a folder: give one image': lambda folder: folder,
     'no image at .*none.jpg': lambda folder: folder / 'none.jpg',
     'from 0 to 1, here from 0 to 1.0021': lambda _: np.array([[0, 1.0021]], np.float32),

@@ -58,7 +58,7 @@ WRONG = {
     'channels come last in arrays, first in tensors': np.zeros((3, 8, 8), np.uint8),
     r'tensors have the shape \(H, W\) or \(C, H, W\)': torch.zeros(8, 8, 3),
     r'uint8 and shape \(4,\): arrays have': np.zeros(4, np.uint8),
-    'it has no pixel': np.zeros((0, 4, 3), np.uint8),
+    'has no pixels': np.zeros((0, 4, 3), np.uint8),
     'got list': [[1, 2]],
     'the image given as bytes .* is not a readable picture': b'hello',
 }

@@ -72,7 +72,7 @@ def test_an_address_is_a_source_of_weights(server: Server, tmp_path: Path) -> No
     assert torch.equal(read_state_dict(server.url + '/w.pth.tar')['w'], torch.arange(3))
     damaged = cached_path(server.url + '/w.pth.tar')
     damaged.write_bytes(b'PK\x03\x04 cut short')
-    with pytest.raises(UsageError, match=rf'not a readable.*once {damaged} is removed, .*/w.pth.tar is fetched anew'):
+    with pytest.raises(UsageError, match=rf'not a readable.*; remove {damaged} to fetch .*/w.pth.tar again'):
         read_state_dict(server.url + '/w.pth.tar')
 
 
@@ -133,7 +133,10 @@ REFUSALS = {
     'there is none': (File(status=404), r'HTTP 404 .*no such file'),
     'forbidden': (File(status=403), 'HTTP 403'),
     'overloaded': (File(status=503), 'HTTP 503'),
-    'truncated': (File(CONTENT, headers={'Content-Length': '6000'}), 'less of it than it had said'),
+    'truncated': (
+        File(CONTENT, headers={'Content-Length': '6000'}),
+        'the file on the server is shorter than announced',
+    ),
     'login': (File(b'<p>Sign in</p>', headers={'Content-Type': 'text/html; charset=utf-8'}), 'a web page came'),
     'page as a file': (File(b'\n<!DOCTYPE html><title>Blocked</title>'), 'a web page came'),
     'empty': (File(), 'an empty file came'),

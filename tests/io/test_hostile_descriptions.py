@@ -42,7 +42,7 @@ def saved(folder: Path, content: dict[str, Any], **changes: Any) -> Path:
 @pytest.mark.parametrize('what', PIPELINES)
 def test_a_pipeline_that_cannot_work_is_not_taken(what: str, tmp_path: Path, content: dict[str, Any]) -> None:
     steps, said = PIPELINES[what]
-    with pytest.raises(UsageError, match=f'odd.pth says a test pipeline that cannot work, .*{said}.*: give the config'):
+    with pytest.raises(UsageError, match=f'odd.pth has a test pipeline that cannot work, .*{said}.*: give the config'):
         mmseg_volo.load(saved(tmp_path, content, test_pipeline=steps))
 
 
@@ -74,7 +74,7 @@ def test_weights_of_few_numbers_repeated_are_not_taken(tmp_path: Path, monkeypat
         torch.save({'w': tensor, 'v': torch.zeros(3)}, 'odd.pth')
         for command in (['check', 'odd.pth'], ['convert', 'odd.pth', 'a.safetensors']):
             assert main(['weights', *command]) == 2
-            assert f'odd.pth: w is {said}, and a model takes' in capsys.readouterr().err
+            assert f'odd.pth: w is {said}, but models load' in capsys.readouterr().err
 
 
 def test_a_list_that_stands_a_million_times_in_another_one_is_refused(tmp_path: Path) -> None:

@@ -87,7 +87,9 @@ def test_a_checkpoint_may_not_ask_for_any_part(evil: str, suffix: str, tmp_path:
         torch.save(dict(state_dict=weights, meta=meta), path)
     else:
         save_safetensors(weights, path, {}, meta)
-    with pytest.raises(UsageError, match='asks for .*, which is not taken from a checkpoint: read its config'):
+    with pytest.raises(
+        UsageError, match='asks for .*, which is not on the allow-list for checkpoints: read its config'
+    ):
         mmseg_volo.load(path)
     assert not (tmp_path / 'trace').exists()
 
@@ -185,7 +187,9 @@ def test_no_image_is_unpickled(way: str, tmp_path: Path, capsys, monkeypatch: py
         with contextlib.suppress(UsageError):
             inference_model(mmseg_volo.load(checkpoint), 'sample.bmp')
     assert not Path('trace').exists()
-    assert re.search(r"asks for test_pipeline\[\d\].type='(LoadBio|KeyMapper)\w*', which is not taken", error), error
+    assert re.search(
+        r"asks for test_pipeline\[\d\].type='(LoadBio|KeyMapper)\w*', which is not on the allow-list", error
+    ), error
 
 
 def as_bitmap_too(content: bytes) -> bytes:

@@ -39,7 +39,7 @@ def test_big_endian_with_its_mark_and_the_end_of_dos(tmp_path: Path) -> None:
 def test_a_binary_file_is_none(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / 'labels.txt'
     path.write_bytes(content)
-    with pytest.raises(UsageError, match=r'labels.txt is no text file'):
+    with pytest.raises(UsageError, match=r'labels.txt is not a text file'):
         read_text(path)
 
 

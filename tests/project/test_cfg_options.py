@@ -73,7 +73,7 @@ def test_what_is_no_value(pair: str, said: str, capsys: pytest.CaptureFixture) -
     ('option', 'said'),
     {
         'train_cfg.max_iter=5': "train_cfg has no 'max_iter'; did you mean max_iters",
-        'max_iters=5': 'max_iters is a name that volo_demo.py has used by now: set train_cfg.max_iters$',
+        'max_iters=5': 'max_iters is a variable that volo_demo.py has already used: set train_cfg.max_iters$',
         'crop_size=(32,32)': 'set model.data_preprocessor.size train_dataloader.dataset.pipeline.0.crop_size$',
         'cfg.x=1': 'did you mean val_cfg or env_cfg',
         'model.decode_head.loss_decode.class_weigths=[1,2]': 'did you mean class_weight',

@@ -113,7 +113,7 @@ def test_the_new_backbone_trains(examples: None, tmp_path: Path, capsys: pytest.
     found = train_new_backbone.run(tmp_path, 20)
     assert found.mask.shape == (64, 64) and [*found.classes] == ['background', 'disc', 'square']
     assert float(re.findall(r'mIoU: ([\d.]+)', capsys.readouterr().out)[-1]) > 50
-    said = r"asks for model\.backbone\.type='TinyConv', which is not taken from a checkpoint"
+    said = r"asks for model\.backbone\.type='TinyConv', which is not on the allow-list for checkpoints"
     with pytest.raises(ValueError, match=said):
         mmseg_volo.load(tmp_path / 'iter_20.pth')
 

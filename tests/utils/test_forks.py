@@ -47,4 +47,4 @@ def test_a_fork_of_a_process_that_has_computed_computes(tmp_path: Path) -> None:
     finally:
         process.kill()
     assert same
-    assert len(said) == 1 and 'had computed with 2 threads, which are not in it: it computes with one;' in said[0]
+    assert len(said) == 1 and 'had computed with 2 threads, which a fork does not copy: it computes with one' in said[0]

@@ -1,5 +1,6 @@
-"""What a checkpoint may ask for: every type, and of its arguments every kind and word, written down once.
+"""List what a checkpoint may ask for: every type, and for each of its arguments the accepted values.
 
-A config is a program, and mmengine builds whatever it names. What a checkpoint says of its model is data: it is taken
-only if these tables have it, which is tested to open no file and no socket and to import nothing.
+A config is a program, and mmengine builds whatever it names. What a checkpoint states about its model is data: it is
+accepted only if these tables list it. Tests verify that nothing they list opens a file or a socket, or imports a
+module.
 """

@@ -1,4 +1,4 @@
-"""Kinds of arguments by their names, which mean the same wherever they occur; `types` has the exceptions."""
+"""Define the kind of each argument by its name; `types` defines the exceptions."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from mmseg_volo.io.allowed.kinds import (
 
 
 def words(*each: str) -> Word:
-    """One of these words."""
+    """Accept one of these words."""
     return Word(each)
 
 
 def or_none(*kinds: Kind) -> Either:
-    """Any of these kinds, or None."""
+    """Accept any of these kinds, or None."""
     return Either((*kinds, Nothing()))
 
 
 def one_or_several(kind: Kind) -> Either:
-    """One value, or a list of them."""
+    """Accept one value, or a list of them."""
     return Either((kind, Several(kind)))
 
 
 def part(group: str) -> Part:
-    """A part of one of `types.GROUPS`."""
+    """Accept a component of one of `types.GROUPS`."""
 
     def types() -> Mapping[str, Mapping[str, Kind]]:
         from mmseg_volo.io.allowed.types import GROUPS
@@ -137,11 +137,11 @@ ARGUMENTS = {name: kind for kind, names in _KINDS for name in names.split()}
 
 
 def typed(names: str, **own: Kind) -> dict[str, Kind]:
-    """The arguments of a type.
+    """Return the arguments of a type.
 
     Args:
-        names: of those that are what they are everywhere.
-        own: those of another kind here.
+        names: of arguments that have their usual kind.
+        own: kinds of the other arguments.
     """
     return {name: ARGUMENTS[name] for name in names.split()} | own
 

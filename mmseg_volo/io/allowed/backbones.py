@@ -1,6 +1,8 @@
-"""The backbones that a checkpoint may ask for: ours, and those of mmseg that read nothing when they are built."""
+"""List the backbones that a checkpoint may ask for: this package's, and those of mmseg that read no file when built."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from mmseg_volo.io.allowed.arguments import (
     CHANNELS,
@@ -17,17 +19,17 @@ from mmseg_volo.io.allowed.arguments import (
 )
 from mmseg_volo.io.allowed.kinds import Either, Integer, Kind, Nothing, Several, Table
 
-PRETRAINED = Integer(1, 1024)  # pixels of the images that a backbone was trained on
+PRETRAINED = Integer(1, 1024)  # side in pixels of the images that a backbone was trained on
 _CHOSEN = Several(CHANNELS, most=8)
 _DEPTHS = Several(COUNT, most=8)
 _ACTS = words('gelu', 'relu', 'silu')
 _OURS = 'out_indices in_channels drop_path_rate frozen_stages with_cp out_norm'
-_METAFORMER = dict(
+_METAFORMER: dict[str, Kind] = dict(
     mixers=or_none(Several(words('identity', 'random', 'pooling', 'conv', 'attention'), exactly=4)),
     pretrain_img_size=PRETRAINED,
 )
 _METAFORMER_SIZE = {'depths': _DEPTHS, 'dims': _CHOSEN}
-_COATNET_SIZE = {
+_COATNET_SIZE: dict[str, Kind] = {
     'depths': _DEPTHS,
     'dims': _CHOSEN,
     'stem_width': _CHOSEN,
@@ -49,8 +51,14 @@ _COATNET_SIZE = {
     'rel_pos_resize': words('bilinear', 'geometric'),
     'pool_type': words('avg2', 'max'),
 }
-_VOLO_SIZE = {'depths': _DEPTHS, 'dims': _CHOSEN, 'num_heads': _DEPTHS, 'mlp_ratio': RATIO, 'stem_dim': CHANNELS}
-_T2T_SIZE = {
+_VOLO_SIZE: dict[str, Kind] = {
+    'depths': _DEPTHS,
+    'dims': _CHOSEN,
+    'num_heads': _DEPTHS,
+    'mlp_ratio': RATIO,
+    'stem_dim': CHANNELS,
+}
+_T2T_SIZE: dict[str, Kind] = {
     'depths': _DEPTHS,
     'dim': CHANNELS,
     'num_heads': COUNT,
@@ -60,8 +68,8 @@ _T2T_SIZE = {
 }
 
 
-def _sizes(names: str, size: dict[str, Kind]) -> Either:
-    """`arch`: a name of a family's table, or a dict of its fields."""
+def _sizes(names: str, size: Mapping[str, Kind]) -> Either:
+    """Return the kind of `arch`: a name of a family's table, or a dict of its fields."""
     return Either((words(*names.split()), Table(size)))
 
 

@@ -1,4 +1,4 @@
-"""Kinds of values that a checkpoint may give as arguments. There is none that takes any text: words are listed."""
+"""Define the kinds of values that a checkpoint may give as arguments. None accepts arbitrary text: words are listed."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-START = ('init_cfg', 'pretrained')  # where a training began: the weights are here
+START = ('init_cfg', 'pretrained')  # initial weights of the training: the checkpoint has its own
 SHOWN = 60  # characters of a value in a message
 MOST = 65536  # entries of a list: class indices are uint16
-LARGEST = 1e38  # of a number: float32 holds it
+LARGEST = 1e38  # number, which float32 can hold
 
 
 class NotTaken(ValueError):
-    """A value is of no kind that is taken; the message is the value and where it stands."""
+    """A value is of no accepted kind; the message is `KEY=VALUE`."""
 
 
 def _not_taken(value: Any, where: str) -> NotTaken:
-    """Names a value in one short line, whatever it is."""
+    """Describe any value in one short line."""
     if isinstance(value, Mapping) and 'type' in value:
         where, value = f'{where}.type' if where else 'type', value['type']
     return NotTaken(f'{where}={_shown(value)}')
@@ -36,7 +36,7 @@ def _shown(value: Any) -> str:
 
 
 def _entries(value: Any) -> Any:
-    """A tensor as lists, which NumPy arrays become in checkpoints; anything else as it is."""
+    """Return a tensor as lists, as reading a checkpoint turns NumPy arrays into tensors; anything else unchanged."""
     plain = isinstance(value, Tensor) and value.layout is torch.strided and value.device.type == 'cpu'
     if plain and 1 <= value.ndim <= 2 and value.numel() <= MOST and not value.is_quantized:
         return value.tolist()
@@ -79,7 +79,8 @@ class Number:
         """See `Part.take`."""
         if type(value) not in (int, float) or not self.low <= value <= self.high:
             raise _not_taken(value, where)
-        return value
+        number: float = value
+        return number
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,13 @@ class Integer(Number):
         """See `Part.take`."""
         if type(value) is not int:
             raise _not_taken(value, where)
-        return super().take(value, where)
+        super().take(value, where)
+        return value
 
 
 @dataclass(frozen=True)
 class Word:
-    """One of a few words."""
+    """One of the listed words."""
 
     words: tuple[str, ...]
 
@@ -108,10 +110,10 @@ class Word:
 
 @dataclass(frozen=True)
 class Name:
-    """A name that is only ever shown or counted under.
+    """A name that is only displayed or used as a key.
 
     Args:
-        pattern: of the whole name.
+        pattern: regular expression of the whole name.
     """
 
     pattern: str
@@ -129,15 +131,15 @@ class Several:
 
     Args:
         kind: of each entry.
-        most: entries.
-        exactly: entries, if their number is given.
+        most: largest number of entries.
+        exactly: number of entries, if it is fixed.
     """
 
     kind: Kind
     most: int = 64
     exactly: int | None = None
 
-    def take(self, value: Any, where: str) -> list | tuple:
+    def take(self, value: Any, where: str) -> list[Any] | tuple[Any, ...]:
         """See `Part.take`."""
         value = _entries(value)
         if not isinstance(value, (list, tuple)) or len(value) > self.most:
@@ -155,7 +157,7 @@ class Either:
     kinds: tuple[Kind, ...]
 
     def take(self, value: Any, where: str) -> Any:
-        """See `Part.take`; the message is of the kind that came the furthest."""
+        """See `Part.take`; the message is that of the kind that matched the deepest."""
         furthest = _not_taken(value, where)
         for kind in self.kinds:
             try:
@@ -179,7 +181,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Needed:
-    """A kind of an argument that must be given: the part's own default names what nobody registers."""
+    """A kind of an argument that must be given, as its default names a type that is not registered."""
 
     kind: Kind
 
@@ -190,20 +192,20 @@ class Needed:
 
 @dataclass(frozen=True)
 class Part:
-    """A dict whose `type` is one of a group, with some of the arguments that this type may be given.
+    """A component: a dict whose `type` is one of a group, with some of the arguments that this type accepts.
 
     Args:
-        types: says for each type what its arguments are; asked late, as parts hold parts.
+        types: returns the arguments of each type; called late, as components contain components.
     """
 
     types: Callable[[], Mapping[str, Mapping[str, Kind]]]
 
     def take(self, value: Any, where: str) -> dict[str, Any]:
-        """A value as plain data.
+        """Return a value as plain data if it is of this kind.
 
         Args:
             value: of a checkpoint: anything.
-            where: it stands, for the message.
+            where: dotted key of the value, for the message.
 
         Raises:
             NotTaken: it is of another kind.
@@ -220,18 +222,16 @@ Kind = Nothing | Flag | Number | Word | Name | Several | Either | Table | Needed
 
 
 def _arguments(value: Any, kinds: Mapping[str, Kind], where: str) -> dict[str, Any]:
-    """Where a training began, `init_cfg` and `pretrained`, is left out: the weights are here."""
+    """Check the arguments of a component; `START`, which the weights make superfluous, is left out."""
     if not isinstance(value, Mapping):
         raise _not_taken(value, where)
     taken = {}
-    for key in value:  # not by `items`: an OrderedDict of a file may bring another one
+    for key in value:  # not by `items`, which the file may have replaced in an OrderedDict
         if type(key) is str and key in START:
             continue
-        known = type(key) is str and key in kinds
-        place = f'{where}.{key}'.lstrip('.') if known else f'{where}[{_shown(key)}]'
-        if not known:
-            raise _not_taken(value[key], place)
-        taken[key] = kinds[key].take(value[key], place)
+        if type(key) is not str or key not in kinds:
+            raise _not_taken(value[key], f'{where}[{_shown(key)}]')
+        taken[key] = kinds[key].take(value[key], f'{where}.{key}'.lstrip('.'))
     for key, kind in kinds.items():
         if isinstance(kind, Needed) and key not in taken:
             raise NotTaken(f'{where} without {key}')

@@ -1,6 +1,8 @@
-"""The types that a checkpoint may ask for, by what they are asked for as, with the arguments that each may be given."""
+"""List the types that a checkpoint may ask for, by their role in a model, with the arguments that each accepts."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from mmseg_volo.io.allowed.arguments import (
     ACT,
@@ -27,7 +29,7 @@ from mmseg_volo.io.allowed.arguments import (
     words,
 )
 from mmseg_volo.io.allowed.backbones import BACKBONES, RESNETS, STDC
-from mmseg_volo.io.allowed.kinds import Either, Integer, Needed, Several, Table
+from mmseg_volo.io.allowed.kinds import Either, Integer, Kind, Needed, Several, Table
 from mmseg_volo.io.steps import MULTI_BAND_STEPS
 
 _BATCH = typed('eps affine track_running_stats requires_grad', momentum=or_none(SHARE))
@@ -38,7 +40,7 @@ NORMS = {
     'GN': typed('num_groups eps affine requires_grad'),
     'LN': typed('eps elementwise_affine bias requires_grad'),
 }
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Mapping[str, Kind]] = {
     **dict.fromkeys(('ReLU', 'ReLU6', 'SiLU', 'HSwish'), _PLAIN_ACT),
     **dict.fromkeys(('Sigmoid', 'Tanh', 'Swish'), {}),
     **dict.fromkeys(('Clamp', 'Clip'), _RANGE),
@@ -48,7 +50,9 @@ ACTIVATIONS = {
     'GELU': dict(approximate=words('none', 'tanh')),
     'HSigmoid': typed('divisor min_value max_value', bias=NUMBER),
 }
-CONVOLUTIONS = dict.fromkeys(('Conv', 'Conv1d', 'Conv2d', 'ConvWS', 'ConvAWS', 'Conv2dAdaptivePadding'), {})
+CONVOLUTIONS: dict[str, dict[str, Kind]] = dict.fromkeys(
+    ('Conv', 'Conv1d', 'Conv2d', 'ConvWS', 'ConvAWS', 'Conv2dAdaptivePadding'), {}
+)
 UPSAMPLES = {
     'InterpConv': typed(
         'conv_cfg conv_first kernel_size stride padding',
@@ -57,10 +61,10 @@ UPSAMPLES = {
     'DeconvModule': typed('kernel_size', scale_factor=STEP),
 }
 _PAIRWISE = words('gaussian', 'embedded_gaussian', 'dot_product', 'concatenation')
-_CONTEXT = dict(
+_CONTEXT: dict[str, Kind] = dict(
     ratio=SHARE, pooling_type=words('avg', 'att'), fusion_types=Several(words('channel_add', 'channel_mul'), most=2)
 )
-PLUGINS = {
+PLUGINS: dict[str, Mapping[str, Kind]] = {
     'ContextBlock': _CONTEXT,
     'NonLocal2d': typed('reduction use_scale conv_cfg norm_cfg sub_sample', mode=_PAIRWISE),
 }
@@ -94,10 +98,10 @@ _HEAD = typed(
 )
 _FCN = typed('num_convs kernel_size concat_input dilation')
 _NON_LOCAL = typed('reduction use_scale', mode=_PAIRWISE)
-_HAM = dict(
+_HAM: dict[str, Kind] = dict(
     MD_S=COUNT, MD_R=CHANNELS, train_steps=COUNT, eval_steps=COUNT, inv_t=NUMBER, rand_init=FLAG
 )  # of its decomposition
-_HEADS = {
+_HEADS: dict[str, Mapping[str, Kind]] = {
     **dict.fromkeys(('UPerHead', 'LeanUPerHead', 'PSPHead'), typed('pool_scales')),
     **dict.fromkeys(('SegformerHead', 'LeanSegformerHead'), typed('interpolate_mode')),
     **dict.fromkeys(('DDRHead', 'PIDHead'), {}),
@@ -179,7 +183,7 @@ PREPROCESSORS = {
         **_PADDED,
     )
 }
-_ENCODER_DECODER = dict(
+_ENCODER_DECODER: dict[str, Kind] = dict(
     backbone=part('backbones'),
     decode_head=part('heads'),
     neck=or_none(part('necks')),
@@ -200,12 +204,12 @@ _FACTOR = or_none(Either((Integer(1, 8), SHARE, Several(RATIO, exactly=2))))
 _LOADING = typed('to_float32 color_type imdecode_backend file_client_args ignore_empty backend_args')
 _KEYS = 'img_path seg_map_path depth_map_path ori_shape img_shape pad_shape scale_factor flip flip_direction '
 _KEYS += 'reduce_zero_label scale keep_ratio sample_idx'
-_MULTI_BAND = dict(
+_MULTI_BAND: dict[str, Kind] = dict(
     mean=EACH_CHANNEL,
     std=EACH_CHANNEL,
     dtype=or_none(words(*'uint8 int8 uint16 int16 uint32 int32 uint64 int64 float16 float32 float64 bool'.split())),
 )
-TRANSFORMS = {
+TRANSFORMS: dict[str, Mapping[str, Kind]] = {
     'LoadRGBImage': {},
     'LoadMask': {},
     **dict.fromkeys(MULTI_BAND_STEPS, _MULTI_BAND),
@@ -236,7 +240,7 @@ TRANSFORMS = {
     ),
     'PackSegInputs': dict(meta_keys=Several(words(*_KEYS.split()))),
 }
-GROUPS = {
+GROUPS: dict[str, Mapping[str, Mapping[str, Kind]]] = {
     'segmentors': SEGMENTORS,
     'preprocessors': PREPROCESSORS,
     'backbones': BACKBONES,
