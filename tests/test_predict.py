@@ -99,7 +99,7 @@ def test_goes_on_where_it_stopped(
     monkeypatch.setattr(run, 'predict', stopping)
     with pytest.raises(SystemExit) as ended:
         main(command(checkpoint, photos, '--out', out))
-    assert ended.value.code == 130 and 'the same command goes on' in capsys.readouterr().err
+    assert ended.value.code == 130 and 'the same command continues' in capsys.readouterr().err
     monkeypatch.setattr(run, 'predict', predict)
     record = out / 'predictions.jsonl'
     record.write_bytes(record.read_bytes() + b'{"file": "b.png", "inp')  # killed while it wrote

@@ -104,7 +104,7 @@ def server(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         wrong |= dict(GRADIO_ANALYTICS_ENABLED='True', GRADIO_MCP_SERVER='True', GRADIO_ROOT_PATH='/elsewhere')
         wrong |= {name: proxy.url for name in ('HTTP_PROXY', 'HTTPS_PROXY', 'ALL_PROXY', 'http_proxy', 'https_proxy')}
         env = {**os.environ, **wrong, 'PYTHONPATH': str(ROOT), 'TMPDIR': str(folder), 'NO_PROXY': '', 'no_proxy': ''}
-        command = [sys.executable, '-m', 'mmseg_volo_cli', 'demo', 'volo_demo', str(checkpoint), '--device', 'cpu']
+        command = [sys.executable, '-m', 'mmseg_volo_cli', 'app', 'volo_demo', str(checkpoint), '--device', 'cpu']
         command += ['--port', str(port), '--max-mb', '1', '--max-megapixels', '1']
         with (folder / 'log').open('w') as log:
             process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env, cwd=folder)
@@ -243,11 +243,11 @@ def test_what_the_demo_cannot_do(
     checkpoint: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for argv, message in (
-        (['volo_demo'], 'volo_demo is no checkpoint'),
+        (['volo_demo'], 'volo_demo is not a checkpoint'),
         (['a', 'b', 'c.pth'], 'expected CHECKPOINT or CONFIG CHECKPOINT, got a b c.pth'),
         ([str(checkpoint), '--port', '0'], '--port must lie in 1..65535, got 0'),
     ):
-        assert main(['demo', *argv]) == 2
+        assert main(['app', *argv]) == 2
         assert message in capsys.readouterr().err
 
     def absent(name: str) -> str:
@@ -255,5 +255,5 @@ def test_what_the_demo_cannot_do(
 
     for version, found in ((absent, 'none'), (lambda name: '5.49.1', '5.49.1')):
         monkeypatch.setattr('mmseg_volo.app.page.version', version)
-        assert main(['demo', str(checkpoint)]) == 2
+        assert main(['app', str(checkpoint)]) == 2
         assert f"needs gradio 6, found {found}: pip install 'gradio>=6,<7'" in capsys.readouterr().err
