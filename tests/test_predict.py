@@ -133,7 +133,7 @@ def test_other_settings_are_noticed(
     for given, what in (
         ([checkpoint, photos, '--opacity', '0.3'], 'another opacity'),
         ([other, photos], 'another model'),
-        ([checkpoint, photos, '--windows', '64'], 'another windows'),
+        ([checkpoint, photos, '--window-size', '64'], 'another windows'),
         ([checkpoint, photos, '--no-optimize'], 'another optimization'),
         ([checkpoint, photos, '--bf16'], 'another precision'),
     ):
@@ -149,10 +149,10 @@ def test_other_settings_are_noticed(
     del settings['precision'], settings['optimization']
     record.write_text('\n'.join([json.dumps(dict(settings=settings)), *rest]))
     assert main(command(other, photos, '--out', out)) == 2
-    assert 'results of an older version, which did not note precision, optimization: give' in capsys.readouterr().err
+    assert 'results of an older version, which did not record precision, optimization: give' in capsys.readouterr().err
     record.unlink()
     assert main(command(other, photos, '--out', out)) == 2
-    assert 'holds files, and no predictions.jsonl says what they were made of' in capsys.readouterr().err
+    assert 'holds files, and no predictions.jsonl that records how they were made' in capsys.readouterr().err
 
 
 def test_names_that_would_meet(photos: Path, tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_names_that_would_meet(photos: Path, tmp_path: Path) -> None:
 WRONG = {
     r"outputs are some of masks, .* got 'mask'; did you mean 'masks'": '--outputs mask',
     r'opacity must lie in 0..1': '--opacity 2',
-    r'windows must be of 32 pixels or more': '--windows 3',
+    r'windows must be at least 32 pixels wide': '--window-size 3',
     r'bands are counted from 1': '--bands 0,1,2',
     r'goes from low to high, got \[5.0, 5.0\]': '--value-range 5 5',
 }

@@ -194,14 +194,14 @@ def test_an_upload_is_segmented_and_sliders_only_redraw(
     page.press('#classes input', 'Escape')
     page.wait_for_selector('#areas tr.left')
     index = scenes.CLASSES.index(name)
-    assert areas(page) == {name: counts[index], 'left out': expected.size - counts[index]}
+    assert areas(page) == {name: counts[index], 'hidden': expected.size - counts[index]}
     chosen = mask(page, tmp_path)
     assert np.array_equal(chosen == index, expected == index) and set(np.unique(chosen)) == {index, 255}
 
     page.fill('#least input[type=number]', '100')
     page.press('#least input[type=number]', 'Enter')
     page.wait_for_function('document.querySelectorAll("#areas td").length == 3')
-    assert areas(page) == {'left out': expected.size} and (mask(page, tmp_path) == 255).all()
+    assert areas(page) == {'hidden': expected.size} and (mask(page, tmp_path) == 255).all()
     assert page.query_selector('#overlay img').screenshot() != whole
     assert len(server.runs) == before + 1
     shot = cv2.imdecode(np.frombuffer(page.screenshot(full_page=True), np.uint8), cv2.IMREAD_COLOR)

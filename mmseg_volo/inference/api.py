@@ -95,16 +95,21 @@ def load(
             _compare_pixels(model, cfg, str(checkpoint), content)
     model.cfg, model.described_by = cfg, source if own else None
     model.dataset_meta = dataset_meta_of(content or {}, str(checkpoint)) or _dataset_meta(cfg, source)
-    if (count := len(model.dataset_meta['classes'])) != model.num_classes:
-        raise UsageError(f'{source}: the model predicts {model.num_classes} classes, but the metadata lists {count}')
-    if odd := next((name for name in model.dataset_meta['classes'] if hidden(str(name))), None):
-        raise UsageError(f'{source}: the class name {odd!r} contains characters that cannot be displayed')
+    _check_classes(model, source)
     _to_device(model, device).eval()
     if optimize and next(model.parameters()).device.type == 'cpu' and can_optimize(model):
         optimize_for_cpu(model)
     if bf16:
         use_bf16(model)
     return model
+
+
+def _check_classes(model: BaseSegmentor, source: str) -> None:
+    """Check the number of classes, and that their names can be displayed."""
+    if (count := len(model.dataset_meta['classes'])) != model.num_classes:
+        raise UsageError(f'{source}: the model predicts {model.num_classes} classes, but the metadata lists {count}')
+    if odd := next((name for name in model.dataset_meta['classes'] if hidden(str(name))), None):
+        raise UsageError(f'{source}: the class name {odd!r} contains characters that cannot be displayed')
 
 
 def _to_device(model: nn.Module, device: str | None) -> nn.Module:
@@ -240,10 +245,9 @@ def predict(
     segmentor: BaseSegmentor = unwrap_segmentor(model)
     classes, palette = (segmentor.dataset_meta[key] for key in ('classes', 'palette'))
     with torch.inference_mode(), opened(segmentor, image, bands, value_range, tell) as pixels:
-        raster = pixels if isinstance(pixels, RasterPixels) else None
         height, width = pixels.shape[1:] if isinstance(pixels, RasterPixels) else pixels.shape[:2]
         tensors = assemble(segment(segmentor, pixels, maps, windows, tell), (height, width))
-        no_data = ~raster.valid() if raster is not None and raster.masked else None
+        no_data = ~pixels.valid() if isinstance(pixels, RasterPixels) and pixels.masked else None
     dtype, no_data_value = mask_type(len(classes), no_data is not None)
     mask = tensors.pop('pred_sem_seg')[0].cpu().numpy().astype(dtype)
     arrays = {name: values.float().cpu().numpy() for name, values in tensors.items()}
