@@ -168,6 +168,7 @@ def test_a_step_that_computes_nonsense(monkeypatch: pytest.MonkeyPatch, weights:
         ('1.0rc1', '', True),
         ('1!0.1', '>=2.6', True),
         ('unknown', '>=0', False),
+        ('unknown', '', True),
     ],
 )
 def test_versions_are_compared_by_pep_440(version: str, needed: str, expected: bool) -> None:

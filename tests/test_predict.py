@@ -131,15 +131,15 @@ def test_other_settings_are_noticed(
     assert main(command(checkpoint, photos / 'a.png', photos / 'b.png', '--out', out)) == 0
     before = times(out)
     for given, what in (
-        ([checkpoint, photos, '--opacity', '0.3'], 'another opacity'),
-        ([other, photos], 'another model'),
-        ([checkpoint, photos, '--window-size', '64'], 'another windows'),
-        ([checkpoint, photos, '--no-optimize'], 'another optimization'),
-        ([checkpoint, photos, '--bf16'], 'another precision'),
+        ([checkpoint, photos, '--opacity', '0.3'], 'opacity'),
+        ([other, photos], 'model'),
+        ([checkpoint, photos, '--window-size', '64'], 'windows'),
+        ([checkpoint, photos, '--no-optimize'], 'optimization'),
+        ([checkpoint, photos, '--bf16'], 'precision'),
     ):
         assert main(command(*given, '--out', out)) == 2
         error = capsys.readouterr().err
-        assert f'{out} holds results of {what}: give another folder to --out, or --overwrite' in error
+        assert f'{out} holds results made with other settings ({what}): give another folder to --out, or --overwrite' in error
         assert times(out) == before
     assert main(command(other, photos, '--out', out, '--overwrite')) == 0
     assert main(command(other, photos, '--out', out)) == 0
@@ -152,7 +152,7 @@ def test_other_settings_are_noticed(
     assert 'results of an older version, which did not record precision, optimization: give' in capsys.readouterr().err
     record.unlink()
     assert main(command(other, photos, '--out', out)) == 2
-    assert 'holds files, and no predictions.jsonl that records how they were made' in capsys.readouterr().err
+    assert 'holds files, but no predictions.jsonl that records how they were made' in capsys.readouterr().err
 
 
 def test_names_that_would_meet(photos: Path, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ WRONG = {
     r'opacity must lie in 0..1': '--opacity 2',
     r'windows must be at least 32 pixels wide': '--window-size 3',
     r'bands are counted from 1': '--bands 0,1,2',
-    r'goes from low to high, got \[5.0, 5.0\]': '--value-range 5 5',
+    r'the value range must go from low to high, got \[5.0, 5.0\]': '--value-range 5 5',
 }
 
 

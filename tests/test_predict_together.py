@@ -150,7 +150,7 @@ def test_other_settings_while_one_is_at_it(tmp_path: Path) -> None:
     record = Manifest(out, dict(model='this'), items)
     with pytest.raises(UsageError, match=r'out is being filled by process \d+ on .* with other settings: wait'):
         Manifest(out, dict(model='that'), items, overwrite=True)
-    with pytest.raises(UsageError, match='out holds results of another model'):
+    with pytest.raises(UsageError, match=r'out holds results made with other settings \(model\)'):
         Manifest(out, dict(model='that'), items)
     same = Manifest(out, dict(model='this'), items, overwrite=True)
     claims = [record.claim(items, ['masks']), same.claim(items, ['masks'])]
@@ -194,7 +194,7 @@ def test_same_names_from_two_folders(
     a.rename(tmp_path / 'moved')  # the same files, elsewhere
     predict_files(model, [str(tmp_path / 'moved')], out, AREAS)
     assert '2 of 2 are done already' in capsys.readouterr().out
-    with pytest.raises(UsageError, match=r'moved/.* and those of .*copy/.* \(1 more such\): give .* --overwrite'):
+    with pytest.raises(UsageError, match=r'moved/.* and those of .*copy/.* \(and 1 more\): give .* --overwrite'):
         predict_files(model, [str(tmp_path / 'copy')], out, AREAS)
     assert predict_files(model, [str(b)], out, AREAS, overwrite=True)
     assert (out / 'masks/s.png').read_bytes() != mask

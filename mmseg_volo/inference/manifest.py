@@ -254,7 +254,7 @@ def _refuse_other_settings(out: Path, before: Mapping[str, Any] | None, now: Map
         return
     changed = [name for name in {**before, **now} if name in before and before[name] != now.get(name)]
     if changed:
-        raise UsageError(f'{out} holds results of another {" and another ".join(changed)}: {REMEDY}')
+        raise UsageError(f'{out} holds results made with other settings ({", ".join(changed)}): {REMEDY}')
     if unknown := [name for name in now if name not in before]:
         raise UsageError(
             f'{out} holds results of an older version, which did not record {", ".join(unknown)}: {REMEDY}'

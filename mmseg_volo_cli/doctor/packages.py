@@ -37,7 +37,7 @@ def requirements() -> dict[str, tuple[str, bool]]:
         lines += [line for line in metadata.requires('mmseg_volo') or [] if not lines or 'extra ==' in line]
     required: dict[str, tuple[str, bool]] = {}
     for line in lines:
-        if match := re.match(r'\s*([\w.-]+)\s*\(?([^;)]*)', line):
+        if match := re.match(r'\s*([\w.-]+)\s*(?:\[[^]]*\])?\s*\(?([^;)]*)', line):
             required.setdefault(match[1], (match[2].strip(), 'extra ==' in line))
     return required
 
@@ -102,7 +102,7 @@ def fits(version: str, needed: str) -> bool:
     """Return whether a version satisfies a specifier such as `>=2.6,<3`, by PEP 440.
 
     A pre-release does not satisfy `>=` of its release, local labels such as `+cu128` are ignored, and a version that
-    does not follow PEP 440 satisfies nothing.
+    does not follow PEP 440 satisfies only an empty specifier.
     """
     from packaging.specifiers import SpecifierSet
     from packaging.version import InvalidVersion, Version
@@ -110,5 +110,5 @@ def fits(version: str, needed: str) -> bool:
     try:
         public = Version(version).public
     except InvalidVersion:
-        return False
+        return not needed
     return SpecifierSet(needed).contains(public, prereleases=True)
