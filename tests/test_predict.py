@@ -139,7 +139,8 @@ def test_other_settings_are_noticed(
     ):
         assert main(command(*given, '--out', out)) == 2
         error = capsys.readouterr().err
-        assert f'{out} holds results made with other settings ({what}): give another folder to --out, or --overwrite' in error
+        assert f'{out} holds results made with other settings ({what}): give another folder to --out, or ' in error
+        assert 'or --overwrite to replace them' in error
         assert times(out) == before
     assert main(command(other, photos, '--out', out, '--overwrite')) == 0
     assert main(command(other, photos, '--out', out)) == 0
