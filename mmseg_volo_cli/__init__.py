@@ -1,13 +1,14 @@
-"""`mmseg-volo train|test|predict|report|check|weights|demo|doctor`, which `tools/*.py` call too.
+"""Run `mmseg-volo train|test|predict|report|check|weights|app|doctor`; `tools/*.py` call the same function.
 
-This package lies beside `mmseg_volo`, as importing that takes torch, which takes seconds: `--help` comes at once, and
-`doctor` runs where torch is broken.
+This package lies beside `mmseg_volo`, because importing that imports torch, which takes seconds: `--help` prints at
+once, and `doctor` runs where torch is broken.
 """
 
 from __future__ import annotations
 
 import atexit
 import gc
+import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,10 +18,10 @@ from mmseg_volo_cli.parser import build_parser
 
 
 @contextmanager
-def _without_collections() -> Iterator[None]:
-    """Inside no garbage is looked for, nor ever among what was imported there: that takes two seconds of a start.
+def _without_gc() -> Iterator[None]:
+    """Disable garbage collection during heavy imports (saves 2 s), and exempt the imported objects from later ones.
 
-    At exit it is, as extension modules complain of what is left over.
+    They are collected at exit again, because extension modules complain about leftovers.
     """
     if 'mmseg_volo.cli.commands' in sys.modules or not gc.isenabled():
         yield
@@ -35,23 +36,23 @@ def _without_collections() -> Iterator[None]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command.
+    """Run a command.
 
     Args:
         argv: e.g. `['train', 'volo_demo', '--amp']`; `sys.argv[1:]` if None.
 
     Returns:
-        The exit status: 0, or 2 with one sentence on stderr when what the user gave cannot work; of `doctor` 1 when
-        something is broken.
+        The exit status: 0; 2 with one sentence on stderr if the input cannot work; from `doctor` 1 if something is
+        broken; 130 after Ctrl-C; 141 if the reader of the output is gone.
     """
     args = build_parser().parse_args(argv)
     args.argv, args.parent = sys.argv[1:] if argv is None else [*argv], os.getppid()
-    if args.command == 'doctor':  # for those with whom what follows cannot be imported
+    if args.command == 'doctor':  # before the imports below, which fail in a broken environment
         from mmseg_volo_cli.doctor import doctor
 
         return doctor()
-    os.environ.setdefault('OPENCV_LOG_LEVEL', 'OFF')  # what it says of bad files, we say by their names
-    with _without_collections():
+    os.environ.setdefault('OPENCV_LOG_LEVEL', 'OFF')  # unreadable files are reported by our own messages
+    with _without_gc():
         from mmengine.dist import is_distributed
         from torch.distributed import destroy_process_group
 
@@ -68,20 +69,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UsageError, FileNotFoundError) as error:
         print_error(error)
         return 2
-    except KeyboardInterrupt:  # before or after a training, which answers itself
+    except KeyboardInterrupt:  # before or after a training, which handles it itself
         print('stopped by Ctrl-C', file=sys.stderr)
         return 130
-    except BrokenPipeError:  # who read what we print, as `head`, is gone
+    except BrokenPipeError:  # the reader of our output, e.g. `head`, is gone
         silence_output()
         return 141
-    if is_distributed():  # NCCL warns of processes that do not take leave
-        gc.collect()  # the model holds the group too, whose threads, alive at exit, now and then abort the process
+    if is_distributed():  # NCCL warns if the process group is not destroyed
+        gc.collect()  # the model references the group too; its threads, if alive at exit, may abort the process
         destroy_process_group()
     return 0
 
 
 def run() -> None:
-    """The console command `mmseg-volo`."""
-    if getattr(sys.stdout, 'errors', '') == 'strict':  # names of files may be of any bytes
+    """Run the console command `mmseg-volo`."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == 'strict':  # file names may be any bytes
         sys.stdout.reconfigure(errors='backslashreplace')
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Writes the README's table of backbones anew, from the variant tables in the code."""
+"""Update the table of backbones in the README from the variants in the code."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The same as `mmseg-volo check`: see `python tools/check.py --help`."""
+"""Run `mmseg-volo check`: see `python tools/check.py --help`."""
 
 import sys
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Writes down the environment that runs it: requirements.lock, sbom.json and docs/licences.md.
+"""Write requirements.lock, sbom.json and docs/licences.md from the environment that runs this script.
 
-Of what the default install brings: versions with the hashes of their files, a bill of materials (CycloneDX), a table of
-licences. For Linux on x86-64 and this Python; run it after the tests, with the Python that ran them:
+For the packages of the default install: versions with file hashes, a bill of materials (CycloneDX), and a table of
+licences, for Linux on x86-64 and this Python. Run it after the tests, with the Python that ran them:
 
     .venv/bin/python tools/lock.py
 """
@@ -35,10 +35,11 @@ torch's builds for Linux only. Written by `tools/lock.py`.
 | Package | Version | Licence |
 | --- | --- | --- |
 """
-KNOWN = re.compile(r'Apache License\s+Version 2\.0')  # where a package states the whole text
+KNOWN = re.compile(r'Apache License\s+Version 2\.0')  # for packages that state the full text
 
 
 def main() -> int:
+    """Write the three files."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -49,8 +50,8 @@ def main() -> int:
         tested.write_text(run(sys.executable, '-m', 'pip', 'freeze', '--exclude-editable'))
         run(tools / 'uv', *RESOLVE.split(), '--constraint', tested, '-o', lock, ROOT / 'requirements.txt')
         names = re.findall(r'^([\w.-]+)==', lock.read_text(), re.M)
-        given = ('--python', sys.executable, '--from=mixed', '--with-system', '--with-urls', '--format=json')
-        packages = json.loads(run(tools / 'pip-licenses', *given, '--packages', *names))
+        options = ('--python', sys.executable, '--from=mixed', '--with-system', '--with-urls', '--format=json')
+        packages = json.loads(run(tools / 'pip-licenses', *options, '--packages', *names))
         licences = {plain(package['Name']): licence(package['License']) for package in packages}
         run(tools / 'cyclonedx-py', 'requirements', '--output-reproducible', '--of', 'JSON', '-o', bill, lock)
         (ROOT / 'requirements.lock').write_text(LOCK + lock.read_text())
@@ -61,24 +62,26 @@ def main() -> int:
 
 
 def run(*command: str | Path) -> str:
+    """Run a command in the project's root and return its output."""
     return subprocess.run([*map(str, command)], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def plain(name: str) -> str:
+    """Normalise the name of a package (PEP 503)."""
     return re.sub(r'[-_.]+', '-', name).lower()
 
 
-def licence(said: str) -> str:
-    """What a package states, in one line."""
-    return 'Apache-2.0' if KNOWN.search(said) else ' '.join(said.split()).replace('UNKNOWN', 'not stated')
+def licence(text: str) -> str:
+    """Return the licence that a package states, in one line."""
+    return 'Apache-2.0' if KNOWN.search(text) else ' '.join(text.split()).replace('UNKNOWN', 'not stated')
 
 
 def with_licences(bill: dict[str, Any], licences: dict[str, str]) -> dict[str, Any]:
-    """A bill of materials that says licences, and no lines of the file that it was made from."""
+    """Add licences to a bill of materials, and remove the descriptions, which quote lines of the lock file."""
     for component in bill['components']:
         component.pop('description', None)
-        if said := licences.get(plain(component['name'])):
-            component['licenses'] = [dict(license=dict(name=said))]
+        if name := licences.get(plain(component['name'])):
+            component['licenses'] = [dict(license=dict(name=name))]
     return bill
 
 

@@ -1,4 +1,4 @@
-"""Writes docs/model_zoo.md and configs/metafile.yml anew, from the configs and their recipe cards."""
+"""Update docs/model_zoo.md and configs/metafile.yml from the configs and their recipe cards."""
 
 import argparse
 from pathlib import Path

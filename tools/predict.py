@@ -1,4 +1,4 @@
-"""The same as `mmseg-volo predict`: see `python tools/predict.py --help`."""
+"""Run `mmseg-volo predict`: see `python tools/predict.py --help`."""
 
 import sys
 

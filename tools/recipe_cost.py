@@ -1,4 +1,4 @@
-"""Estimates what recipes cost, and writes it into their cards: see `python tools/recipe_cost.py --help`."""
+"""Estimate the training cost of recipes, and write it into their cards: see `python tools/recipe_cost.py --help`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The same as `mmseg-volo test`: see `python tools/test.py --help`."""
+"""Run `mmseg-volo test`: see `python tools/test.py --help`."""
 
 import sys
 

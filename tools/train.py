@@ -1,4 +1,4 @@
-"""The same as `mmseg-volo train`: see `python tools/train.py --help`."""
+"""Run `mmseg-volo train`: see `python tools/train.py --help`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The same as `mmseg-volo weights`: see `python tools/weights.py --help`."""
+"""Run `mmseg-volo weights`: see `python tools/weights.py --help`."""
 
 import sys
 

@@ -1,1 +1,1 @@
-"""`mmseg-volo demo`: a page on this machine to try a checkpoint on images."""
+"""Serve `mmseg-volo app`: a page on this machine to try a checkpoint on images."""

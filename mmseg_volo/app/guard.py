@@ -1,4 +1,4 @@
-"""What gets to the page's server, and what its page may load: both said here, whatever gradio would take."""
+"""Restrict which requests reach the page's server, and what the page may load, independently of gradio."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
-HOSTS = ('127.0.0.1', 'localhost')  # another name means that a site's name was turned towards this machine
+HOSTS = ('127.0.0.1', 'localhost')  # another name is DNS rebinding: a site's name that resolves to this machine
 API = '/gradio_api'
-# what the page of gradio 6 asks for; all else, as its proxy, its code editor or its recorder, is refused
-PLAIN_PATHS = ('/', '/config', '/theme.css', '/favicon.ico', '/manifest.json', '/robots.txt')
+# what the page of gradio 6 requests; all else, such as its proxy, code editor or recorder, is refused
+PLAIN_PATHS: tuple[str, ...] = ('/', '/config', '/theme.css', '/favicon.ico', '/manifest.json', '/robots.txt')
 PLAIN_PATHS += tuple(f'{API}/{name}' for name in ('startup-events', 'app_id', 'info', 'queue/data', 'upload_progress'))
 BELOW = ('/assets/', '/static/', '/svelte/', f'{API}/heartbeat/')
 POSTED = tuple(f'{API}/{name}' for name in ('queue/join', 'cancel', 'reset'))
@@ -28,19 +28,19 @@ UPLOAD, FILE = f'{API}/upload', f'{API}/file='
 JSON_BYTES = 1 << 20
 AT_ONCE = 4  # uploads
 READING = 32  # other bodies that are read at once
-SLOW_BODY_SECONDS = 60.0  # seconds in which a body is to come
-# gradio starts scripts of its own making, and shows images and downloads that it made
+SLOW_BODY_SECONDS = 60.0  # time limit of a request's body
+# gradio runs inline scripts, and shows images and downloads that it generates
 POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; frame-ancestors 'self'; form-action 'self'"
 
 
 class GuardMiddleware:
-    """ASGI middleware: lets through what the page asks for by this machine's own names, and files of one folder.
+    """Pass only the requests of the page, made to this machine's own names, and files of one folder (ASGI middleware).
 
     Args:
-        app: what it stands before.
-        folder: all files that may be read through the server are below it.
-        upload_bytes: what the body of an upload may hold.
-        folder_bytes: what the folder may hold; the oldest files make room for an upload.
+        app: the application to protect.
+        folder: the only folder whose files may be read through the server.
+        upload_bytes: largest body of an upload.
+        folder_bytes: largest size of the folder; the oldest files are removed before an upload.
     """
 
     def __init__(self, app: App, folder: Path, upload_bytes: int, folder_bytes: int):
@@ -48,7 +48,7 @@ class GuardMiddleware:
         self.folder = folder.resolve()
         self.upload_bytes = upload_bytes
         self.folder_bytes = folder_bytes
-        self.uploads = self.reading = 0  # under way
+        self.uploads = self.reading = 0  # in progress
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope['type'] == 'lifespan':
@@ -60,23 +60,25 @@ class GuardMiddleware:
         limit = self.upload_bytes if scope['path'] == UPLOAD else JSON_BYTES
         length = _header(scope, b'content-length') or ('' if scope['method'] == 'POST' else '0')
         if _header(scope, b'transfer-encoding') or not length.isdecimal():
-            return await _refuse(send, 411, 'a body of unknown length')
+            return await _refuse(send, 411, 'the body has no Content-Length')
         if int(length) > limit:
-            return await _refuse(send, 413, f'a body of more than {limit / 1e6:.0f} MB')
+            return await _refuse(send, 413, f'the body is larger than {limit / 1e6:.0f} MB')
         receive = _at_most(int(length), receive)
         if scope['path'] in POSTED:
             body = await self._body(receive)
             if body is None:
-                return await _refuse(send, 413, 'the request is larger than it says, slow, or one of too many')
+                return await _refuse(
+                    send, 413, 'the body is longer than its Content-Length, too slow, or one of too many at once'
+                )
             if not self._names_own_files(body):
-                return await _refuse(send, 403, 'it names a file that was not uploaded here')
+                return await _refuse(send, 403, 'the request names a file that was not uploaded here')
             receive = _again(body, receive)
         if scope['path'] == UPLOAD:
             return await self._upload(scope, receive, send)
         await self.app(scope, receive, _with_policy(send))
 
     async def _body(self, receive: Receive) -> bytes | None:
-        """All of a request; None if it does not come, or others are awaited already."""
+        """Read a whole body; None if it does not arrive, or too many are being read."""
         if self.reading >= READING:
             return None
         self.reading += 1
@@ -94,7 +96,7 @@ class GuardMiddleware:
 
     async def _upload(self, scope: Message, receive: Receive, send: Send) -> None:
         if self.uploads >= AT_ONCE:
-            return await _refuse(send, 503, f'{AT_ONCE} uploads are under way: try again when they have ended')
+            return await _refuse(send, 503, f'{AT_ONCE} uploads are in progress: try again when they have finished')
         self.uploads += 1
         try:
             make_room(self.folder, self.folder_bytes - self.uploads * self.upload_bytes)
@@ -103,17 +105,17 @@ class GuardMiddleware:
             self.uploads -= 1
 
     def _reason(self, scope: Message) -> str:
-        """Why a request is refused; empty if it is not."""
+        """Return why a request is refused, or ''."""
         host = re.sub(r':\d+$', '', _header(scope, b'host')).lower()
         if host not in HOSTS:
-            return f'this page has no name but {" and ".join(HOSTS)}'
+            return f'this page is served at {" and ".join(HOSTS)} only'
         if _is_foreign(scope):
-            return 'another page asks'
+            return 'the request comes from another page'
         path, reads = scope['path'].removesuffix('/') or '/', scope['method'] in ('GET', 'HEAD')
         if '..' in path.split('/'):
             return 'no such page'
         if reads and path.startswith(FILE):
-            return '' if self._own(path.removeprefix(FILE)) else 'no file of this page'
+            return '' if self._own(path.removeprefix(FILE)) else 'not a file of this page'
         if reads and (path in PLAIN_PATHS or path.startswith(BELOW)):
             return ''
         return '' if scope['method'] == 'POST' and path in (*POSTED, UPLOAD) else 'no such page'
@@ -129,19 +131,19 @@ class GuardMiddleware:
 
 
 def _paths(value: Any) -> Iterator[Any]:
-    """Everything in a request that gradio would take for a file's path."""
+    """Yield every value in a request that gradio would treat as the path of a file."""
     if isinstance(value, dict):
         if 'path' in value:
             yield value['path']
-        for part in value.values():
-            yield from _paths(part)
+        for item in value.values():
+            yield from _paths(item)
     elif isinstance(value, list):
-        for part in value:
-            yield from _paths(part)
+        for item in value:
+            yield from _paths(item)
 
 
 def _is_foreign(scope: Message) -> bool:
-    """Whether a browser asks for another page's sake: also one of this machine, on another port."""
+    """Return whether another page makes the request, also one of this machine on another port."""
     if origin := _header(scope, b'origin'):
         return origin.lower() != f'http://{_header(scope, b"host")}'.lower()
     follows_link = _header(scope, b'sec-fetch-mode') == 'navigate' and scope['path'] == '/'
@@ -153,7 +155,7 @@ def _header(scope: Message, name: bytes) -> str:
 
 
 def _at_most(length: int, receive: Receive) -> Receive:
-    """A body that ends, as if the browser had gone, where it holds more than it said, or takes longer than PATIENCE."""
+    """Disconnect if a body is longer than `length` bytes, or takes longer than SLOW_BODY_SECONDS."""
     left, more, end = length, True, time.monotonic() + SLOW_BODY_SECONDS
 
     async def counted() -> Message:
@@ -172,7 +174,7 @@ def _at_most(length: int, receive: Receive) -> Receive:
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
-    """A body that was read, to be read once more."""
+    """Return a body that was read already, so that it can be read again."""
     waiting = [dict(type='http.request', body=body, more_body=False)]
 
     async def first() -> Message:
@@ -182,6 +184,8 @@ def _again(body: bytes, receive: Receive) -> Receive:
 
 
 def _with_policy(send: Send) -> Send:
+    """Add the page's security headers to a response."""
+
     async def sending(message: Message) -> None:
         if message['type'] == 'http.response.start':
             own = [(b'content-security-policy', POLICY.encode()), (b'referrer-policy', b'no-referrer')]

@@ -1,4 +1,4 @@
-"""The folder of a page: uploads and masks up to a size, while it runs; what a killed one left goes at a start."""
+"""Manage the folder of a page's uploads and masks: limit its size, and remove those of killed pages."""
 
 from __future__ import annotations
 
@@ -16,35 +16,36 @@ from mmseg_volo.utils.locks import Lock
 
 PREFIX = 'mmseg_volo_demo_'
 LOCK = '.lock'
-YOUNG = 60.0  # seconds in which a page that starts has locked its folder
+YOUNG = 60.0  # seconds after which a starting page has surely locked its folder
 
 
 @contextmanager
 def own_folder() -> Iterator[Path]:
-    """A folder of this process among the system's temporary ones, removed afterwards.
+    """Create a temporary folder for this process, and remove it afterwards.
 
     Raises:
-        UsageError: none can be made.
+        UsageError: it cannot be created.
     """
     try:
         sweep(Path(tempfile.gettempdir()))
-        made = tempfile.TemporaryDirectory(prefix=PREFIX)
+        temporary = tempfile.TemporaryDirectory(prefix=PREFIX)
     except OSError as error:
-        raise UsageError(f'no folder for uploads can be made ({error}): make room, or set TMPDIR to another') from None
-    with made as name:
+        message = f'cannot create a folder for uploads ({error}): free some space, or set TMPDIR to another folder'
+        raise UsageError(message) from None
+    with temporary as name:
         folder = Path(name).resolve()
         with Lock(folder / LOCK) as lock:
             lock.take()
             yield folder
 
 
-def sweep(place: Path) -> None:
-    """Removes folders of pages of this user that run no more."""
-    for folder in place.glob(f'{PREFIX}*'):
-        with suppress(OSError):  # it is being removed by its page
-            found = folder.lstat()
-            mine = not hasattr(os, 'getuid') or found.st_uid == os.getuid()
-            if not (mine and stat.S_ISDIR(found.st_mode) and time.time() - found.st_mtime > YOUNG):
+def sweep(parent: Path) -> None:
+    """Remove the folders of this user's pages that no longer run."""
+    for folder in parent.glob(f'{PREFIX}*'):
+        with suppress(OSError):  # its page is removing it
+            status = folder.lstat()
+            mine = not hasattr(os, 'getuid') or status.st_uid == os.getuid()
+            if not (mine and stat.S_ISDIR(status.st_mode) and time.time() - status.st_mtime > YOUNG):
                 continue
             with Lock(folder / LOCK) as lock:
                 if lock.take():
@@ -52,18 +53,18 @@ def sweep(place: Path) -> None:
 
 
 def make_room(folder: Path, most: int) -> None:
-    """Removes the oldest files below a folder until the others hold at most that many bytes."""
+    """Remove the oldest files below a folder until the others take at most `most` bytes."""
     files = []
     for path in folder.rglob('*'):
         with suppress(OSError):
-            found = path.lstat()
-            if stat.S_ISREG(found.st_mode) and path.name != LOCK:
-                files.append((found.st_mtime, found.st_size, path))
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode) and path.name != LOCK:
+                files.append((status.st_mtime, status.st_size, path))
     held = sum(size for _, size, _ in files)
     for _, size, path in sorted(files):
         if held <= most:
             return
         with suppress(OSError):
             path.unlink()
-            path.parent.rmdir()  # of its own, unless there is more in it
+            path.parent.rmdir()  # its own folder, if it is empty now
         held -= size

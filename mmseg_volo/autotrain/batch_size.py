@@ -15,7 +15,7 @@ from mmseg.structures import SegDataSample
 
 import mmseg_volo.models.segmentors  # noqa: F401, registers whatever models are made of
 from mmseg_volo.engine.optim.precision import gpu_has_bfloat16
-from mmseg_volo.errors import UsageError
+from mmseg_volo.errors import UsageError, describe
 from mmseg_volo.zoo.cost import STATES, build_on_meta
 
 TRIED = (16, 8, 4, 2)  # images; norms behind a pooling to one pixel need 2
@@ -80,9 +80,12 @@ def check_disk(cfg: Config, folder: Path) -> int:
         How many parameters the model has.
 
     Raises:
-        UsageError: they do not.
+        UsageError: they do not, or the model cannot be built.
     """
-    count = sum(p.numel() for p in build_on_meta(cfg).parameters())
+    try:
+        count = sum(p.numel() for p in build_on_meta(cfg).parameters())
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f'the model of the config given to --model cannot be built: {describe(error)}') from error
     while not folder.exists():
         folder = folder.parent
     needed, free = CHECKPOINTS_AT_ONCE * STATES * count, shutil.disk_usage(folder).free

@@ -1,1 +1,1 @@
-"""What the commands of `mmseg-volo` do."""
+"""Implement the commands of `mmseg-volo`."""

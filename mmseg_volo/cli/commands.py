@@ -1,4 +1,4 @@
-"""What the commands of `mmseg-volo` do."""
+"""Implement the commands of `mmseg-volo`: one function each, which takes the parsed arguments."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 from mmengine.config import Config
+from mmseg.models import BaseSegmentor
 
 import mmseg_volo.register_all  # noqa: F401
 from mmseg_volo.app.page import require_gradio, serve
@@ -48,7 +49,7 @@ from mmseg_volo.report.recorder import recording
 
 
 def train(args: argparse.Namespace) -> None:
-    """Trains what a config describes, or on a folder of images."""
+    """Train from a config, or on a folder of images."""
     refuse_without_effect(args)
     end_with_launcher(args.launcher, args.parent)
     folder = folder_options(args)
@@ -83,7 +84,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 def _write_or_update_recipe(folder: AutoTrainOptions, resume: bool) -> None:
-    """Writes the config of a folder, or goes on with the one that was written."""
+    """Write the config of a folder of images, or update the one that `resume` continues."""
     if resume and folder.config.is_file():
         update_recipe(folder)
     else:
@@ -91,7 +92,7 @@ def _write_or_update_recipe(folder: AutoTrainOptions, resume: bool) -> None:
 
 
 def test(args: argparse.Namespace) -> None:
-    """Evaluates a checkpoint and prints the score of each class."""
+    """Evaluate a checkpoint and print the score of each class."""
     end_with_launcher(args.launcher, args.parent)
     options = test_options(args)
     if url_of(options.checkpoint) is None and not Path(options.checkpoint).is_file():
@@ -112,65 +113,69 @@ def test(args: argparse.Namespace) -> None:
 
 
 def predict(args: argparse.Namespace) -> None:
-    """Segments images, videos and GeoTIFFs, and writes what is asked for."""
+    """Segment images, videos and GeoTIFFs, and write the outputs that `--outputs` names."""
     count = 1 if args.paths[0].endswith(CHECKPOINT_SUFFIXES) else 2
     if len(args.paths) <= count:
         raise UsageError(f'expected CONFIG CHECKPOINT INPUT... or CHECKPOINT INPUT..., got {" ".join(args.paths)}')
     refuse_unused(args)
     opacity = Options.opacity if args.opacity is None else args.opacity
-    options = Options(args.outputs, opacity, args.windows, args.bands, args.value_range, args.frames)
+    options = Options(
+        args.outputs, opacity, args.window_size, args.bands, args.value_range, frames=args.video_masks_as_png
+    )
     try:
-        predict_files(
-            load(*args.paths[:count], device=args.device, optimize=args.optimize, bf16=args.bf16),
-            args.paths[count:],
-            args.out,
-            options,
-            args.overwrite,
-        )
+        predict_files(_load(args, args.paths[:count]), args.paths[count:], args.out, options, args.overwrite)
     except (KeyboardInterrupt, SystemExit) as stop:
-        print_error(UsageError('stopped; what is done is kept, the same command goes on'))
+        print_error(UsageError('stopped; finished results are kept, and the same command continues'))
         raise SystemExit(getattr(stop, 'code', 130)) from None
 
 
+def _load(args: argparse.Namespace, paths: Sequence[str]) -> BaseSegmentor:
+    """Load CHECKPOINT, or CONFIG CHECKPOINT."""
+    checkpoint = paths[1] if len(paths) > 1 else None
+    return load(paths[0], checkpoint, device=args.device, optimize=args.optimize, bf16=args.bf16)
+
+
 def report(args: argparse.Namespace) -> None:
-    """Writes the page of a work dir's results."""
+    """Write the page of a work dir's results and print its path."""
     print(write_report(args.work_dir, args.out))
 
 
 def check(args: argparse.Namespace) -> None:
-    """Looks at every image and label that a config names, and prints what they hold."""
+    """Check every image and label of a config, and print statistics of them."""
     if args.workers is not None and args.workers < 1:
         raise UsageError(f'--workers must be at least 1, got {args.workers}')
     check_config(load_config(args.config, args.cfg_options), args.workers, args.out)
 
 
 def weights(args: argparse.Namespace) -> None:
-    """Lists, fetches, converts or checks weights."""
+    """List, fetch, convert or check weights."""
     tool = weights_tool
     calls = dict(list=tool.list_weights, fetch=tool.fetch_weights, convert=tool.convert, check=tool.check)
     calls[args.weights_command](args)
 
 
-def demo(args: argparse.Namespace) -> None:
-    """Serves a page to try a checkpoint on images."""
+def app(args: argparse.Namespace) -> None:
+    """Serve a page to try a checkpoint on images."""
     if len(args.paths) > 2:
         raise UsageError(f'expected CHECKPOINT or CONFIG CHECKPOINT, got {" ".join(args.paths)}')
     if not args.paths[-1].endswith(CHECKPOINT_SUFFIXES):
-        raise UsageError(f'{args.paths[-1]} is no checkpoint: expected a file with {", ".join(CHECKPOINT_SUFFIXES)}')
+        raise UsageError(f'{args.paths[-1]} is not a checkpoint: expected a file with {", ".join(CHECKPOINT_SUFFIXES)}')
     if args.port is not None and not 1 <= args.port <= 65535:
         raise UsageError(f'--port must lie in 1..65535, got {args.port}')
-    require_gradio()  # its absence is said before the weights are read
+    require_gradio()  # fails before the weights are read
     limits = Limits(args.max_mb, args.max_megapixels)
-    model = load(*args.paths, device=args.device, optimize=args.optimize, bf16=args.bf16)
-    serve(model, f'mmseg_volo: {Path(args.paths[-1]).name}', limits, args.port)
+    serve(_load(args, args.paths), f'mmseg_volo: {Path(args.paths[-1]).name}', limits, args.port)
 
 
 def build(cfg: Config, local_rank: int = 0) -> SegRunner:
-    """The runner of a config; what is wrong with the config is said in one sentence.
+    """Build the runner of a config.
 
     Args:
-        cfg: of a training or a test.
-        local_rank: of this process on its machine, where its launcher has not put it into the environment.
+        cfg: config of a training or a test.
+        local_rank: rank of this process on its machine, if its launcher has not set the environment variable.
+
+    Raises:
+        UsageError: the config cannot be built.
     """
     os.environ.setdefault('LOCAL_RANK', str(local_rank))
     try:
@@ -180,11 +185,12 @@ def build(cfg: Config, local_rank: int = 0) -> SegRunner:
 
 
 def fetch_initial_weights(cfg: Config) -> None:
-    """Fetches what a training starts from, and tries whether it fits; not the weights of `init_cfg` where a checkpoint
-    to resume from replaces them.
+    """Fetch the initial weights of a training and check that they fit.
+
+    The weights of `init_cfg` are skipped if a checkpoint to resume from replaces them.
 
     Raises:
-        FileNotFoundError, UsageError: they cannot be had, or do not fit.
+        FileNotFoundError, UsageError: they cannot be fetched, or do not fit.
     """
     if cfg.get('load_from'):
         try:
@@ -198,6 +204,6 @@ def fetch_initial_weights(cfg: Config) -> None:
 
 
 def _check_data(cfg: Config, loaders: Sequence[str], pixels: bool = False) -> None:
-    """Looks at the data sets that will be used (`check_data`), and keeps what it finds beside the results."""
+    """Check the data sets of some loaders (`check_data`), and write the report into the work dir."""
     if (report := check_data(cfg, loaders, pixels)) is not None:
         write_report_file(report, Path(cfg.work_dir) / DATA_REPORT)

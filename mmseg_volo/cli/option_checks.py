@@ -1,4 +1,4 @@
-"""Options of `mmseg-volo` that would be without effect beside others: refused, with what does it."""
+"""Refuse options of `mmseg-volo` that would have no effect together, and name the ones that do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 
 from mmseg_volo.errors import UsageError
 
-OF_FOLDERS = {  # option of `--data` -> how a config has it
+OF_FOLDERS = {  # option that goes with `--data` -> how to set the same in a config
     'classes': '',
     'ignore': '',
     'binary': '',
@@ -27,40 +27,40 @@ UNSET = dict(accumulate=1)
 
 
 def given(args: argparse.Namespace, name: str) -> bool:
-    """Whether an option of the command line is given."""
+    """Return whether an option is set on the command line."""
     value = getattr(args, name)
     return value is not None and value is not False and value != UNSET.get(name, [])
 
 
 def refuse_without_effect(args: argparse.Namespace) -> None:
-    """Looks at the options of `train`.
+    """Check the options of `train`.
 
     Raises:
-        UsageError: one would do nothing beside the others.
+        UsageError: an option would have no effect beside the others.
     """
     if args.config and not (args.data or args.model):
         for name, instead in OF_FOLDERS.items():
             if given(args, name):
-                raise UsageError(f'{_option(name)} goes with --data and --model, and a config says it itself{instead}')
-    if args.plan_only and (found := [_option(name) for name in OF_TRAINING if given(args, name)]):
+                raise UsageError(f'{_option(name)} goes with --data and --model; a config sets it itself{instead}')
+    if args.plan_only and (unused := [_option(name) for name in OF_TRAINING if given(args, name)]):
         raise UsageError(
-            f'--plan-only trains nothing, and {", ".join(found)} would not be in the config that it writes: give '
-            f'{"it" if len(found) == 1 else "them"} when you train that'
+            f'--plan-only trains nothing, and {", ".join(unused)} would not be in the config that it writes: give '
+            f'{"it" if len(unused) == 1 else "them"} when you train that config'
         )
     if args.resume and args.overwrite:
-        raise UsageError('--resume goes on with the training in the work dir, --overwrite removes it: give one of them')
+        raise UsageError('--resume continues the training in the work dir, --overwrite removes it: give one of them')
 
 
 def refuse_unused(args: argparse.Namespace) -> None:
-    """Looks at the options of `predict`.
+    """Check the options of `predict`.
 
     Raises:
-        UsageError: one is for an output that is not asked for.
+        UsageError: an option is for an output that `--outputs` does not name.
     """
-    for name, outputs in (('opacity', ('overlays',)), ('frames', ('masks', 'confidence'))):
+    for name, outputs in (('opacity', ('overlays',)), ('video_masks_as_png', ('masks', 'confidence'))):
         if given(args, name) and not {*outputs} & {*args.outputs}:
             raise UsageError(
-                f'{_option(name)} is for {" and ".join(outputs)}, and --outputs asks for {",".join(args.outputs)} only'
+                f'{_option(name)} is for {" and ".join(outputs)}, but --outputs names only {",".join(args.outputs)}'
             )
 
 

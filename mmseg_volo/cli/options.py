@@ -1,4 +1,4 @@
-"""From the arguments of a command line to the options of what is called: nothing else knows argparse."""
+"""Convert parsed arguments to the options of trainings and tests, so that no other module depends on argparse."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ T = TypeVar('T', TrainOptions, TestOptions)
 
 
 def train_options(args: argparse.Namespace, folder: AutoTrainOptions | None) -> TrainOptions:
-    """The options of `train`; those of a folder say where its config is and where the training works."""
-    given = {**vars(args)}
+    """Return the options of `train`; `folder` sets the config and the work dir."""
+    values = {**vars(args)}
     if folder:
-        given.update(config=str(folder.config), work_dir=str(folder.place))
-    return _options(TrainOptions, given)
+        values.update(config=str(folder.config), work_dir=str(folder.place))
+    return _options(TrainOptions, values)
 
 
 def test_options(args: argparse.Namespace) -> TestOptions:
-    """The options of `test`."""
+    """Return the options of `test`."""
     return _options(TestOptions, vars(args))
 
 
 def folder_options(args: argparse.Namespace) -> AutoTrainOptions | None:
-    """`--data` and the like, if they are given.
+    """Return the options that go with `--data`, or None if a config is given.
 
     Raises:
-        UsageError: some of them are lacking, or others do not go with them.
+        UsageError: one of --data and --model is missing, or a config or a launcher is given too.
     """
     if args.config and not (args.data or args.model):
         return None
@@ -40,11 +40,11 @@ def folder_options(args: argparse.Namespace) -> AutoTrainOptions | None:
     options = AutoTrainOptions(**{field.name: getattr(args, field.name) for field in fields(AutoTrainOptions)})
     if args.launcher != 'none':
         raise UsageError(
-            f'several processes train a config: make it first, with --plan-only and without launcher, then '
-            f'start them with {options.config}'
+            f'--data cannot be combined with --launcher: write the config with --plan-only, then launch it: '
+            f'{options.config}'
         )
     return options
 
 
-def _options(kind: type[T], given: Mapping[str, Any]) -> T:
-    return kind(**{field.name: given[field.name] for field in fields(kind) if given.get(field.name) is not None})
+def _options(kind: type[T], values: Mapping[str, Any]) -> T:
+    return kind(**{field.name: values[field.name] for field in fields(kind) if values.get(field.name) is not None})

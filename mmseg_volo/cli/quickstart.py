@@ -1,4 +1,4 @@
-"""`make demo`: draws a data set, trains a small VOLO on it, evaluates it, and writes a page of results."""
+"""Run `make demo`: draw a data set, train a small VOLO on it, evaluate it, and write a page of results."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ HEIGHT, WIDTH = 128, 256  # pixels
 
 
 def demo(out: str | Path = 'work_dirs/demo', data: str | Path = 'data/demo') -> float:
-    """Runs the whole job and says where the results are.
+    """Run the whole demo and print where the results are.
 
     Args:
-        out: folder for checkpoint, pictures and page; an earlier one is replaced.
-        data: folder for the scenes; a set that is there is used again.
+        out: folder for checkpoint, pictures and page; results of an earlier run are replaced.
+        data: folder for the scenes; existing scenes are reused.
 
     Returns:
-        mIoU on the held-out scenes, in per cent.
+        mIoU on the validation scenes, in per cent.
 
     Raises:
-        UsageError: another process works in `out`, or it holds something else than an earlier run.
+        UsageError: another process uses `out`, or it holds something other than an earlier run.
     """
     out, data = Path(out), Path(data)
     scenes.generate(data, NUM_TRAIN, NUM_VAL, HEIGHT, WIDTH)
@@ -45,7 +45,7 @@ def _run(out: Path, options: Sequence[str]) -> float:
     checkpoint = newest_checkpoint(out)[0]
     main(['test', CONFIG, str(checkpoint), '--show-dir', str(out / 'overlays'), *options])
     (record,) = out.glob('*/test.json')
-    miou = json.loads(record.read_text())['metrics']['mIoU']
+    miou: float = json.loads(record.read_text())['metrics']['mIoU']
     print(f'mIoU {miou:.2f} after {minutes:.1f} minutes of training')
     print(f'page of results: {out / RESULTS_PAGE}, pictures: {out / "overlays"}, checkpoint: {checkpoint}')
     return miou

@@ -1,4 +1,4 @@
-"""`mmseg-volo weights list|fetch|convert|check`: ImageNet weights and checkpoints as files."""
+"""Implement `mmseg-volo weights list|fetch|convert|check`, for ImageNet weights and checkpoints."""
 
 from __future__ import annotations
 
@@ -38,21 +38,24 @@ from mmseg_volo.models.pretrained import ARCHS, available
 
 
 def list_weights(args: argparse.Namespace) -> None:
-    """Prints a line per published file: megabytes if it is here, image size, backbone, how its images were normalised
-    (by ImageNet's mean and standard deviation, or MEAN/STD of values from 0 to 255), licence, name for `init_cfg`.
+    """Print a line per published file.
+
+    It shows megabytes if the file is in the cache, image size, backbone, normalisation (ImageNet's mean and standard
+    deviation, or MEAN/STD of values from 0 to 255), licence, and the name for `init_cfg`.
 
     Raises:
-        UsageError: none matches the pattern.
+        UsageError: no file matches the pattern.
     """
     pattern = args.pattern.lower()
     if not {'*', '?', '['} & {*pattern}:
         pattern = f'*{pattern}*'
     rows = [w for w in available() if any(fnmatch(t.lower(), pattern) for t in (w.checkpoint, f'{w.family} {w.arch}'))]
     if not rows:
-        raise UsageError(f'no published weights match {args.pattern!r}: without a pattern, `list` shows all')
+        raise UsageError(f'no published weights match {args.pattern!r}: without a pattern, `list` prints all')
     print(f'{"MB here":>7}  {"pixels":>6}  {"type":14}  {"arch":12}  {"normalised":11}  {"licence":18}  checkpoint')
     for row in rows:
-        path = find_cached(url_of(row.checkpoint))
+        url = url_of(row.checkpoint)
+        path = find_cached(url) if url else None
         here = f'{path.stat().st_size / 1e6:.1f}' if path else '-'
         means = '/'.join(f'{value:g}' for value in (row.mean[0], row.std[0]))
         normalised = means if len({*row.mean}) == 1 else 'ImageNet'
@@ -63,19 +66,19 @@ def list_weights(args: argparse.Namespace) -> None:
 
 
 def fetch_weights(args: argparse.Namespace) -> None:
-    """Downloads what is not here yet and prints a path per name.
+    """Download the weights that are not in the cache, and print a path per name.
 
     Raises:
-        FileNotFoundError, UsageError: a name means nothing, or its file cannot be had.
+        FileNotFoundError, UsageError: a name is unknown, or its file cannot be fetched.
     """
     sources = {source: name for name in args.names for source in _sources(name)}
-    for source in sources:  # a wrong name is said before the first download
+    for source in sources:  # reports a wrong name before the first download
         if url := url_of(source):
             cached_path(url)
     for source, name in sources.items():
         path = local_file(source)
         if not path.is_file():
-            raise FileNotFoundError(f'no checkpoint at {path.absolute()}, where {name} has its weights')
+            raise FileNotFoundError(f'no checkpoint at {path.absolute()}, which {name} names')
         print(path)
 
 
@@ -86,25 +89,25 @@ def _sources(name: str) -> list[str]:
 
     if timm.is_model(name.split('.')[0]) or ('.' in Path(name).name and not name.endswith('.py')):
         return [f'timm://{name}']
-    if not (found := pretrained_sources(load_config(name).model)):
+    if not (sources := pretrained_sources(load_config(name).model)):
         raise UsageError(f'{name} starts from random weights: there is nothing to fetch')
-    return found
+    return sources
 
 
 def convert(args: argparse.Namespace) -> None:
-    """Writes weights as .safetensors: under the keys that they have, or under those of a backbone that they fit.
+    """Write weights as .safetensors, under their own keys or under those of the backbone that they fit.
 
-    A whole checkpoint of ours becomes a file that knows its model, as `mmseg_volo.load` takes it; a backbone's one that
-    says how the images were normalised that it was trained on, where that is known.
+    The file describes its model if the source is a checkpoint of ours, so that `mmseg_volo.load` takes it alone; that
+    of a backbone describes the normalisation of its training images, where it is known.
 
     Raises:
-        FileNotFoundError, UsageError: the source cannot be read or does not fit, or the target is in the way.
+        FileNotFoundError, UsageError: the source cannot be read or does not fit, or the target cannot be written.
     """
     target = Path(os.path.expanduser(args.target))
     if target.suffix != '.safetensors':
         raise UsageError(f'expected a target that ends in .safetensors, got {args.target}')
     if not target.absolute().parent.is_dir():
-        raise FileNotFoundError(f'there is no folder {target.absolute().parent}: make it first')
+        raise FileNotFoundError(f'there is no folder {target.absolute().parent}: create it first')
     if target.exists() and not args.force:
         raise UsageError(f'{target.absolute()} exists: choose another name, or replace it with --force')
     wanted = _backbone_config(args)
@@ -117,21 +120,22 @@ def convert(args: argparse.Namespace) -> None:
         metadata |= {'type': wanted['type'], 'arch': str(wanted['arch'])}
     whole = {} if wanted or args.prefix else published(content)
     save_safetensors(weights, target, metadata, whole or _facts(args.source, content))
-    print(f'{target}: {_size(weights)}{", and the model that they are for" if whole else ""}')
+    print(f'{target}: {_size(weights)}{", with the description of their model" if whole else ""}')
 
 
 def _facts(source: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    expected, (known, pixels) = expected_normalisation(source, content), trained_size(source, content)
-    found = {PIXELS: expected._asdict()} if expected else {}
-    facts = {'checkpoint': known and known.checkpoint, 'pixels': pixels}
-    facts = {key: value for key, value in facts.items() if value}
-    return {**found, TRAINED: facts} if facts else found
+    """Return what is known of the images that weights were trained on, for the metadata of a file."""
+    expected, (published_weights, pixels) = expected_normalisation(source, content), trained_size(source, content)
+    normalisation = {PIXELS: expected._asdict()} if expected else {}
+    trained = {'checkpoint': published_weights and published_weights.checkpoint, 'pixels': pixels}
+    trained = {key: value for key, value in trained.items() if value}
+    return {**normalisation, TRAINED: trained} if trained else normalisation
 
 
 def _read_trusted(source: str) -> dict[str, Any]:
     if url_of(source):
         raise UsageError(
-            f'--trust-pickle takes a local file, got {source}: fetch it, and be sure that it is what you want'
+            f'--trust-pickle takes a local file, got {source}: download it, and make sure that you trust it'
         )
     print(f'--trust-pickle: any code in {source} runs now', file=sys.stderr)
     return read_checkpoint(source, trust_pickle=True)
@@ -140,40 +144,40 @@ def _read_trusted(source: str) -> dict[str, Any]:
 def _own_keys(wanted: dict[str, Any], weights: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     backbone = _build(wanted)
     backbone.load_pretrained(weights, source)
-    trained_norms = any(k.startswith('out_norms.') for k in weights)  # otherwise ours, at identity: not theirs to keep
+    trained_norms = any(k.startswith('out_norms.') for k in weights)  # otherwise they are our initial values
     return {k: v for k, v in backbone.state_dict().items() if trained_norms or not k.startswith('out_norms.')}
 
 
 def check(args: argparse.Namespace) -> None:
-    """Says that weights are finite and fit, key by key.
+    """Check that weights are finite and that every key fits the model.
 
     Raises:
-        FileNotFoundError, UsageError: they cannot be read, or do not; names the first wrong keys.
+        FileNotFoundError, UsageError: they cannot be read, are not finite or do not fit; names the first wrong keys.
     """
     wanted = _backbone_config(args)
     weights = read_state_dict(args.source, args.prefix)
     if bad := non_finite_names(weights):
         shown = ', '.join(map(one_line, bad[:MAX_KEYS_SHOWN]))
-        raise UsageError(f'{args.source}: {len(bad)} weights hold NaN or infinity: {shown}')
+        raise UsageError(f'{args.source}: {len(bad)} tensors contain NaN or infinity: {shown}')
     if wanted is None:
         if RECORD not in meta_of(read_source(args.source)):
-            raise UsageError(f'{args.source} does not say which model it is for: give a config, or --type and --arch')
+            raise UsageError(f'{args.source} does not describe its model: give a config, or --type and --arch')
         load(args.source, device='cpu')
-        what = 'the model that it names'
+        target = 'the model that it describes'
     elif args.config and any(k.startswith('decode_head.') for k in weights):
         strict_load(load(args.config, device='cpu'), weights, args.source)
-        what = f'the model of {args.config}'
+        target = f'the model of {args.config}'
     else:
         prefix = whole_prefix(weights)
         weights = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
         _build(wanted).load_pretrained(weights, args.source)
-        what = f'{wanted["type"]} {wanted["arch"]}'
-    print(f'{args.source} fits {what}: {_size(weights)}')
+        target = f'{wanted["type"]} {wanted["arch"]}'
+    print(f'{args.source} fits {target}: {_size(weights)}')
 
 
 def _backbone_config(args: argparse.Namespace) -> dict[str, Any] | None:
     if args.config and (args.type or args.arch):
-        raise UsageError(f'expected a config or --type and --arch, got {args.config} and both')
+        raise UsageError(f'expected either a config, or --type and --arch, got {args.config} with --type or --arch')
     if bool(args.type) != bool(args.arch):
         raise UsageError(f'--type and --arch go together, got --type {args.type} --arch {args.arch}')
     if args.config:
@@ -188,7 +192,7 @@ def _build(wanted: dict[str, Any]) -> Backbone:
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(' '.join(str(error).split())) from error
     if not isinstance(backbone, Backbone):
-        raise UsageError(f'{wanted["type"]} is not a backbone of ours: expected one of {", ".join(ARCHS)}')
+        raise UsageError(f'{wanted["type"]} is not a backbone of mmseg_volo: expected one of {", ".join(ARCHS)}')
     return backbone
 
 

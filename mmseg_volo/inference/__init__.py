@@ -1,7 +1,7 @@
-"""Predict: one image (`api`), or files in, masks and what is made of them out (`files`).
+"""Predict one image (`api`), or files, with masks and other outputs written to a folder (`files`).
 
-The names below are imported when they are asked for, as they take mmseg, which takes seconds: `import mmseg_volo` takes
-`api` from here.
+The names below are imported on first use, because they import mmseg, which takes seconds, and `import mmseg_volo`
+imports `api` from here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a folder of results was made of, so that the same command goes on where it stopped, in several processes too."""
+"""Record what a folder of results was made from, so that the same command continues, in several processes too."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import RLock
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import torch
-from torch import nn
+from mmseg.models import BaseSegmentor
 
 from mmseg_volo.errors import UsageError
 from mmseg_volo.inference.areas import table
-from mmseg_volo.inference.name_collisions import Names, is_of, state_of
+from mmseg_volo.inference.name_collisions import Entry, Names, is_of, state_of
 from mmseg_volo.inference.options import OUTPUTS
 from mmseg_volo.inference.sources import AREAS, RECORD, Item, real_path
 from mmseg_volo.inference.verify import confirmed, is_whole
@@ -26,16 +26,16 @@ from mmseg_volo.utils.files import remove_scratch_files, write_whole
 from mmseg_volo.utils.locks import Lock, acquire_shared, describe_holder, other_holders
 
 MANIFEST_NAME = RECORD
-LOCKS = '.predict'  # folder of locks
+LOCKS = '.predict'  # folder of lock files
 PROCESS = 'process'
-REMEDY = 'give another folder to --out, or --overwrite to do them anew'
+REMEDY = 'give another folder to --out, or --overwrite to replace them'
 
 
-def fingerprint(model: nn.Module) -> str:
-    """Tells a segmentor from another: its weights, how it looks at images, classes, colours, what of it is compiled."""
-    told = [model.cfg.model, model.cfg.test_pipeline, model.test_cfg, model.dataset_meta]
-    told += [name for name, module in model.named_modules() if is_compiled(module)]
-    digest = hashlib.blake2b(repr(told).encode(), digest_size=16)
+def fingerprint(model: BaseSegmentor) -> str:
+    """Return a hash of a segmentor's config, test pipeline, classes, colours, compiled modules and weights."""
+    description = [model.cfg.model, model.cfg.test_pipeline, model.test_cfg, model.dataset_meta]
+    description += [name for name, module in model.named_modules() if is_compiled(module)]
+    digest = hashlib.blake2b(repr(description).encode(), digest_size=16)
     for key, value in model.state_dict().items():
         digest.update(key.encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
@@ -43,60 +43,60 @@ def fingerprint(model: nn.Module) -> str:
 
 
 class Manifest:
-    """`OUT/predictions.jsonl`: a line of settings, then a line for each file, of which the last one counts.
+    """Manage `OUT/predictions.jsonl`: a line of settings, then lines of files; the last line of each file counts.
 
-    Any number of processes with the same settings may fill one folder: each file is done by the one that asks for it
-    first. While they work, each says in a file of its own, which it has locked, at which inputs it is; those of a
-    killed one are free again.
+    Any number of processes with the same settings may fill one folder: the first one to claim a file predicts it. Each
+    process lists the inputs that it is predicting in a lock file of its own; those of a killed one become free again.
 
     Args:
         out: folder of the results.
-        settings: what else than the files the results depend on.
-        items: that are to be predicted.
-        overwrite: do them again even if they are done, but for what a process does that is at it now.
+        settings: what the results depend on, apart from the inputs.
+        items: files to predict.
+        overwrite: predict them even if they are done, except those that a running process has done.
 
     Raises:
-        UsageError: nothing is to be done anew, and the folder holds results of other settings, of other inputs of the
-            same names, or of something else; or another process fills it with other settings.
+        UsageError: `overwrite` is off, and the folder holds results of other settings, of other inputs of the same
+            names, or other files; or another process is filling it with other settings.
         OSError: the folder cannot be written to.
     """
 
     def __init__(self, out: Path, settings: Mapping[str, Any], items: Sequence[Item], overwrite: bool = False):
         self.out, self.path = out, out / MANIFEST_NAME
-        self.entries: dict[str, dict[str, Any]] = {}
-        self.refused: dict[Item, str] = {}  # inputs whose names another process has begun with, of another folder
+        self.entries: dict[str, Entry] = {}
+        self.refused: dict[Item, str] = {}  # inputs whose names another process uses for inputs of another folder
         self._settings = json.loads(json.dumps(settings))
         self._mutex, self._gate = RLock(), Lock(out / LOCKS / 'record.lock', keep=True)
         self._slot: Lock | None = None
-        self._head, self._end, self._cut = b'', 0, False  # first line, what of the file is known, whether a line is cut
-        self._at: dict[str, str] = {}  # name -> input, of this process
-        self._killed = False  # a process that was at it
-        self.run, self._written = '', {}  # of all processes that are at it now: their mark, and name -> input
+        self._head, self._end = b'', 0  # the first line, and how many bytes of the file were read
+        self._cut = False  # whether its last line is incomplete
+        self._claimed: dict[str, str] = {}  # key -> input, of this process
+        self._killed = False  # whether a process was killed while it filled the folder
+        self.run: str | None = ''  # mark of all processes that are filling the folder now
+        self._written: dict[str, str] = {}  # key -> input, of these processes
         try:
-            with self._alone():
-                self._begin(items, overwrite)
+            with self._locked():
+                self._start(items, overwrite)
         except BaseException:
             self.close()
             raise
 
-    def _begin(self, items: Sequence[Item], overwrite: bool) -> None:
-        before = _line(self._head).get('settings') if self._head else None
+    def _start(self, items: Sequence[Item], overwrite: bool) -> None:
+        before = _parse(self._head).get('settings') if self._head else None
         others = self._others()
         self._sweep()
         if not overwrite:
-            _same(self.out, before, self._settings)
+            _refuse_other_settings(self.out, before, self._settings)
         elif others and before != self._settings:
             raise UsageError(
-                f'{self.out} is being filled by {describe_holder(others[0])} with other settings: '
-                f'wait until it ends, or give '
-                f'another folder to --out'
+                f'{self.out} is being filled by {describe_holder(others[0])} with other settings: wait until it ends, '
+                f'or give another folder to --out'
             )
         if before != self._settings:
             self.entries = {}
-        self.run = others[0].get('run') if others else uuid4().hex[:8]  # of all that are at it now
+        self.run = others[0].get('run') if others else uuid4().hex[:8]
         self._names = Names(self.out, LOCKS)
         for entry in [*self.entries.values()]:
-            self._note(entry)
+            self._add_line(entry)
         old = {name for name, entry in self.entries.items() if entry.get('run') != self.run}
         replaced = self._names.check(items, self.entries, {*old} if overwrite else set())
         for name in {*replaced, *(str(item.name) for item in items if overwrite)} & old:
@@ -110,13 +110,13 @@ class Manifest:
             head = json.dumps(dict(settings=self._settings, begun=uuid4().hex)).encode() + b'\n'
         lines = b''.join(json.dumps(entry).encode() + b'\n' for entry in self.entries.values())
         if not self.path.is_file() or self.path.read_bytes() != head + lines:
-            head = json.dumps({**_line(head), 'begun': uuid4().hex}).encode() + b'\n'  # others read all of it again
+            head = json.dumps({**_parse(head), 'begun': uuid4().hex}).encode() + b'\n'  # makes others read it again
             write_whole(self.path, head + lines)
         self._head, self._end, self._cut = head, len(head + lines), False
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Inside, no other thread or process touches the record, and what others wrote is known."""
+    def _locked(self) -> Iterator[None]:
+        """Keep other threads and processes from the file inside the block; first read what they wrote."""
         with self._mutex:
             self._gate.take(wait=True)
             try:
@@ -126,6 +126,7 @@ class Manifest:
                 self._gate.release()
 
     def _catch_up(self) -> None:
+        """Read the lines that other processes have added."""
         with suppress(FileNotFoundError), self.path.open('rb') as file:
             head = file.readline()
             if head != self._head:
@@ -134,17 +135,17 @@ class Manifest:
             content = file.read()
             whole = content.rfind(b'\n') + 1
             self._cut, self._end = whole < len(content), self._end + whole
-            for line in map(_line, content[:whole].splitlines()):
+            for line in map(_parse, content[:whole].splitlines()):
                 if 'file' in line:
-                    self._note(line)
+                    self._add_line(cast(Entry, line))
 
-    def _note(self, line: dict[str, Any]) -> None:
-        self.entries[line['file']] = line
-        if line.get('run') == self.run and line.get('outputs'):
-            self._written[self._names.key(line['file'])] = line['input'][0]
+    def _add_line(self, entry: Entry) -> None:
+        self.entries[entry['file']] = entry
+        if entry.get('run') == self.run and entry.get('outputs'):
+            self._written[self._names.key(entry['file'])] = entry['input'][0]
 
     def is_done(self, item: Item, outputs: Iterable[str]) -> bool:
-        """Whether all these outputs of the file as it is now were written, and are there."""
+        """Return whether these outputs exist, complete and for the current state of the file."""
         entry = self.entries.get(str(item.name))
         if entry is None or 'error' in entry or not is_of(entry, item.path):
             return False
@@ -153,15 +154,19 @@ class Manifest:
         return all(name in files and all(is_whole(self.out / f, sizes.get(f)) for f in files[name]) for name in outputs)
 
     def claim(self, items: Iterable[Item], outputs: Sequence[str]) -> Iterator[Item]:
-        """Those that are not done and that no other process is at, each when its turn comes; this process is then."""
+        """Yield the items that are not done and not claimed by another process, claiming each just before."""
         for item in items:
-            with self._alone():
+            with self._locked():
                 free = not self.is_done(item, outputs) and self.failure(item) is None and self._is_free(item)
                 if free:
-                    self._at[self._names.key(item.name)] = real_path(item.path)
-                    self._slot.tell(run=self.run, at=self._at)
+                    self._claimed[self._names.key(item.name)] = real_path(item.path)
+                    self._publish_claims()
             if free:
                 yield item
+
+    def _publish_claims(self) -> None:
+        assert self._slot is not None  # from `_start` until `close`
+        self._slot.tell(run=self.run, at=self._claimed)
 
     def _is_free(self, item: Item) -> bool:
         key, path = self._names.key(item.name), real_path(item.path)
@@ -170,9 +175,10 @@ class Manifest:
             if other != path:
                 self.refused[item] = f'{other} and {item.path} would be written to the same file: {REMEDY}'
                 return False
-        return not theirs and key not in self._at
+        return not theirs and key not in self._claimed
 
     def _others(self) -> list[dict[str, Any]]:
+        """Return what the other running processes have published."""
         mine = 0 if self._slot is None else 1
         count = len([*(self.out / LOCKS).glob(f'.{PROCESS}-*.lock')]) - mine
         living = [*other_holders(self.out / LOCKS, PROCESS, self._slot)]
@@ -180,7 +186,7 @@ class Manifest:
         return living
 
     def _sweep(self) -> None:
-        """Removes what killed processes were writing."""
+        """Remove the unfinished files of killed processes."""
         if self._killed:
             for kind in (self.out / name for name in OUTPUTS):
                 for folder, _, _ in os.walk(kind):
@@ -189,45 +195,46 @@ class Manifest:
         self._killed = False
 
     def failure(self, item: Item) -> str | None:
-        """Why it was left out by a process that is at it now, if it was."""
-        entry = self.entries.get(str(item.name), {})
-        told = entry.get('run') == self.run and entry.get('input', [''])[:1] == [real_path(item.path)]
-        return self.refused.get(item) or (entry.get('error') if told else None)
+        """Return why a running process skipped a file, or None if none did."""
+        entry = self.entries.get(str(item.name), Entry())
+        current = entry.get('run') == self.run and entry.get('input', [''])[:1] == [real_path(item.path)]
+        return self.refused.get(item) or (entry.get('error') if current else None)
 
     def refresh(self) -> None:
-        """Reads what other processes have written since."""
-        with self._alone():
+        """Read what other processes have written in the meantime."""
+        with self._locked():
             pass
 
     def add(self, item: Item, entry: Mapping[str, Any]) -> None:
-        """Says that a file was predicted, once the disk has confirmed its results, or that it failed (`error`)."""
+        """Add a file that was predicted, after flushing its results to disk, or that failed (`error`)."""
         sizes = confirmed(self.out, [name for names in entry.get('outputs', {}).values() for name in names])
-        with self._alone():
-            state, before = state_of(item.path), self.entries.get(str(item.name), {})
-            line = dict(file=str(item.name), input=state, run=self.run, **entry)
+        with self._locked():
+            state, before = state_of(item.path), self.entries.get(str(item.name), Entry())
+            line: dict[str, Any] = dict(file=str(item.name), input=state, run=self.run, **entry)
             if 'outputs' in entry:
                 line['sizes'] = sizes
-            if 'outputs' in entry and before.get('input') == state:  # what there is of other kinds stays
-                line |= {key: {**before.get(key, {}), **line[key]} for key in ('outputs', 'sizes')}
-            self._note(line)
+            if 'outputs' in entry and before.get('input') == state:  # keeps the other kinds
+                line['outputs'] = {**before.get('outputs', {}), **line['outputs']}
+                line['sizes'] = {**before.get('sizes', {}), **sizes}
+            self._add_line(cast(Entry, line))
             with self.path.open('ab') as file:
                 file.write(b'\n' * self._cut + json.dumps(line).encode() + b'\n')
                 file.flush()
                 os.fsync(file.fileno())
                 self._end = file.tell()
-            self._at.pop(self._names.key(item.name), None)
-            self._slot.tell(run=self.run, at=self._at)
+            self._claimed.pop(self._names.key(item.name), None)
+            self._publish_claims()
 
     def write_areas(self, classes: Sequence[str]) -> None:
-        """Makes `OUT/areas.csv` of all that the record holds now, of whatever process."""
-        with self._alone():
-            lines = [_line(line) for line in self.path.read_bytes().splitlines()]
+        """Write `OUT/areas.csv` of all files in the manifest, from whatever process."""
+        with self._locked():
+            lines = [_parse(line) for line in self.path.read_bytes().splitlines()]
             last = {line['file']: line for line in lines if 'file' in line}
             entries = sorted((entry for entry in last.values() if 'pixels' in entry), key=lambda entry: entry['file'])
             write_whole(self.out / AREAS, table(entries, classes))
 
     def close(self) -> None:
-        """Leaves to others what this process is at."""
+        """Release the claims of this process."""
         with self._mutex, suppress(OSError):
             if self._slot is not None:
                 self._slot.release()
@@ -239,23 +246,25 @@ class Manifest:
                 (self.out / LOCKS).rmdir()
 
 
-def _same(out: Path, before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
-    """Whether what is in the folder may be gone on with."""
+def _refuse_other_settings(out: Path, before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
+    """Raise a UsageError if the results in a folder were made with other or unknown settings."""
     if before is None and any(any((out / name).glob('*')) for name in OUTPUTS):
-        raise UsageError(f'{out} holds files, and no {MANIFEST_NAME} says what they were made of: {REMEDY}')
+        raise UsageError(f'{out} holds files, but no {MANIFEST_NAME} that records how they were made: {REMEDY}')
     if before is None:
         return
     changed = [name for name in {**before, **now} if name in before and before[name] != now.get(name)]
     if changed:
-        raise UsageError(f'{out} holds results of another {" and another ".join(changed)}: {REMEDY}')
+        raise UsageError(f'{out} holds results made with other settings ({", ".join(changed)}): {REMEDY}')
     if unknown := [name for name in now if name not in before]:
-        raise UsageError(f'{out} holds results of an older version, which did not note {", ".join(unknown)}: {REMEDY}')
+        raise UsageError(
+            f'{out} holds results of an older version, which did not record {", ".join(unknown)}: {REMEDY}'
+        )
 
 
-def _line(content: bytes) -> dict[str, Any]:
-    """Empty if it is not whole."""
+def _parse(line: bytes) -> dict[str, Any]:
+    """Parse a line of the file; empty if it is incomplete."""
     try:
-        found = json.loads(content)
+        content = json.loads(line)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}

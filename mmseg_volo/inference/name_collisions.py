@@ -1,4 +1,4 @@
-"""Whether a folder of results holds those of another input under the names of a new one."""
+"""Detect inputs whose results would replace those of other inputs."""
 
 from __future__ import annotations
 
@@ -7,19 +7,32 @@ import sys
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from mmseg_volo.errors import UsageError
 from mmseg_volo.inference.sources import Item, real_path
 from mmseg_volo.io.file_types import VIDEOS
 
 
+class Entry(TypedDict, total=False):
+    """A file in the manifest of a folder of results; `pixels`, `square_metres` and the like are not listed here."""
+
+    file: str  # name, see `Item`
+    input: list[Any]  # see `state_of`
+    run: str | None  # mark of the processes that filled the folder together
+    outputs: dict[str, list[str]]  # kind -> paths below the folder
+    sizes: dict[str, int]  # path -> bytes
+    left_out: dict[str, str]  # kind -> why it was not written
+    error: str
+    traceback: str
+
+
 class Names:
-    """The names of results as the file system of a folder tells them apart.
+    """Compare names of results as the file system of a folder does.
 
     Args:
         out: folder of the results.
-        probe: name of something in it, in small letters.
+        probe: name of a file or folder in it, in lower case.
     """
 
     def __init__(self, out: Path, probe: str):
@@ -27,40 +40,39 @@ class Names:
         self.folds = folds_case(out, probe)
 
     def key(self, name: str | Path) -> str:
-        """What two inputs share whose results would be the same files; `name` as in `Item`."""
+        """Return a key that is the same for inputs whose results would be the same files; `name` as in `Item`."""
         stem = Path(name).with_suffix('').as_posix()
         if self.folds or sys.platform == 'darwin':
             stem = unicodedata.normalize('NFC', stem)
         return stem.casefold() if self.folds else stem
 
-    def check(
-        self, items: Sequence[Item], entries: Mapping[str, dict[str, Any]], replaceable: Collection[str]
-    ) -> set[str]:
-        """Looks for results of other inputs where those of the items will be.
+    def check(self, items: Sequence[Item], entries: Mapping[str, Entry], replaceable: Collection[str]) -> set[str]:
+        """Check whether results of other inputs would be replaced.
 
-        An input that was moved, with its folder or alone, is the same if it is no longer where it was and has its
-        name, size and time; its entry is set right.
+        An input that was moved, alone or with its folder, counts as the same if its former path no longer exists and
+        name, size and time agree; its entry is then updated.
 
         Args:
-            items: to be predicted.
-            entries: of the record: name -> what is known.
+            items: files to predict.
+            entries: name -> entry of the manifest.
             replaceable: names of entries that may be replaced.
 
         Returns:
-            The names of entries that will be.
+            The names of the entries that will be replaced.
 
         Raises:
-            UsageError: others would be.
+            UsageError: other entries would be replaced.
         """
         written = {self.key(name): name for name, entry in entries.items() if entry.get('outputs')}
         mine: dict[str, Item] = {}
-        replaced, lost = set(), []
+        replaced: set[str] = set()
+        lost: list[tuple[str, Path]] = []  # former input, new input
         for item in items:
             key = self.key(item.name)
             if (other := mine.setdefault(key, item)) is not item:
                 raise UsageError(
-                    f'{other.path} and {item.path} would be written to the same file, as {self.out} takes their names '
-                    f'for one: rename one, or predict them apart'
+                    f'{other.path} and {item.path} would be written to the same file, because their names map to the '
+                    f'same file name in {self.out}: rename one, or predict them separately'
                 )
             name = written.get(key)
             if name is None or self._is_same(item, name, entries[name]):
@@ -71,15 +83,15 @@ class Names:
                 lost.append((_path(entries[name]), item.path))
         lost += self._mixed(mine, written, entries, replaceable)
         if lost:
-            (old, new), more = lost[0], f' ({len(lost) - 1} more such)' * (len(lost) > 1)
-            gone = '' if os.path.lexists(old) else ', which is no longer there,'
+            (old, new), more = lost[0], f' (and {len(lost) - 1} more)' * (len(lost) > 1)
+            gone = '' if os.path.lexists(old) else ', which no longer exists,'
             raise UsageError(
                 f'{self.out} holds results of {old}{gone} and those of {new} would be written to the same file{more}: '
                 f'give another folder to --out, or --overwrite to replace them'
             )
         return replaced
 
-    def _is_same(self, item: Item, name: str, entry: dict[str, Any]) -> bool:
+    def _is_same(self, item: Item, name: str, entry: Entry) -> bool:
         old, new = _path(entry), real_path(item.path)
         if old == new or real_path(Path(old)) == new:
             return True
@@ -92,46 +104,53 @@ class Names:
         self,
         mine: Mapping[str, Item],
         written: Mapping[str, str],
-        entries: Mapping[str, dict[str, Any]],
+        entries: Mapping[str, Entry],
         replaceable: Collection[str],
     ) -> list[tuple[str, Path]]:
-        """Frames of a/b.mp4 may be files in a/b/, where results of images in a folder of this name are."""
+        """Find results of a video a/b.mp4 and of images in a/b/, which may be in the same folder.
+
+        Returns:
+            (former input, new input) of each pair.
+        """
         kept = {key: name for key, name in written.items() if name not in replaceable}
         new = {key: item for key, item in mine.items() if item.is_video}
         old = {key: name for key, name in kept.items() if Path(name).suffix.lower() in VIDEOS}
-        found = [(new[above], name) for key, name in kept.items() for above in _above(key) if above in new]
-        pairs = [(_path(entries[name]), item.path) for item, name in found]
+        videos_over_images = [
+            (new[parent], name) for key, name in kept.items() for parent in _parents(key) if parent in new
+        ]
+        pairs = [(_path(entries[name]), item.path) for item, name in videos_over_images]
         for key, item in mine.items():
-            pairs += [(_path(entries[old[above]]), item.path) for above in _above(key) if above in old]
+            pairs += [(_path(entries[old[parent]]), item.path) for parent in _parents(key) if parent in old]
         return pairs
 
 
 def folds_case(folder: Path, probe: str) -> bool:
-    """Whether a folder takes large and small letters for one, as on Windows and macOS; `probe` is in it, in small."""
+    """Return whether a folder ignores case, as on Windows and macOS; `probe` exists in it, in lower case."""
     return (folder / probe.upper()).exists()
 
 
 def state_of(path: Path) -> list[Any]:
-    """By what an input is known again: path without links, size, time; nothing if it is not there."""
+    """Return [path without links, bytes, modification time in ns] of an input, or [] if it does not exist."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return []
-    return [real_path(path), found.st_size, found.st_mtime_ns]
+    return [real_path(path), status.st_size, status.st_mtime_ns]
 
 
-def is_of(entry: Mapping[str, Any], path: Path) -> bool:
-    """Whether an entry of the record is of a file as it is now."""
+def is_of(entry: Entry, path: Path) -> bool:
+    """Return whether an entry of the manifest is of a file in its current state."""
     before, now = entry.get('input'), state_of(path)
     if not before or not now or before[1:] != now[1:]:
         return False
-    return before[0] == now[0] or real_path(Path(before[0])) == now[0]
+    former, current = str(before[0]), str(now[0])
+    return former == current or real_path(Path(former)) == current
 
 
-def _path(entry: Mapping[str, Any]) -> str:
-    return (entry.get('input') or ['a file that is gone'])[0]
+def _path(entry: Entry) -> str:
+    return str((entry.get('input') or ['a file that no longer exists'])[0])
 
 
-def _above(key: str) -> list[str]:
+def _parents(key: str) -> list[str]:
     parts = key.split('/')
     return ['/'.join(parts[:i]) for i in range(1, len(parts))]

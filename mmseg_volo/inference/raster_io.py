@@ -1,4 +1,4 @@
-"""GeoTIFFs that grow row by row."""
+"""Write GeoTIFFs row by row."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmseg_volo.io.raster_reader import rasterio_module
 from mmseg_volo.utils.files import AtomicFile
 
-CACHE = 128  # MB of blocks that GDAL keeps; a row of blocks of 512 takes 31 MB of 20,000 RGB pixels
-ROWS = 1024  # a strip or block that is higher is not kept so, nor one of which a row takes more than ROW_BYTES
-ROW_BYTES = 256 << 20
+CACHE = 128  # MB of GDAL's block cache; a row of blocks of 512 takes 31 MB for 20,000 RGB pixels
+ROWS = 1024  # the most rows of a block that is copied from the other file
+ROW_BYTES = 256 << 20  # the most bytes of a row of such blocks
 LOSSLESS = ('deflate', 'lzw', 'zstd', 'lzma', 'packbits')
-SPARE = 1 << 20  # bytes: a disk with less is taken for full
+SPARE = 1 << 20  # bytes: a disk with less free space counts as full
 
 
 class RasterFile:
-    """A GeoTIFF with another's size, georeference and blocks, written row by row from the top, whole or not at all.
+    """Write a GeoTIFF with another's size, georeference and blocks, row by row, completely or not at all.
 
     Args:
-        path: of the file.
-        like: the other, open.
-        count: of bands.
-        dtype: of the pixels.
-        nodata: value of pixels without a result; None if there are none.
-        names: of the bands.
-        palette: RGB, one per class, for viewers; of uint8.
+        path: path of the file.
+        like: the other file, an open rasterio dataset.
+        count: number of bands.
+        dtype: dtype of the pixels.
+        nodata: value of pixels without a result; None if all have one.
+        names: names of the bands.
+        palette: RGB, one per class, for viewers; used for uint8 only.
     """
 
     def __init__(
@@ -55,7 +56,9 @@ class RasterFile:
         self._new = AtomicFile(path)
         self.scratch = self._new.scratch
         try:
-            self.file = rasterio_module().open(
+            rasterio = rasterio_module()
+            assert rasterio is not None  # `like` is open
+            self.file = rasterio.open(
                 self.scratch, 'w', driver='GTiff', count=count, dtype=dtype, nodata=nodata, **where, **profile
             )
         except BaseException:
@@ -71,8 +74,8 @@ class RasterFile:
         self._top = self._held = 0
         self._rows = np.empty((count, self._step, like.width), dtype)
 
-    def write(self, rows: np.ndarray) -> None:
-        """The next rows (count, n, W); they reach the file when a row of blocks is full."""
+    def write(self, rows: NDArray[Any]) -> None:
+        """Append rows (count, n, W); they reach the file when a row of blocks is complete."""
         while rows.shape[1]:
             n = min(self._step - self._held, rows.shape[1])
             self._rows[:, self._held : self._held + n] = rows[:, :n]
@@ -86,20 +89,20 @@ class RasterFile:
         try:
             self.file.write(self._rows[:, : self._held], window=window)
         finally:
-            self._room()
+            self._check_disk()
         self._top, self._held = self._top + self._held, 0
 
     def finish(self) -> Path:
-        """Writes what is held; the file stays hidden until `with` ends. Returns its path until then."""
+        """Write the remaining rows and return the path of the file, which is hidden until `with` ends."""
         if self._held:
             self._flush()
         if not self.file.closed:
             self.file.close()
-            self._room()
+            self._check_disk()
         return self.scratch
 
-    def _room(self) -> None:
-        """GDAL does not tell a full disk from other errors, and when it closes a file from none."""
+    def _check_disk(self) -> None:
+        """Raise OSError if the disk is full: GDAL does not distinguish it, and ignores it when it closes a file."""
         if shutil.disk_usage(self.scratch.parent).free < SPARE:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 

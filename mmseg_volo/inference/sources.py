@@ -1,4 +1,4 @@
-"""Which files are to be predicted, and under which names their results are kept."""
+"""Find the files to predict, and the names of their results."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from mmseg_volo.io.file_types import ARRAYS, IMAGES, PICTURES, TIFFS, VIDEOS, Fi
 
 __all__ = ['IMAGES', 'TIFFS', 'VIDEOS', 'Item', 'find_inputs', 'real_path']
 
-RECORD, AREAS = 'predictions.jsonl', 'areas.csv'  # in a folder of results
+RECORD, AREAS = 'predictions.jsonl', 'areas.csv'  # files in a folder of results
 
 
 @dataclass(frozen=True)
 class Item:
-    """A file to be predicted.
+    """A file to predict.
 
     Args:
-        path: of the file.
-        name: its path below the folder that was given, or its name.
+        path: path of the file.
+        name: its path below the input folder, or its file name if the file itself is the input.
     """
 
     path: Path
@@ -32,83 +32,86 @@ class Item:
 
     @property
     def is_video(self) -> bool:
-        """By its suffix."""
+        """Whether the suffix is that of a video."""
         return self.path.suffix.lower() in VIDEOS
 
     @property
     def stem(self) -> Path:
-        """What the names of all its results begin with, below the folder of each kind."""
+        """The path of its results below the folder of each kind, without suffix."""
         return self.name.with_suffix('')
 
 
 def real_path(path: Path) -> str:
-    """The path of a file without links to folders; a file that is a link itself is another file."""
+    """Resolve links in the folder of a path, but not the file itself: a link to a file is a file of its own."""
     return os.path.join(os.path.realpath(path.parent), path.name)
 
 
 def find_inputs(inputs: Sequence[str], out: Path, left: FileCounts | None = None, arrays: bool = False) -> list[Item]:
-    """The images and videos that inputs name.
+    """Find the images and videos that inputs name.
 
     Args:
-        inputs: files, folders (searched to the bottom, links too, without hidden files), or glob patterns (`**` too).
-        out: folder for the results. It is not searched, unless it is given itself; and no result in it is an input.
-        left: counts what else the folders and patterns hold.
-        arrays: whether .npy files are images, too.
+        inputs: files, folders (searched recursively, through links, without hidden files), or glob patterns (also
+            `**`).
+        out: folder for the results. It is searched only if it is an input itself, and results in it are never inputs.
+        left: counts the other files in the folders and patterns.
+        arrays: whether .npy files count as images.
 
     Returns:
-        Each file once, however often and in whatever spelling it is given.
+        Each file once, even if several inputs name it.
 
     Raises:
-        UsageError: an input names nothing, two would be written to the same place, or a package for videos is absent.
+        UsageError: an input names no file, two files would be written to the same path, or PyAV is missing.
     """
     left = FileCounts() if left is None else left
     search = _Search(out, IMAGES + VIDEOS + (ARRAYS if arrays else ()), left)
-    found: dict[str, Item] = {}
-    for given in inputs:
+    by_path: dict[str, Item] = {}
+    for name in inputs:
         before = search.results
-        items = [*search.items_of(given)]
-        if not items and search.results is not before:
+        items = [*search.items_of(name)]
+        if not items and search.results is not None and search.results is not before:
             result = next((file for file in sorted(search.results.glob('*')) if file.is_file()), search.results)
             raise UsageError(f'{result} would be replaced by its own result: give another folder to --out')
         if not items:
             kinds = ', '.join([*PICTURES, *VIDEOS])
             raise UsageError(
-                f'no image or video at {given!r}: give a file, a folder or a pattern, with {kinds}'
+                f'no image or video at {name!r}: give a file, a folder or a pattern, with {kinds}'
                 f'{f"; {left}" if left else ""}'
             )
         for item in items:
-            found.setdefault(real_path(item.path), item)
-    _refuse_same_names([*found.values()])
-    videos = [item.path for item in found.values() if item.is_video]
+            by_path.setdefault(real_path(item.path), item)
+    _refuse_same_names([*by_path.values()])
+    videos = [item.path for item in by_path.values() if item.is_video]
     if videos and importlib.util.find_spec('av') is None:
         raise UsageError(f'{videos[0]} is a video: reading it needs PyAV, pip install av')
-    return [*found.values()]
+    return [*by_path.values()]
 
 
 def _refuse_same_names(items: Sequence[Item]) -> None:
-    places: dict[Path, Item] = {}
+    by_stem: dict[Path, Item] = {}
     for item in items:
-        if (other := places.setdefault(item.stem, item)) is not item:
+        if (other := by_stem.setdefault(item.stem, item)) is not item:
             raise UsageError(
-                f'{other.path} and {item.path} would be written to the same file: rename one, or predict them apart'
+                f'{other.path} and {item.path} would be written to the same file: '
+                f'rename one, or predict them separately'
             )
     for item in items:  # frames of a/b.mp4 may be files in a/b/
-        above = next((places[p] for p in item.stem.parents if p in places and places[p].is_video), None)
-        if above:
+        video = next((by_stem[p] for p in item.stem.parents if p in by_stem and by_stem[p].is_video), None)
+        if video:
             raise UsageError(
-                f'results of {above.path} and {item.path} would be mixed: rename one, or predict them apart'
+                f'results of {video.path} and {item.path} would be mixed: rename one, or predict them separately'
             )
 
 
 class _Search:
-    """Looks for files of some kinds, and leaves results out."""
+    """Search for files of some kinds, except results."""
 
     def __init__(self, out: Path, suffixes: tuple[str, ...], left: FileCounts):
         self.out, self.suffixes, self.left = os.path.realpath(out), suffixes, left
-        self.results: Path | None = None  # the last that was left out
+        self.results: Path | None = None  # the last result, or folder of results, that was skipped
 
-    def items_of(self, given: str) -> Iterator[Item]:
-        path = Path(os.path.expanduser(given))
+    def items_of(self, name: str) -> Iterator[Item]:
+        """Find the files of one input."""
+        path = Path(os.path.expanduser(name))
         if path.is_file():
             if not self._is_result(path, os.path.realpath(path.parent)):
                 yield Item(path, Path(path.name))
@@ -141,7 +144,7 @@ class _Search:
             yield Item(file, name)
 
     def _skip(self, folder: Path, real: str, top: Path) -> bool:
-        """Folders of results: ours, and those of earlier calls; `top` itself is never one of the latter."""
+        """Return whether to skip a folder: it holds our results, or those of earlier calls, unless it is `top`."""
         if real == self.out and self._is_inside(top):
             return True
         if self._is_result(folder, real):
@@ -158,12 +161,12 @@ class _Search:
         )
 
     def _is_inside(self, top: Path) -> bool:
-        """Whether the folder of our results is one below the folder that was given."""
+        """Return whether the folder of our results lies below the input folder."""
         real = os.path.realpath(top)
         return self.out != real and _is_below(self.out, real)
 
     def _is_result(self, path: Path, real: str) -> bool:
-        """Whether it lies where we write results; `real` is its folder, or itself if it is one, without links."""
+        """Return whether it lies where we write results; `real` is its folder, or itself, with links resolved."""
         if not _is_below(real, self.out) or os.path.relpath(real, self.out).split(os.sep)[0] not in OUTPUTS:
             return False
         self.results = path
@@ -171,7 +174,7 @@ class _Search:
 
 
 def _matches(parts: Sequence[str]) -> Iterator[Path]:
-    """What a pattern names; `**` goes through each folder once, where Python's glob goes round in circles of links."""
+    """Expand a pattern; `**` visits each folder once, whereas Python's glob follows cycles of links."""
     if '**' not in parts:
         yield from map(Path, glob.glob(os.path.join(*parts)))
         return

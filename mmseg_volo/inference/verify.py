@@ -1,4 +1,4 @@
-"""Whether results are on the disk, and there as they were written."""
+"""Flush results to disk, and check that they are complete."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from pathlib import Path
 
 from mmseg_volo.utils.files import sync_folder
 
-ENDS = {'.png': b'IEND\xaeB`\x82', '.jpg': b'\xff\xd9'}  # of whole files: somebody may have corrected a mask
+ENDS = {'.png': b'IEND\xaeB`\x82', '.jpg': b'\xff\xd9'}  # of complete files: a user may have edited a mask
 
 
 def confirmed(out: Path, names: Iterable[str]) -> dict[str, int]:
-    """Has the disk confirm the names of results; their content was, before they got these.
+    """Flush the folders of results to disk; the files themselves were flushed before they were renamed.
 
     Args:
         out: folder of the results.
-        names: of files below it, and of folders of files.
+        names: files below it, or folders of files.
 
     Returns:
-        The size of each in bytes; of a folder that of its files together.
+        The bytes of each; for a folder the sum over its files.
 
     Raises:
-        OSError: the disk does not.
+        OSError: flushing fails.
     """
     paths = {name: out / name for name in names}
     for folder in {path if path.is_dir() else path.parent for path in paths.values()}:
@@ -31,26 +31,28 @@ def confirmed(out: Path, names: Iterable[str]) -> dict[str, int]:
 
 
 def is_whole(path: Path, written: int | None) -> bool:
-    """Whether a result is as it was written, or was replaced by a whole file: a power failure may leave less of it.
+    """Return whether a result is as long as it was written, or was replaced by a complete file.
+
+    A power failure may truncate it.
 
     Args:
-        path: of the file, or folder of files.
-        written: its size; None where an older version has not noted it.
+        path: file, or folder of files.
+        written: bytes that were written; None if an older version did not record them.
     """
     try:
-        found = size(path)
+        current = size(path)
     except OSError:
         return False
-    if found >= (1 if written is None else written):
+    if current >= (1 if written is None else written):
         return True
     return path.suffix in ENDS and path.is_file() and path.read_bytes().endswith(ENDS[path.suffix])
 
 
 def size(path: Path) -> int:
-    """Bytes of a file, or of all in a folder.
+    """Return the bytes of a file, or of all files in a folder.
 
     Raises:
-        OSError: it is not there.
+        OSError: it does not exist.
     """
     if not path.is_dir():
         return path.stat().st_size

@@ -1,7 +1,6 @@
-"""`mmseg-volo doctor`: what is here, what is wrong, and how to put it right.
+"""Run `mmseg-volo doctor`: report versions, devices, caches and a training step, what is wrong and how to fix it.
 
-It lies beside the package and imports nothing but Python's own at first: who calls it may have no torch, or a broken
-one.
+The module imports only the standard library until a check needs more: torch may be missing or broken.
 """
 
 from __future__ import annotations
@@ -27,26 +26,27 @@ CHECKS = {
 
 
 def doctor() -> int:
-    """Looks at everything and prints what it finds as it goes.
+    """Run all checks and print each finding as it comes.
 
     Returns:
         The exit status: 1 if something is broken.
     """
-    faulthandler.enable(sys.__stderr__)  # a library that takes Python down with it is named
+    if sys.__stderr__ is not None:
+        faulthandler.enable(sys.__stderr__)  # shows which library crashed if one takes Python down
     wrong = 0
     for title, check in CHECKS.items():
         print(title, flush=True)
-        for state, said, remedy in _found(check):
+        for state, message, remedy in _findings(check):
             wrong += state == WRONG
-            print(f'  {state:5}  {harmless(said)}', flush=True)
+            print(f'  {state:5}  {harmless(message)}', flush=True)
             if remedy:
                 print(f'         -> {harmless(remedy)}', flush=True)
     print(f'{wrong} problem{"s" * (wrong > 1)}, see WRONG above' if wrong else 'Nothing is broken.')
     return int(wrong > 0)
 
 
-def _found(check: Callable[[], Findings]) -> Findings:
+def _findings(check: Callable[[], Findings]) -> Findings:
     try:
         yield from check()
-    except Exception as error:  # a report goes on: the next check may say why
-        yield Finding(WRONG, f'this could not be looked at: {words(error)}')
+    except Exception as error:  # the report continues: the next check may explain it
+        yield Finding(WRONG, f'this check failed: {words(error)}')

@@ -1,4 +1,4 @@
-"""Python, processors, memory, GPUs, and a training step on each."""
+"""Check Python, processors, memory and GPUs, and run a training step on each device."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ PYTHONS = ((3, 10), (3, 13))
 
 
 def system() -> Findings:
+    """Check the Python version, CPU cores, memory and shared memory."""
     version = sys.version_info[:2]
-    said = f'Python {platform.python_version()} at {sys.executable}, {platform.platform()}'
+    message = f'Python {platform.python_version()} at {sys.executable}, {platform.platform()}'
     if version < PYTHONS[0]:
-        yield Finding(WRONG, said, 'make an environment with Python 3.10 to 3.13')
+        yield Finding(WRONG, message, 'create an environment with Python 3.10 to 3.13')
     else:
-        known = version <= PYTHONS[1]
-        yield Finding(OK if known else NOTE, said, '' if known else 'Python 3.10 to 3.13 are tested, this one is not')
+        tested = version <= PYTHONS[1]
+        remedy = '' if tested else 'Python 3.10 to 3.13 are tested, this one is not'
+        yield Finding(OK if tested else NOTE, message, remedy)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     total, free = _memory()
-    low = total and total < LEAST_MEMORY
-    remedy = 'small crops and batches only: see train_dataloader.batch_size and crop_size' if low else ''
+    low = 0 < total < LEAST_MEMORY
+    remedy = 'use small crops and batches: see train_dataloader.batch_size and crop_size' if low else ''
     yield Finding(NOTE if low else OK, f'{cores} CPU cores, {free / GB:.1f} of {total / GB:.1f} GB memory free', remedy)
     if (shared := Path('/dev/shm')).is_dir():
         room = shutil.disk_usage(shared)
@@ -36,7 +38,7 @@ def system() -> Findings:
 
 
 def _memory() -> tuple[float, float]:
-    """(total, free) bytes, of the container where there is one; zeros where the system does not say."""
+    """Return (total, free) bytes, limited to the container's; zeros where the system does not report them."""
     try:
         lines = Path('/proc/meminfo').read_text().splitlines()
     except OSError:
@@ -51,12 +53,13 @@ def _memory() -> tuple[float, float]:
 
 
 def devices() -> Findings:
-    if error := import_error('torch'):
-        yield Finding(NOTE, f'not looked at: torch cannot be imported ({error})')
+    """List the CPU and the GPUs that torch can use; explain why a GPU cannot be used."""
+    if reason := import_error('torch'):
+        yield Finding(NOTE, f'skipped: torch cannot be imported ({reason})')
         return
     import torch
 
-    yield Finding(OK, f'CPU, {torch.get_num_threads()} threads of torch')
+    yield Finding(OK, f'CPU, {torch.get_num_threads()} torch threads')
     hardware = shutil.which('nvidia-smi') or Path('/proc/driver/nvidia/version').is_file()
     hidden = os.environ.get('CUDA_VISIBLE_DEVICES')
     if hidden in ('', '-1'):
@@ -64,22 +67,23 @@ def devices() -> Findings:
     elif torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
             free, total = torch.cuda.mem_get_info(i)
-            said = f'cuda:{i} {torch.cuda.get_device_name(i)}, {free / GB:.1f} of {total / GB:.1f} GB free'
+            message = f'cuda:{i} {torch.cuda.get_device_name(i)}, {free / GB:.1f} of {total / GB:.1f} GB free'
             full = free < total / 4
-            yield Finding(NOTE if full else OK, said, 'another program uses it: see nvidia-smi' if full else '')
+            yield Finding(NOTE if full else OK, message, 'another program uses it: see nvidia-smi' if full else '')
     elif hardware and torch.version.cuda is None and torch.version.hip is None:
-        said = f'there is an NVIDIA driver, but torch {torch.__version__} was built without CUDA'
-        yield Finding(WRONG, said, 'install the CUDA build of torch, see pytorch.org/get-started')
+        message = f'there is an NVIDIA driver, but torch {torch.__version__} was built without CUDA'
+        yield Finding(WRONG, message, 'install the CUDA build of torch, see pytorch.org/get-started')
     elif hardware:
-        said = f'there is an NVIDIA driver, but torch (CUDA {torch.version.cuda}) sees no GPU{_cuda_error()}'
-        yield Finding(WRONG, said, 'see nvidia-smi; a newer driver, or torch for an older CUDA')
+        message = f'there is an NVIDIA driver, but torch (CUDA {torch.version.cuda}) finds no GPU{_cuda_error()}'
+        yield Finding(WRONG, message, 'run nvidia-smi; install a newer driver, or torch for an older CUDA')
     elif not torch.backends.mps.is_available():
-        yield Finding(OK, 'no GPU; training takes the CPU')
+        yield Finding(OK, 'no GPU; training uses the CPU')
     if torch.backends.mps.is_available():
         yield Finding(OK, 'mps, the GPU of an Apple computer')
 
 
 def _cuda_error() -> str:
+    """Return why CUDA cannot be initialised, to append to a sentence."""
     import torch
 
     try:
@@ -90,8 +94,9 @@ def _cuda_error() -> str:
 
 
 def trials() -> Findings:
-    if error := import_error('mmseg_volo.register_all'):
-        yield Finding(NOTE, f'not tried: mmseg_volo cannot be imported ({error})')
+    """Run one training step on each device."""
+    if reason := import_error('mmseg_volo.register_all'):
+        yield Finding(NOTE, f'skipped: mmseg_volo cannot be imported ({reason})')
         return
     import torch
 
@@ -103,6 +108,9 @@ def trials() -> Findings:
         try:
             yield Finding(OK, f'{name}: {training_step(name)}')
         except Exception as error:  # drivers and kernels raise anything
-            hint = 'CUDA_VISIBLE_DEVICES leaves a GPU out; a torch for this GPU and driver: pytorch.org/get-started'
-            again = 'pip install --force-reinstall torch'
-            yield Finding(WRONG, f'{name}: {words(error)}', again if name == 'cpu' else hint)
+            reinstall = 'pip install --force-reinstall torch'
+            gpu = (
+                'install torch for this GPU and driver, see pytorch.org/get-started; or hide the GPU with '
+                'CUDA_VISIBLE_DEVICES'
+            )
+            yield Finding(WRONG, f'{name}: {words(error)}', reinstall if name == 'cpu' else gpu)

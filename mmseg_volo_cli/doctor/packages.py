@@ -1,4 +1,4 @@
-"""Versions, and whether what is installed can be imported."""
+"""Check the versions of the required packages, and whether they can be imported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ MODULES = {
     'pillow': 'PIL',
 }
 HEADLESS = 'opencv-python-headless'
-# the same modules under other names, and the oldest version that does
+INSTALL_PACKAGING = 'pip install packaging'
+# distribution -> others that provide the same modules, and the oldest version that works
 INSTEAD = {
     'onedl-mmcv': {'mmcv': '2.1'},
     'onedl-mmengine': {'mmengine': '0.10'},
@@ -29,25 +30,29 @@ INSTEAD = {
 
 
 def requirements() -> dict[str, tuple[str, bool]]:
-    """Distribution -> (versions, whether it is optional), from the checkout or from the installed package."""
+    """Return distribution -> (version specifier, whether optional), from the checkout or the installed package."""
     listed = ROOT / 'requirements.txt'
     lines = listed.read_text().splitlines() if listed.is_file() else []
     with contextlib.suppress(metadata.PackageNotFoundError):
         lines += [line for line in metadata.requires('mmseg_volo') or [] if not lines or 'extra ==' in line]
-    found: dict[str, tuple[str, bool]] = {}
+    required: dict[str, tuple[str, bool]] = {}
     for line in lines:
-        if match := re.match(r'\s*([\w.-]+)\s*\(?([^;)]*)', line):
-            found.setdefault(match[1], (match[2].strip(), 'extra ==' in line))
-    return found
+        if match := re.match(r'\s*([\w.-]+)\s*(?:\[[^]]*\])?\s*\(?([^;)]*)', line):
+            required.setdefault(match[1], (match[2].strip(), 'extra ==' in line))
+    return required
 
 
 def versions() -> Findings:
+    """Check each required package, then `mmseg_volo` itself."""
+    error = import_error('packaging.specifiers')
+    if error:
+        yield Finding(WRONG, f'versions cannot be compared: packaging cannot be imported ({error})', INSTALL_PACKAGING)
     for name, (rules, optional) in sorted(requirements().items(), key=lambda item: item[0] != 'torch'):
-        yield _package(name, rules, optional)
+        yield _package(name, rules, optional, compare=not error)
     yield from _own()
 
 
-def _package(name: str, rules: str, optional: bool) -> Finding:
+def _package(name: str, rules: str, optional: bool, compare: bool) -> Finding:
     install = f"pip install '{name}{rules}'"
     installed = {n: v for n in (name, *INSTEAD.get(name, ())) if (v := _version(n)) is not None}
     if not installed:
@@ -56,34 +61,33 @@ def _package(name: str, rules: str, optional: bool) -> Finding:
     if len(installed) > 1:
         remedy = f'pip uninstall {" ".join(installed)}, then {install}'
         return Finding(NOTE, f'{" and ".join(installed)} are both installed and overwrite each other', remedy)
-    ((given, version),) = installed.items()
-    needed = rules if given == name else f'>={INSTEAD[name][given]}'
-    if not fits(version, needed):
-        return Finding(NOTE if optional else WRONG, f'{given} {version} does not fit: {needed} is needed', install)
+    ((provider, version),) = installed.items()
+    needed = rules if provider == name else f'>={INSTEAD[name][provider]}'
+    if compare and not fits(version, needed):
+        return Finding(NOTE if optional else WRONG, f'{provider} {version} does not fit: {needed} is needed', install)
     module = MODULES.get(name, name.replace('-', '_'))
-    if optional:  # it is imported when it is asked for
-        return Finding(OK, f'{given} {version} (optional)')
+    if optional:  # imported only by the command that needs it
+        return Finding(OK, f'{provider} {version} (optional)')
     if error := import_error(module):
         graphics = 'libGL' in error or 'libgthread' in error
-        again = f"pip uninstall {given}, then pip install '{HEADLESS}'" if graphics else f'{install} --force-reinstall'
-        return Finding(WRONG, f'{given} {version} cannot be imported: {error}', again)
-    return Finding(OK, f'{given} {version}')
+        headless = f"pip uninstall {provider}, then pip install '{HEADLESS}'"
+        remedy = headless if graphics else f'{install} --force-reinstall'
+        return Finding(WRONG, f'{provider} {version} cannot be imported: {error}', remedy)
+    return Finding(OK, f'{provider} {version}')
 
 
 def _own() -> Findings:
     if error := import_error('mmseg_volo.register_all'):
-        yield Finding(WRONG, f'mmseg_volo cannot be imported: {error}', 'put the packages above right first')
+        yield Finding(WRONG, f'mmseg_volo cannot be imported: {error}', 'fix the packages above first')
         return
     import mmseg_volo
     from mmseg_volo.config import shipped_configs
     from mmseg_volo.ops import outlook_cpu
 
-    place = Path(mmseg_volo.__file__).parent
-    yield Finding(OK, f'mmseg_volo {mmseg_volo.__version__} at {place}, {len(shipped_configs())} configs')
-    if outlook_cpu.LIBRARY is None and sys.platform != 'win32':  # nothing is compiled there
-        remedy = (
-            f'for it install a C compiler (gcc or clang), then mmseg_volo again; {outlook_cpu.SWITCH}=0 turns it off'
-        )
+    folder = Path(mmseg_volo.__file__).parent
+    yield Finding(OK, f'mmseg_volo {mmseg_volo.__version__} at {folder}, {len(shipped_configs())} configs')
+    if outlook_cpu.LIBRARY is None and sys.platform != 'win32':  # the kernel is not compiled on Windows
+        remedy = f'install a C compiler (gcc or clang), then mmseg_volo again; {outlook_cpu.SWITCH}=0 disables it'
         yield Finding(NOTE, 'VOLO runs on CPUs without its compiled kernel, more slowly', remedy)
 
 
@@ -95,13 +99,16 @@ def _version(name: str) -> str | None:
 
 
 def fits(version: str, needed: str) -> bool:
-    """Whether a version keeps rules as `>=2.6,<3`; parts that are no numbers, as `+cu128`, do not count."""
-    own = _numbers(version)
-    rules = re.findall(r'(>=|<=|==|<|>)\s*([\d.]+)', needed)
-    tests = {'>=': own.__ge__, '<=': own.__le__, '==': own.__eq__, '<': own.__lt__, '>': own.__gt__}
-    return all(tests[sign](_numbers(given)) for sign, given in rules)
+    """Return whether a version satisfies a specifier such as `>=2.6,<3`, by PEP 440.
 
+    A pre-release does not satisfy `>=` of its release, local labels such as `+cu128` are ignored, and a version that
+    does not follow PEP 440 satisfies only an empty specifier.
+    """
+    from packaging.specifiers import SpecifierSet
+    from packaging.version import InvalidVersion, Version
 
-def _numbers(version: str) -> tuple[int, ...]:
-    found = [int(n) for n in re.findall(r'\d+', re.match(r'[\d.]*', version)[0])][:4]
-    return (*found, *[0] * (4 - len(found)))
+    try:
+        public = Version(version).public
+    except InvalidVersion:
+        return not needed
+    return SpecifierSet(needed).contains(public, prereleases=True)

@@ -1,4 +1,4 @@
-"""What the checks of the doctor find, in lines."""
+"""Define the findings of the doctor's checks, and remove secrets from their text."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ WRONG, NOTE, OK = 'WRONG', 'note', 'ok'
 
 
 class Finding(NamedTuple):
-    """A line of the report."""
+    """One line of the report, and how to fix what it reports."""
 
-    state: str
-    said: str
+    state: str  # WRONG, NOTE or OK
+    message: str
     remedy: str = ''
 
 
@@ -28,12 +28,13 @@ Findings = Iterator[Finding]
 
 
 def words(error: BaseException) -> str:
+    """Return the type and text of an error in one line, at most 400 characters of text."""
     text = ' '.join(str(error).split())
     return f'{type(error).__name__}: {text[:400]}' if text else type(error).__name__
 
 
 def harmless(text: str) -> str:
-    """A text without passwords in addresses and without the values of secret variables of the environment."""
+    """Mask passwords in addresses, and the values of environment variables that hold secrets."""
     for name, value in os.environ.items():
         if SECRET.search(name) and len(value) > 3:
             text = text.replace(value, '***')
@@ -41,7 +42,7 @@ def harmless(text: str) -> str:
 
 
 def import_error(module: str) -> str:
-    """Why a module cannot be imported, or nothing; what it prints and warns of meanwhile is dropped."""
+    """Return why a module cannot be imported, or ''; its output and warnings are dropped."""
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter('ignore')

@@ -1,4 +1,4 @@
-"""One training step of a tiny segmentor: whether a device does what a training asks of it."""
+"""Run one training step of a tiny segmentor, to check that a device can train."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import PixelData
+from mmseg.models import BaseSegmentor
 from mmseg.structures import SegDataSample
-from torch import nn
 
-import mmseg_volo.register_all  # noqa: F401, registers what the model is made of
+import mmseg_volo.register_all  # noqa: F401, registers the modules of the model
 
-SIZE, CLASSES = 64, 3  # pixels a side
+SIZE, CLASSES = 64, 3  # side in pixels
 DIMS = [16, 32, 32, 32]
 
 
-def tiny() -> nn.Module:
-    """A VOLO with SegFormer's head: outlook attention, attention, convolutions, norms."""
+def tiny() -> BaseSegmentor:
+    """Build a VOLO with SegFormer's head: outlook attention, attention, convolutions, norms."""
     arch = dict(depths=[1, 1, 1, 1], dims=DIMS, num_heads=[2, 4, 4, 4], stem_dim=8)
     head = dict(type='SegformerHead', in_channels=DIMS, in_index=[0, 1, 2, 3], channels=16, num_classes=CLASSES)
     head |= dict(
@@ -30,32 +30,33 @@ def tiny() -> nn.Module:
         loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True),
     )
     pre = dict(type='SegDataPreProcessor', mean=[128.0] * 3, std=[64.0] * 3, size=(SIZE, SIZE), bgr_to_rgb=True)
-    model = dict(type='BandedEncoderDecoder', data_preprocessor=pre, decode_head=head, test_cfg=dict(mode='whole'))
+    model = dict(type='StreamingEncoderDecoder', data_preprocessor=pre, decode_head=head, test_cfg=dict(mode='whole'))
     model['backbone'] = dict(type='VOLO', arch=arch, pretrain_img_size=SIZE)
     with DefaultScope.overwrite_default_scope('mmseg'):
         return revert_sync_batchnorm(MODELS.build(model))
 
 
 def training_step(device: str) -> str:
-    """Trains for one step and predicts with the result.
+    """Train for one step and predict with the result.
 
     Args:
         device: e.g. 'cpu', 'cuda:1', 'mps'.
 
     Returns:
-        What was done, for people.
+        Precision, loss and seconds, as text.
 
     Raises:
-        RuntimeError: the loss is no number, or the weights did not change; and whatever torch raises.
+        RuntimeError: the loss is not finite, or the weights did not change.
+        Exception: whatever torch raises.
     """
-    # Triton's kernels run on the current GPU
+    # Triton kernels run on the current GPU
     with torch.cuda.device(device) if device.startswith('cuda') else nullcontext():
         return _step(device)
 
 
 def _step(device: str) -> str:
     start = time.monotonic()
-    with torch.random.fork_rng(devices=[]):  # all of it is drawn on the CPU
+    with torch.random.fork_rng(devices=[]):  # weights and data are drawn on the CPU
         torch.manual_seed(0)
         model = tiny().to(device).train()
         labels = torch.randint(CLASSES, (2, 1, SIZE, SIZE))
@@ -71,9 +72,9 @@ def _step(device: str) -> str:
     if not math.isfinite(loss):
         raise RuntimeError(f'the loss of a training step is {loss}')
     if torch.equal(before, model.decode_head.conv_seg.weight):
-        raise RuntimeError('a training step left the weights as they were')
+        raise RuntimeError('a training step did not change the weights')
     with torch.inference_mode():
         mask = model.eval().test_step(dict(inputs=images, data_samples=samples))[0].pred_sem_seg.data
     if mask.shape != (1, SIZE, SIZE):
-        raise RuntimeError(f'a prediction has the shape {tuple(mask.shape)}')
+        raise RuntimeError(f'a prediction has shape {tuple(mask.shape)}, expected {(1, SIZE, SIZE)}')
     return f'{"bfloat16" if half else "float32"}, loss {loss:.2f}, {time.monotonic() - start:.1f} s'

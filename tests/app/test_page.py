@@ -104,7 +104,7 @@ def server(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         wrong |= dict(GRADIO_ANALYTICS_ENABLED='True', GRADIO_MCP_SERVER='True', GRADIO_ROOT_PATH='/elsewhere')
         wrong |= {name: proxy.url for name in ('HTTP_PROXY', 'HTTPS_PROXY', 'ALL_PROXY', 'http_proxy', 'https_proxy')}
         env = {**os.environ, **wrong, 'PYTHONPATH': str(ROOT), 'TMPDIR': str(folder), 'NO_PROXY': '', 'no_proxy': ''}
-        command = [sys.executable, '-m', 'mmseg_volo_cli', 'demo', 'volo_demo', str(checkpoint), '--device', 'cpu']
+        command = [sys.executable, '-m', 'mmseg_volo_cli', 'app', 'volo_demo', str(checkpoint), '--device', 'cpu']
         command += ['--port', str(port), '--max-mb', '1', '--max-megapixels', '1']
         with (folder / 'log').open('w') as log:
             process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env, cwd=folder)
@@ -194,14 +194,14 @@ def test_an_upload_is_segmented_and_sliders_only_redraw(
     page.press('#classes input', 'Escape')
     page.wait_for_selector('#areas tr.left')
     index = scenes.CLASSES.index(name)
-    assert areas(page) == {name: counts[index], 'left out': expected.size - counts[index]}
+    assert areas(page) == {name: counts[index], 'hidden': expected.size - counts[index]}
     chosen = mask(page, tmp_path)
     assert np.array_equal(chosen == index, expected == index) and set(np.unique(chosen)) == {index, 255}
 
     page.fill('#least input[type=number]', '100')
     page.press('#least input[type=number]', 'Enter')
     page.wait_for_function('document.querySelectorAll("#areas td").length == 3')
-    assert areas(page) == {'left out': expected.size} and (mask(page, tmp_path) == 255).all()
+    assert areas(page) == {'hidden': expected.size} and (mask(page, tmp_path) == 255).all()
     assert page.query_selector('#overlay img').screenshot() != whole
     assert len(server.runs) == before + 1
     shot = cv2.imdecode(np.frombuffer(page.screenshot(full_page=True), np.uint8), cv2.IMREAD_COLOR)
@@ -214,7 +214,7 @@ def test_bad_uploads_are_explained_in_the_page(server: Server, page, image: Path
     runs = len(server.runs)
     (tmp_path / 'text.jpg').write_text('hello')
     (tmp_path / 'large.png').write_bytes(white_png(2000))
-    for name, message in (('text.jpg', 'not a readable picture'), ('large.png', '2000x2000 pixels, at most 1 million')):
+    for name, message in (('text.jpg', 'not a readable picture'), ('large.png', '2000x2000 pixels, the limit is 1 million')):
         page.click('#upload button[aria-label="Clear"], #upload button[aria-label="Remove this file"]')
         page.wait_for_selector('#status:has-text("Drop an image")')
         page.set_input_files('#upload input[type=file]', tmp_path / name)
@@ -243,11 +243,11 @@ def test_what_the_demo_cannot_do(
     checkpoint: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for argv, message in (
-        (['volo_demo'], 'volo_demo is no checkpoint'),
+        (['volo_demo'], 'volo_demo is not a checkpoint'),
         (['a', 'b', 'c.pth'], 'expected CHECKPOINT or CONFIG CHECKPOINT, got a b c.pth'),
         ([str(checkpoint), '--port', '0'], '--port must lie in 1..65535, got 0'),
     ):
-        assert main(['demo', *argv]) == 2
+        assert main(['app', *argv]) == 2
         assert message in capsys.readouterr().err
 
     def absent(name: str) -> str:
@@ -255,5 +255,5 @@ def test_what_the_demo_cannot_do(
 
     for version, found in ((absent, 'none'), (lambda name: '5.49.1', '5.49.1')):
         monkeypatch.setattr('mmseg_volo.app.page.version', version)
-        assert main(['demo', str(checkpoint)]) == 2
+        assert main(['app', str(checkpoint)]) == 2
         assert f"needs gradio 6, found {found}: pip install 'gradio>=6,<7'" in capsys.readouterr().err

@@ -112,7 +112,7 @@ def test_mmsegs_segmentor_gives_the_same(checkpoint: Path, image: Path) -> None:
         (b'P7\nHEIGHT 2000\nWIDTH 1000\nDEPTH 3\nMAXVAL 255\nENDHDR\n', 'bad.png has 1000x2000 pixels'),
         (b'PF\n1000 2000\n-1\n', 'bad.png has 1000x2000 pixels'),
         (b'#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 2000 +X 1000\n', 'bad.png has 1000x2000 pixels'),
-        (bytes(1_000_001), r'bad.png has 1.0 MB, at most 1 MB are taken'),
+        (bytes(1_000_001), r'bad.png has 1.0 MB, the limit is 1 MB'),
     ],
 )
 def test_bad_uploads_are_explained(tmp_path: Path, content: bytes, expected: str) -> None:
@@ -175,7 +175,7 @@ def test_what_has_no_data_is_in_no_area(checkpoint: Path, tmp_path: Path) -> Non
     assert (shown.mask == ours.mask).all() and sum(shown.areas.values()) == 32 * 36
     assert np.array_equal(shown.picture[:, :12], ours.picture[:, :12])
     table = areas_table(ours, shown.areas)
-    assert '<td>no data</td><td></td><td>384</td>' in table and 'left out' not in table
+    assert '<td>no data</td><td></td><td>384</td>' in table and 'hidden' not in table
     shares = [float(share) for share in re.findall(r'<td>([\d.]+) %</td>', table)]
     assert sum(shares) == pytest.approx(100, abs=0.1 * len(shares))
     gone = found(mask=np.full((2, 3), 255, np.uint8))

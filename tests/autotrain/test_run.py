@@ -15,6 +15,7 @@ from helpers.folder_training import apart, train  # noqa: F401
 from helpers.paths import ROOT
 from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
+from small import write_config
 
 import mmseg_volo
 from mmseg_volo.autotrain import batch_size as memory
@@ -115,6 +116,14 @@ def test_wishes_that_cannot_be(options: list[str], said: str, capsys: pytest.Cap
     assert train(fd.write(Path('data'), 2), *options) == 2
     assert re.search(said, capsys.readouterr().err)
     assert not Path('work').exists()
+
+
+def test_a_model_that_cannot_be_built(capsys: pytest.CaptureFixture) -> None:
+    data, odd = fd.write(Path('data'), 4), "model['backbone']['arch']['dims'] = [8, 8, 16, 16]\n"
+    assert train(data, model=write_config(Path.cwd(), odd)) == 2
+    error = capsys.readouterr().err
+    assert 'error: the model of the config given to --model cannot be built: attention has heads of 32' in error
+    assert not Path('work/recipe').exists()
 
 
 def test_config_or_data(capsys: pytest.CaptureFixture) -> None:

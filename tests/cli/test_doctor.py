@@ -47,9 +47,11 @@ def test_nothing_is_installed(tmp_path: Path) -> None:
     assert status == 1
     for line in ('torch is not installed', "-> pip install 'torch>=2.10'", 'onedl-mmcv is not installed'):
         assert line in said
-    assert 'note   not looked at: torch cannot be imported (ModuleNotFoundError' in said
-    assert 'note   not tried: mmseg_volo cannot be imported' in said
+    assert 'note   skipped: torch cannot be imported (ModuleNotFoundError' in said
+    assert 'note   skipped: mmseg_volo cannot be imported' in said
     assert re.search(r'\d\d problems, see WRONG above', said)
+    assert 'WRONG  versions cannot be compared: packaging cannot be imported (ModuleNotFoundError' in said
+    assert '-> pip install packaging' in said and 'this check failed' not in said
 
 
 def test_what_is_too_old_or_broken_is_named(tmp_path: Path) -> None:
@@ -97,10 +99,10 @@ def test_storage_that_is_broken(tmp_path: Path) -> None:
     env = dict(TORCH_HOME=str(tmp_path / 'torch'), MMSEG_VOLO_MIRROR=str(tmp_path / 'none'), HF_HUB_OFFLINE='1')
     status, said = called(tmp_path, '-S', **env)
     assert status == 1
-    damaged = re.findall(r'WRONG  .*/(\w+).safetensors is cut off or damaged', said)
+    damaged = re.findall(r'WRONG  .*/(\w+).safetensors is truncated or damaged', said)
     assert sorted(damaged) == ['cut', 'page']
     assert 'unfinished downloads there: 1' in said and 'note   HF_HUB_OFFLINE is set' in said
-    assert f'WRONG  MMSEG_VOLO_MIRROR={tmp_path}/none is no folder' in said
+    assert f'WRONG  MMSEG_VOLO_MIRROR={tmp_path}/none is not a folder' in said
     assert 'WRONG  data/cityscapes is a link to' in said and 'ok     data/camvid: images' in said
     if Path('/proc/self').is_dir():
         _, said = called(tmp_path, '-S', TORCH_HOME='/proc/none')
@@ -145,16 +147,41 @@ def test_a_step_that_computes_nonsense(monkeypatch: pytest.MonkeyPatch, weights:
         mmseg_volo_cli.doctor.trial.training_step('cpu')
 
 
-def test_versions_are_compared_by_numbers() -> None:
-    for version, needed, expected in (
+@pytest.mark.parametrize(
+    ('version', 'needed', 'expected'),
+    [
         ('2.10.0', '>=2.6', True),
         ('2.6', '>=2.6.0', True),
-        ('2.6.0a0+git12', '>=2.6', True),
+        ('2.6.0a0+git12', '>=2.6', False),
+        ('2.6.0rc1', '>=2.6', False),
+        ('2.6.0.dev20250101+cu128', '>=2.6', False),
+        ('2.6.0.post1', '>=2.6', True),
+        ('2.7.0rc1', '>=2.6', True),
+        ('3.0rc1', '>=2.6,<3', False),
+        ('2.6.0+cu128', '>=2.6', True),
+        ('2.6.0+cu128', '==2.6.0', True),
+        ('2.6.0+cu128', '<=2.6.0', True),
+        ('2.6.0+cu128', '>2.6.0', False),
         ('2.5.1+cu124', '>=2.6', False),
         ('0.3.0', '>=0.2,<0.3', False),
         ('1.0', '', True),
-    ):
-        assert fits(version, needed) is expected, (version, needed)
+        ('1.0rc1', '', True),
+        ('1!0.1', '>=2.6', True),
+        ('unknown', '>=0', False),
+        ('unknown', '', True),
+    ],
+)
+def test_versions_are_compared_by_pep_440(version: str, needed: str, expected: bool) -> None:
+    assert fits(version, needed) is expected
+
+
+def test_only_packaging_is_missing(tmp_path: Path) -> None:
+    (tmp_path / 'packaging').mkdir()
+    (tmp_path / 'packaging/__init__.py').write_text('raise ImportError("broken")')
+    status, said = called(tmp_path, PYTHONPATH=f'{tmp_path}{os.pathsep}{ROOT}')
+    assert status == 1
+    assert 'WRONG  versions cannot be compared: packaging cannot be imported (ImportError: broken)' in said
+    assert re.search(r'ok     torch \d', said) and 'this check failed' not in said
 
 
 def test_every_requirement_is_looked_for() -> None:

@@ -108,8 +108,31 @@ def test_help_needs_no_torch() -> None:
     subprocess.run([sys.executable, '-c', program], check=True, cwd=ROOT, capture_output=True)
 
 
+@pytest.mark.parametrize('arguments', [['-m', 'mmseg_volo_cli', '--help'], ['-c', 'import mmseg_volo_cli.doctor']])
+def test_the_command_line_imports_no_torch(arguments: list[str]) -> None:
+    command = [sys.executable, '-X', 'importtime', *arguments]
+    done = subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    imported = {line.rpartition('|')[2].strip() for line in done.stderr.splitlines()}
+    assert 'mmseg_volo_cli.parser' in imported
+    assert not {'torch', 'numpy', 'mmengine', 'mmseg', 'mmseg_volo', 'packaging'} & imported
+
+
 def test_all_commands_are_here() -> None:
     assert [] in COMMANDS and ['doctor'] in COMMANDS and ['weights', 'convert'] in COMMANDS and len(COMMANDS) >= 13
+
+
+def test_former_names_work_and_are_hidden() -> None:
+    parser = build_parser()
+    assert parser.parse_args(['demo', 'a.pth']) == parser.parse_args(['app', 'a.pth'])
+    predict = ['predict', 'a.pth', 'a.png', '--out', 'out']
+    assert parser.parse_args(predict).window_size is None and not parser.parse_args(predict).video_masks_as_png
+    new = parser.parse_args([*predict, '--window-size', '64', '--video-masks-as-png'])
+    assert new == parser.parse_args([*predict, '--windows', '64', '--frames'])
+    assert new.window_size == 64 and new.video_masks_as_png
+    (subparsers,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    shown = parser.format_help() + subparsers.choices['predict'].format_help()
+    assert '--window-size PIXELS' in shown and '--video-masks-as-png' in shown and '    app ' in shown
+    assert '--windows' not in shown and '--frames' not in shown and 'demo' not in shown
 
 
 def test_the_launcher_helps(capsys: pytest.CaptureFixture) -> None:

@@ -115,7 +115,7 @@ def test_fetch_takes_names_addresses_and_configs(mirror: Path, capsys: pytest.Ca
         assert run(f'fetch {name}', capsys).split() == [str(hub)]
     assert run(f'fetch t2t_vit_14_ade20k volo_d1_ade20k https://{TREE}', capsys).split() == [str(t2t), str(hub)]
     put(Path('mine.py'), b"model = dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='mine.pth')))")
-    refused('fetch mine.py', 'no checkpoint at .*/mine.pth, where mine.py has its weights', capsys)
+    refused('fetch mine.py', 'no checkpoint at .*/mine.pth, which mine.py names', capsys)
     put(Path('mine.pth'))
     assert run(f'fetch mine.py https://{TREE}', capsys).split() == ['mine.pth', str(t2t)]
 
@@ -215,7 +215,7 @@ def test_our_own_checkpoints(trained: torch.nn.Module, capsys: pytest.CaptureFix
     for command in ('checkpoint.pth', 'checkpoint.pth volo_demo', 'all.safetensors volo_demo', 'all.safetensors'):
         assert ' fits the model ' in run(f'check {command}', capsys)
     assert ' fits VOLO ' in run('check backbone.safetensors volo_demo', capsys)
-    refused('check backbone.safetensors', 'does not say which model it is for: give a config', capsys)
+    refused('check backbone.safetensors', 'does not describe its model: give a config', capsys)
     refused('check all.safetensors volo_camvid', 'does not fit StreamingEncoderDecoder', capsys)
 
 
@@ -234,7 +234,7 @@ def test_check_names_what_is_wrong(official: dict[str, Tensor], capsys: pytest.C
     )
     refused('check good.pth --type CAFormer --arch s18', 'does not fit CAFormer: .* missing: .*unknown: ', capsys)
     torch.save({**official, 'pos_embed': official['pos_embed'] * float('nan')}, 'nan.pth')
-    refused('check nan.pth --type T2TViT --arch 7', '1 weights hold NaN or infinity: pos_embed', capsys)
+    refused('check nan.pth --type T2TViT --arch 7', '1 tensors contain NaN or infinity: pos_embed', capsys)
 
 
 def test_nothing_is_executed_or_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -260,8 +260,11 @@ def test_nothing_is_executed_or_overwritten(tmp_path: Path, capsys: pytest.Captu
         ('convert good.pth out.safetensors --type VOLO --arch d9', "arch must be one of .*got 'd9'"),
         ('convert good.pth out.safetensors --type VOLO --arch d1', 'good.pth does not fit VOLO'),
         ('convert good.pth out.safetensors --prefix head.', "no key starts with 'head.'"),
-        ('check good.pth volo_demo --type VOLO --arch d1', 'expected a config or --type and --arch'),
-        ('check good.pth resnet.py', "ResNet is not a backbone of ours|'ResNet'"),
+        (
+            'check good.pth volo_demo --type VOLO --arch d1',
+            'expected either a config, or --type and --arch, got volo_demo',
+        ),
+        ('check good.pth resnet.py', "ResNet is not a backbone of mmseg_volo|'ResNet'"),
     ],
 )
 def test_bad_input_is_one_sentence(command: str, match: str, capsys: pytest.CaptureFixture) -> None:

@@ -195,11 +195,11 @@ def test_options_without_effect(options: list[str], said: str, tmp_path: Path, c
     [
         (
             ['--outputs', 'masks,areas', '--opacity', '0'],
-            '--opacity is for overlays, and --outputs asks for masks,areas',
+            '--opacity is for overlays, but --outputs names only masks,areas',
         ),
         (
             ['--outputs', 'overlays', '--frames'],
-            '--frames is for masks and confidence, and --outputs asks for overlays',
+            '--video-masks-as-png is for masks and confidence, but --outputs names only overlays',
         ),
     ],
 )

@@ -112,7 +112,7 @@ def test_a_prediction_is_asked_to_end(
     arguments = command(predictor(tmp_path), write_photos(tmp_path / 'photos'), '--out', tmp_path / 'out')
     with pytest.raises(SystemExit, match='129'):
         main(arguments)
-    assert 'error: stopped; what is done is kept' in capsys.readouterr().err
+    assert 'error: stopped; finished results are kept' in capsys.readouterr().err
     assert not [*(tmp_path / 'out').rglob('.*')] and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
 
 

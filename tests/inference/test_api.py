@@ -143,5 +143,5 @@ def test_checkpoints_that_name_mmsegs_segmentor_load(tmp_path: Path) -> None:
 
 def test_classes_that_are_not_the_models_are_said():
     cfg = load_config('volo_demo', {'model.decode_head.num_classes': 7})
-    with pytest.raises(UsageError, match=r'volo_demo\.py: the model tells 7 classes apart, but 10 are named'):
+    with pytest.raises(UsageError, match=r'volo_demo\.py: the model predicts 7 classes, but the metadata lists 10'):
         mmseg_volo.load(cfg, device='cpu')

@@ -191,7 +191,7 @@ def test_a_pipeline_that_needs_all_pixels(
     expected = mmseg_volo.predict(resizing, scene().transpose(1, 2, 0)).mask
     assert np.array_equal(rasterio.open(tmp_path / 'small/masks/a.tif').read(1), expected)
     monkeypatch.setattr(segmenting, 'IN_MEMORY', 100 * 100)
-    with pytest.raises(ValueError, match='200x150 pixels are too many for Resize of the checkpoint: --windows 64'):
+    with pytest.raises(ValueError, match='200x150 pixels are too many for Resize of the checkpoint: --window-size 64'):
         predict_files(resizing, [str(path)], tmp_path / 'large')
     assert [p.name for p in (tmp_path / 'large').rglob('*') if p.is_file()] == ['predictions.jsonl']
     predict_files(resizing, [str(path)], tmp_path / 'windows', Options(['masks'], windows=64))
@@ -211,7 +211,7 @@ def test_a_cut_or_full_raster_leaves_nothing(
     path.write_bytes(whole)
     monkeypatch.setattr(rasters.shutil, 'disk_usage', lambda _: SimpleNamespace(free=1000))
     assert main(command) == 2
-    assert 'No space left on device); 0 of 1 files are done, the same command goes on' in capsys.readouterr().err
+    assert 'No space left on device); 0 of 1 files are done, and the same command continues' in capsys.readouterr().err
     assert sorted(p.name for p in out.rglob('*') if p.is_file()) == ['b.jpg', 'b.tif', 'predictions.jsonl']
     monkeypatch.undo()
     assert main(command) == 0

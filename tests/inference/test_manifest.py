@@ -150,7 +150,7 @@ def test_other_settings_while_one_is_at_it(tmp_path: Path) -> None:
     record = Manifest(out, dict(model='this'), items)
     with pytest.raises(UsageError, match=r'out is being filled by process \d+ on .* with other settings: wait'):
         Manifest(out, dict(model='that'), items, overwrite=True)
-    with pytest.raises(UsageError, match='out holds results of another model'):
+    with pytest.raises(UsageError, match=r'out holds results made with other settings \(model\)'):
         Manifest(out, dict(model='that'), items)
     same = Manifest(out, dict(model='this'), items, overwrite=True)
     claims = [record.claim(items, ['masks']), same.claim(items, ['masks'])]
@@ -194,7 +194,7 @@ def test_same_names_from_two_folders(
     a.rename(tmp_path / 'moved')  # the same files, elsewhere
     predict_files(model, [str(tmp_path / 'moved')], out, AREAS)
     assert '2 of 2 are done already' in capsys.readouterr().out
-    with pytest.raises(UsageError, match=r'moved/.* and those of .*copy/.* \(1 more such\): give .* --overwrite'):
+    with pytest.raises(UsageError, match=r'moved/.* and those of .*copy/.* \(and 1 more\): give .* --overwrite'):
         predict_files(model, [str(tmp_path / 'copy')], out, AREAS)
     assert predict_files(model, [str(b)], out, AREAS, overwrite=True)
     assert (out / 'masks/s.png').read_bytes() != mask
@@ -208,7 +208,7 @@ def test_file_systems_that_take_names_for_one(tmp_path: Path, monkeypatch: pytes
     Manifest(out, {}, items).close()  # here they are four
     monkeypatch.setattr(same_names, 'folds_case', lambda *given: True)
     for pair in (items[:2], items[2:]):
-        with pytest.raises(UsageError, match='would be written to the same file, as .* takes their names for one'):
+        with pytest.raises(UsageError, match='would be written to the same file, because their names map to the same'):
             Manifest(out, {}, pair)
 
 

@@ -99,7 +99,7 @@ def test_goes_on_where_it_stopped(
     monkeypatch.setattr(run, 'predict', stopping)
     with pytest.raises(SystemExit) as ended:
         main(command(checkpoint, photos, '--out', out))
-    assert ended.value.code == 130 and 'the same command goes on' in capsys.readouterr().err
+    assert ended.value.code == 130 and 'the same command continues' in capsys.readouterr().err
     monkeypatch.setattr(run, 'predict', predict)
     record = out / 'predictions.jsonl'
     record.write_bytes(record.read_bytes() + b'{"file": "b.png", "inp')  # killed while it wrote
@@ -131,15 +131,16 @@ def test_other_settings_are_noticed(
     assert main(command(checkpoint, photos / 'a.png', photos / 'b.png', '--out', out)) == 0
     before = times(out)
     for given, what in (
-        ([checkpoint, photos, '--opacity', '0.3'], 'another opacity'),
-        ([other, photos], 'another model'),
-        ([checkpoint, photos, '--windows', '64'], 'another windows'),
-        ([checkpoint, photos, '--no-optimize'], 'another optimization'),
-        ([checkpoint, photos, '--bf16'], 'another precision'),
+        ([checkpoint, photos, '--opacity', '0.3'], 'opacity'),
+        ([other, photos], 'model'),
+        ([checkpoint, photos, '--window-size', '64'], 'windows'),
+        ([checkpoint, photos, '--no-optimize'], 'optimization'),
+        ([checkpoint, photos, '--bf16'], 'precision'),
     ):
         assert main(command(*given, '--out', out)) == 2
         error = capsys.readouterr().err
-        assert f'{out} holds results of {what}: give another folder to --out, or --overwrite' in error
+        assert f'{out} holds results made with other settings ({what}): give another folder to --out, or ' in error
+        assert 'or --overwrite to replace them' in error
         assert times(out) == before
     assert main(command(other, photos, '--out', out, '--overwrite')) == 0
     assert main(command(other, photos, '--out', out)) == 0
@@ -149,10 +150,10 @@ def test_other_settings_are_noticed(
     del settings['precision'], settings['optimization']
     record.write_text('\n'.join([json.dumps(dict(settings=settings)), *rest]))
     assert main(command(other, photos, '--out', out)) == 2
-    assert 'results of an older version, which did not note precision, optimization: give' in capsys.readouterr().err
+    assert 'results of an older version, which did not record precision, optimization: give' in capsys.readouterr().err
     record.unlink()
     assert main(command(other, photos, '--out', out)) == 2
-    assert 'holds files, and no predictions.jsonl says what they were made of' in capsys.readouterr().err
+    assert 'holds files, but no predictions.jsonl that records how they were made' in capsys.readouterr().err
 
 
 def test_names_that_would_meet(photos: Path, tmp_path: Path) -> None:
@@ -183,9 +184,9 @@ def test_names_that_would_meet(photos: Path, tmp_path: Path) -> None:
 WRONG = {
     r"outputs are some of masks, .* got 'mask'; did you mean 'masks'": '--outputs mask',
     r'opacity must lie in 0..1': '--opacity 2',
-    r'windows must be of 32 pixels or more': '--windows 3',
+    r'windows must be at least 32 pixels wide': '--window-size 3',
     r'bands are counted from 1': '--bands 0,1,2',
-    r'goes from low to high, got \[5.0, 5.0\]': '--value-range 5 5',
+    r'the value range must go from low to high, got \[5.0, 5.0\]': '--value-range 5 5',
 }
 
 

@@ -127,7 +127,7 @@ def test_a_full_disk_stops_and_keeps(
     monkeypatch.setattr(images, 'write_whole', full)
     assert main(command(checkpoint, photos, '--out', tmp_path / 'out')) == 2
     error = capsys.readouterr().err
-    assert re.search(r'No space left on device\); [12] of 3 files are done, the same command goes on', error)
+    assert re.search(r'No space left on device\); [12] of 3 files are done, and the same command continues', error)
     monkeypatch.setattr(images, 'write_whole', write)
     assert main(command(checkpoint, photos, '--out', tmp_path / 'out')) == 0
     assert re.search('[12] of 3 are done already', capsys.readouterr().out)

@@ -147,10 +147,10 @@ def test_a_world_file_is_not_lost_without_a_word(
 
 OPTIONS = {
     'bands are counted from 1, got': [dict(bands=(0, 1, 2)), dict(bands='321'), dict(bands=()), dict(bands=(1.5,))],
-    'the value range goes from low to high, got': [
+    'the value range must go from low to high, got': [
         *(dict(value_range=span) for span in ((5, 5), (10, 0), (0, float('nan')), (0,), '0 255', (0, float('inf'))))
     ],
-    'windows must be of 32 pixels or more, got': [dict(windows=0), dict(windows=-5), dict(windows=100.5)],
+    'windows must be at least 32 pixels wide, got': [dict(windows=0), dict(windows=-5), dict(windows=100.5)],
 }
 
 

@@ -77,7 +77,16 @@ def test_results_have_the_videos_times_and_size(
 
 def test_frames_instead_of_a_lossless_video(checkpoint: Path, model: torch.nn.Module, tmp_path: Path) -> None:
     video = film(tmp_path / 'v.mkv', (64, 96), Fraction(10), 3)
-    command = ['predict', str(checkpoint), str(video), '--out', str(tmp_path / 'out'), '--frames', '--device', 'cpu']
+    command = [
+        'predict',
+        str(checkpoint),
+        str(video),
+        '--out',
+        str(tmp_path / 'out'),
+        '--video-masks-as-png',
+        '--device',
+        'cpu',
+    ]
     assert main(command) == 0
     found = sorted((tmp_path / 'out/masks/v').iterdir())
     assert [path.name for path in found] == ['000001.png', '000002.png', '000003.png']
@@ -128,7 +137,7 @@ def test_a_video_that_ends_before_it_says_is_refused(kind: str, model: torch.nn.
             file.mux(stream.encode(frame))
         file.mux(stream.encode())
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
-    with pytest.raises(ValueError, match='1 of 2 files left out: .*cut.* ends too early: it says that it takes 3.00 s'):
+    with pytest.raises(ValueError, match='1 of 2 files left out: .*cut.* ends too early: its header states 3.00 s'):
         predict_files(model, [str(whole), str(cut)], tmp_path / 'out')
     assert [path.name for path in (tmp_path / 'out/masks').iterdir()] == ['whole.mkv']
 
@@ -154,7 +163,9 @@ def test_playlists_lead_to_no_other_files(model: torch.nn.Module, tmp_path: Path
     }
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
-        with pytest.raises(ValueError, match=f'{name} is (a playlist, or no|not a readable) video'):
+        with pytest.raises(
+            ValueError, match=f'{name} is (a playlist, or a video of an unsupported|not a readable video)'
+        ):
             predict_files(model, [str(tmp_path / name)], tmp_path / 'out')
     with pytest.raises(ValueError, match='b.mkv is a playlist'):
         predict_files(model, [str(tmp_path / 'b.mkv')], tmp_path / 'out')
@@ -164,7 +175,7 @@ def test_what_a_codec_does_not_take_is_told_and_the_masks_kept(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     video, out = film(tmp_path / 'wide.mkv', (32, 16400), Fraction(10), 2), tmp_path / 'out'
-    command = ['predict', str(checkpoint), str(video), '--out', str(out), '--device', 'cpu', '--windows', '64']
+    command = ['predict', str(checkpoint), str(video), '--out', str(out), '--device', 'cpu', '--window-size', '64']
     assert main(command) == 2
     told = capsys.readouterr().err
     assert '1 of 1 files left out: ' in told and 'overlays/wide.mp4 is left out: 16400x32 pixels by ' in told

@@ -95,7 +95,7 @@ def test_a_compiled_model_makes_a_folder_of_its_own(model: nn.Module, tmp_path: 
     written = predict_files(nn.DataParallel(model), *given)
     assert np.array_equal(np.asarray(Image.open(written[0])), mmseg_volo.predict(model, IMAGE).mask)
     for how in (by_call, in_place, backbone, head_in_place):
-        with pytest.raises(UsageError, match='holds results of another model'):
+        with pytest.raises(UsageError, match=r'holds results made with other settings \(model\)'):
             predict_files(how(copy.deepcopy(model), Backend()), *given)
 
 
