@@ -32,7 +32,7 @@ class AutoTrainOptions:
     overwrite: bool = False
 
     @property
-    def place(self) -> Path:
+    def folder(self) -> Path:
         """The work dir."""
         name = f'{Path(self.data).absolute().with_suffix("").name}_{Path(self.model).stem}'
         return Path(self.work_dir) if self.work_dir else Path('work_dirs') / name
@@ -40,4 +40,4 @@ class AutoTrainOptions:
     @property
     def config(self) -> Path:
         """The config that is written."""
-        return self.place / RECIPE / f'{self.place.absolute().name}.py'
+        return self.folder / RECIPE / f'{self.folder.absolute().name}.py'

@@ -27,49 +27,49 @@ OF_PLACE = ('work_dir', 'overwrite')
 LENGTH = re.compile(r'(?m)^(length:? +)\d+( iterations of \d+ images = )\d+( epochs; validated every )\d+')
 
 
-def as_text(wishes: AutoTrainOptions) -> str:
+def as_text(options: AutoTrainOptions) -> str:
     """What a recipe keeps of the options that it was made with."""
-    kept = {key: value for key, value in asdict(wishes).items() if key not in OF_PLACE}
-    return json.dumps(redact({**kept, 'data': str(Path(wishes.data).absolute())}), indent=1)
+    kept = {key: value for key, value in asdict(options).items() if key not in OF_PLACE}
+    return json.dumps(redact({**kept, 'data': str(Path(options.data).absolute())}), indent=1)
 
 
-def update_recipe(wishes: AutoTrainOptions) -> None:
+def update_recipe(options: AutoTrainOptions) -> None:
     """Holds options against the recipe of a training; `--epochs` makes that longer.
 
     Raises:
         UsageError: an option is another one than the recipe has; or its length cannot be set.
     """
-    cfg, count = load_config(wishes.config), _count(wishes.config.with_name('train.csv'))
-    if differing := [*_differing(wishes, cfg)]:
+    cfg, count = load_config(options.config), _count(options.config.with_name('train.csv'))
+    if differing := [*_differing(options, cfg)]:
         raise UsageError(
-            f'--resume goes on with {wishes.place} as it was begun, and its recipe has '
+            f'--resume goes on with {options.folder} as it was begun, and its recipe has '
             f'{" and ".join(differing)}: leave that out, or name another --work-dir'
         )
-    if wishes.epochs is not None:
-        iters = plan.length_of(count, cfg.train_dataloader.batch_size, wishes.epochs, False)
+    if options.epochs is not None:
+        iters = plan.length_of(count, cfg.train_dataloader.batch_size, options.epochs, False)
         if iters != cfg.train_cfg.max_iters:
-            _set_length(wishes, cfg.to_dict(), iters, count)
+            _set_length(options, cfg.to_dict(), iters, count)
 
 
 def _count(path: Path) -> int:
     return len(path.read_text(encoding='utf-8').splitlines()) - 1
 
 
-def _differing(wishes: AutoTrainOptions, cfg: Config) -> Iterator[str]:
+def _differing(options: AutoTrainOptions, cfg: Config) -> Iterator[str]:
     """Options that are given and are not the recipe's."""
     try:
-        then = json.loads((wishes.config.parent / OPTIONS_FILE).read_text(encoding='utf-8'))
+        then = json.loads((options.config.parent / OPTIONS_FILE).read_text(encoding='utf-8'))
     except (OSError, ValueError):  # the recipe is older, or edited
         then = {}
-    now = json.loads(as_text(wishes))
+    now = json.loads(as_text(options))
     for key, value in now.items():
         if key not in IN_CONFIG and key in then and value not in (None, [], False, then[key]):
             yield _both(key, then[key], value)
-    if wishes.size and tuple(cfg.crop_size) != (wishes.size[0], wishes.size[-1]):
-        yield _both('size', cfg.crop_size, wishes.size)
+    if options.size and tuple(cfg.crop_size) != (options.size[0], options.size[-1]):
+        yield _both('size', cfg.crop_size, options.size)
     for key, theirs in (('batch', cfg.train_dataloader.batch_size), ('seed', cfg.get('randomness', {}).get('seed'))):
-        if getattr(wishes, key) not in (None, theirs):
-            yield _both(key, theirs, getattr(wishes, key))
+        if getattr(options, key) not in (None, theirs):
+            yield _both(key, theirs, getattr(options, key))
 
 
 def _both(key: str, theirs: Any, asked: Any) -> str:
@@ -80,24 +80,24 @@ def _both(key: str, theirs: Any, asked: Any) -> str:
     return f'{option} {said}, not {wish}' if theirs not in (None, [], False) else f'no {option}, not {wish}'
 
 
-def _set_length(wishes: AutoTrainOptions, cfg: dict[str, Any], iters: int, count: int) -> None:
+def _set_length(options: AutoTrainOptions, cfg: dict[str, Any], iters: int, count: int) -> None:
     """Writes another length into a recipe, and where the recipe says it in words."""
-    done = max((int(path.stem.removeprefix('iter_')) for path in wishes.place.glob('iter_*.pth')), default=0)
+    done = max((int(path.stem.removeprefix('iter_')) for path in options.folder.glob('iter_*.pth')), default=0)
     if iters < done:
-        raise UsageError(f'--epochs {wishes.epochs:g} are {iters} iterations, and {done} are done: ask for more')
-    text, changes = wishes.config.read_text(encoding='utf-8'), [*_changes(cfg, iters)]
+        raise UsageError(f'--epochs {options.epochs:g} are {iters} iterations, and {done} are done: ask for more')
+    text, changes = options.config.read_text(encoding='utf-8'), [*_changes(cfg, iters)]
     for place, old, new in changes:
-        text = _with_number(text, place, old, new, wishes.config)
+        text = _with_number(text, place, old, new, options.config)
     batch = cfg['train_dataloader']['batch_size']
     words = rf'\g<1>{iters}\g<2>{iters * batch / count:.0f}\g<3>{cfg["train_cfg"]["val_interval"]}'
-    said = wishes.config.with_name(UNDERSTOOD)
-    texts = {wishes.config: LENGTH.sub(words, text, count=1)}
+    said = options.config.with_name(UNDERSTOOD)
+    texts = {options.config: LENGTH.sub(words, text, count=1)}
     if said.is_file():
         texts[said] = LENGTH.sub(words, said.read_text(encoding='utf-8'), count=1)
     untouched = [path for path in texts if path.name not in edited(path.parent)]
     for path, content in texts.items():
         write_whole(path, content.encode())
-    note_written(wishes.config.parent, untouched)
+    note_written(options.config.parent, untouched)
 
 
 def _changes(cfg: dict[str, Any], iters: int) -> Iterator[tuple[tuple[str | int, ...], int, int]]:

@@ -60,25 +60,25 @@ class DatasetSummary:
     notes: Sequence[str]
 
 
-def write_training_recipe(wishes: AutoTrainOptions) -> Path:
+def write_training_recipe(options: AutoTrainOptions) -> Path:
     """Looks at a folder, decides how to train on it, says it in a table and writes a config with lists of files.
 
     Returns:
         The config.
 
     Raises:
-        FileNotFoundError, UsageError: something is wrong with the data or the wishes; nothing was written.
+        FileNotFoundError, UsageError: something is wrong with the data or the options; nothing was written.
     """
-    _check(wishes)
-    refuse_edited(wishes.config.parent, edited(wishes.config.parent))
-    start = starting_point(wishes.model, wishes.weights)
-    found = inspect_folder(wishes)
-    start = start and for_images(start, found.images, wishes.model)
+    _check(options)
+    refuse_edited(options.config.parent, edited(options.config.parent))
+    start = starting_point(options.model, options.weights)
+    found = inspect_folder(options)
+    start = start and for_images(start, found.images, options.model)
     report, sets = _report(found)
     raise_if_faulty(report, WAY)
     weights = plan.class_weights(_pixels(found.splits['train'], found))
-    cfg, lines = _plan(wishes, start, found, weights)
-    text = config_text(cfg, _card(wishes, found, lines))
+    cfg, lines = _plan(options, start, found, weights)
+    text = config_text(cfg, _card(options, found, lines))
     root = found.layout.root.absolute()
     lists = {
         f'{split}.csv': list_text([(pair.image.absolute(), pair.mask and pair.mask.absolute()) for pair in pairs], root)
@@ -98,40 +98,40 @@ def write_training_recipe(wishes: AutoTrainOptions) -> Path:
         ]
     )
     print(table)
-    files = {**lists, wishes.config.name: text, UNDERSTOOD: f'{table}\n', OPTIONS_FILE: as_text(wishes)}
-    write_recipe(wishes.config.parent, files, wishes.overwrite)
-    print(f'\n{wishes.config} is this training as a config: mmseg-volo train {shlex.quote(str(wishes.config))}')
+    files = {**lists, options.config.name: text, UNDERSTOOD: f'{table}\n', OPTIONS_FILE: as_text(options)}
+    write_recipe(options.config.parent, files, options.overwrite)
+    print(f'\n{options.config} is this training as a config: mmseg-volo train {shlex.quote(str(options.config))}')
     cache_report(report, sets)  # the look before the training need not read all files again
-    return wishes.config
+    return options.config
 
 
-def _check(wishes: AutoTrainOptions) -> None:
-    refuse_folders(wishes.data, str(wishes.place.absolute()))
-    if wishes.weights and redact_text(wishes.weights) != wishes.weights:
+def _check(options: AutoTrainOptions) -> None:
+    refuse_folders(options.data, str(options.folder.absolute()))
+    if options.weights and redact_text(options.weights) != options.weights:
         raise UsageError(
-            f'--weights {redact_text(wishes.weights)}: the recipe would hold the password of this address: fetch the '
+            f'--weights {redact_text(options.weights)}: the recipe would hold the password of this address: fetch the '
             f'file first, and give its path'
         )
-    if wishes.batch is not None and wishes.batch < 1:
-        raise UsageError(f'--batch must be at least 1, got {wishes.batch}')
-    plan.crop_of(plan.ImageProperties(64, 64, False), wishes.size)
-    plan.length_of(1, 1, wishes.epochs, False)
-    if not Path(os.path.expanduser(wishes.data)).exists():
-        find_layout(Path(os.path.expanduser(wishes.data)))  # says so, before weights are fetched
+    if options.batch is not None and options.batch < 1:
+        raise UsageError(f'--batch must be at least 1, got {options.batch}')
+    plan.crop_of(plan.ImageProperties(64, 64, False), options.size)
+    plan.length_of(1, 1, options.epochs, False)
+    if not Path(os.path.expanduser(options.data)).exists():
+        find_layout(Path(os.path.expanduser(options.data)))  # says so, before weights are fetched
 
 
-def inspect_folder(wishes: AutoTrainOptions) -> DatasetSummary:
+def inspect_folder(options: AutoTrainOptions) -> DatasetSummary:
     """What a folder holds and how it is split; reads every file once.
 
     Raises:
         FileNotFoundError, UsageError: see `write_training_recipe`.
     """
-    where = Path(os.path.expanduser(wishes.data))
-    layout = find_layout(where, wishes.images, wishes.masks, wishes.skip_unpaired, wishes.allow_outside)
+    where = Path(os.path.expanduser(options.data))
+    layout = find_layout(where, options.images, options.masks, options.skip_unpaired, options.allow_outside)
     files = [path for pair in layout.pairs for path in (pair.image, pair.mask) if path is not None]
     refuse_unlisted(files, layout.root)
     parents = [*{path.parent for path in files}]
-    names, source, unread = read_names(wishes.classes, layout.root, parents)
+    names, source, unread = read_names(options.classes, layout.root, parents)
     paths = [pair.image for pair in layout.pairs]
     many = ANY if names and all(item.code is not None for item in names) else MANY
     seen, odd = settle_alpha(collect_stats([(pair.image, pair.mask) for pair in layout.pairs], many), paths)
@@ -139,8 +139,8 @@ def inspect_folder(wishes: AutoTrainOptions) -> DatasetSummary:
     common = all(pair.image.suffix.lower() in COMMON for pair in layout.pairs)
     images = replace(_images([facts[pair.image] for pair in layout.pairs]), common=common)
     masked = [facts[pair.image] for pair in layout.pairs if pair.mask is not None]
-    labels = infer_label_map(masked, names, source, wishes.ignore, wishes.binary)
-    splits, how, notes = split_pairs(layout, facts, labels, wishes.val_share, wishes.seed or 0)
+    labels = infer_label_map(masked, names, source, options.ignore, options.binary)
+    splits, how, notes = split_pairs(layout, facts, labels, options.val_share, options.seed or 0)
     counts = ', '.join(f'{split} {len(pairs)}' for split, pairs in splits.items())
     sizes = Counter(f'{f.size[0]}x{f.size[1]}' for f in facts.values())
     size = f'of {len(sizes)} sizes, {images.width}x{images.height} median'
@@ -155,7 +155,7 @@ def inspect_folder(wishes: AutoTrainOptions) -> DatasetSummary:
         ('names', source or 'none given (--classes), so made up; --ignore VALUE leaves out what is no class'),
         ('split', f'{counts}, {how}'),
     ]
-    named = [] if wishes.classes else name_files(layout.root, parents)
+    named = [] if options.classes else name_files(layout.root, parents)
     read = [path.relative_to(layout.root).as_posix() for path in named]
     others = unused_notes([name for name in layout.unused if name not in read])
     notes = [*layout.notes, *others, *unread, *odd, *labels.notes, *notes]
@@ -188,7 +188,7 @@ def _pixels(pairs: Sequence[Pair], found: DatasetSummary) -> list[int]:
 
 
 def _plan(
-    wishes: AutoTrainOptions, start: plan.InitialWeights | None, found: DatasetSummary, weights: list[float] | None
+    options: AutoTrainOptions, start: plan.InitialWeights | None, found: DatasetSummary, weights: list[float] | None
 ) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """The config, and lines of the table."""
     count, own = len(found.splits['train']), start is None
@@ -196,19 +196,19 @@ def _plan(
 
     def build(batch: int | None) -> dict[str, Any]:
         if start is None:
-            base = plan.shipped(wishes.model, wishes.size, batch)
-            if wishes.weights == 'none':
+            base = plan.shipped(options.model, options.size, batch)
+            if options.weights == 'none':
                 base['model']['backbone'].pop('init_cfg', None)
-            if wishes.epochs is not None:
+            if options.epochs is not None:
                 batch = base['train_dataloader']['batch_size']
-                plan.set_length(base, plan.length_of(count, batch, wishes.epochs, False))
+                plan.set_length(base, plan.length_of(count, batch, options.epochs, False))
         else:
-            iters = plan.length_of(count, batch or plan.CPU_BATCH, wishes.epochs, start.checkpoint is None)
-            crop = plan.crop_of(found.images, wishes.size)
-            base = plan.recipe(wishes.model, start, found.images, crop, batch or plan.CPU_BATCH, iters, count)
-        return fit_recipe(base, found.labels, found.images, weights, batch, splits, root, wishes.seed or 0)
+            iters = plan.length_of(count, batch or plan.CPU_BATCH, options.epochs, start.checkpoint is None)
+            crop = plan.crop_of(found.images, options.size)
+            base = plan.recipe(options.model, start, found.images, crop, batch or plan.CPU_BATCH, iters, count)
+        return fit_recipe(base, found.labels, found.images, weights, batch, splits, root, options.seed or 0)
 
-    batch = wishes.batch
+    batch = options.batch
     if batch is None and not own:
         batch = plan.CPU_BATCH
         if torch.cuda.is_available():
@@ -216,12 +216,12 @@ def _plan(
             batch = fitting_batch(_as_config(build(batch)), len(found.images.mean or (0, 0, 0)), count)
         batch = min(batch, max(2, count))
     cfg = build(batch)
-    parameters = check_disk(_as_config(cfg), wishes.place)
+    parameters = check_disk(_as_config(cfg), options.folder)
     images, iters = cfg['train_dataloader']['batch_size'], cfg['train_cfg']['max_iters']
     loss = 'weighted by class, as their pixels differ much' if weights else 'all classes alike; no ignored pixels'
     lines = [
         ('model', f'{plan.model_words(cfg)}, {parameters / 1e6:.1f} M parameters'),
-        ('weights', weight_words(wishes.model, start, cfg)),
+        ('weights', weight_words(options.model, start, cfg)),
         ('pixels', pixel_words(cfg, start, found.images)),
         ('crops', '{}x{} (height x width)'.format(*cfg['crop_size'])),
         (
@@ -238,10 +238,10 @@ def _as_config(cfg: Mapping[str, Any]) -> Config:
     return Config({key: resolved(cfg[key], cfg) for key in ('model', 'crop_size')})
 
 
-def _card(wishes: AutoTrainOptions, found: DatasetSummary, lines: Sequence[tuple[str, str]]) -> str:
+def _card(options: AutoTrainOptions, found: DatasetSummary, lines: Sequence[tuple[str, str]]) -> str:
     rows = '\n'.join(f'{name}: {said}' for name, said in [*found.lines[:1], *found.lines[1:], *lines])
     return (
-        f'{Path(wishes.model).stem} on {found.layout.root.absolute().name}, written by mmseg-volo train --data; '
+        f'{Path(options.model).stem} on {found.layout.root.absolute().name}, written by mmseg-volo train --data; '
         f'edit it as you like.\n\n{rows}'
     )
 
@@ -263,9 +263,9 @@ def _report(found: DatasetSummary) -> tuple[dict[str, Any], dict[str, list[FileP
     return build_report(sets, tallies, {}, []), sets
 
 
-def print_best_checkpoint(wishes: AutoTrainOptions) -> None:
+def print_best_checkpoint(options: AutoTrainOptions) -> None:
     """After a training: where its best weights are, and what to do with them."""
-    found = sorted(wishes.place.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
+    found = sorted(options.folder.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
     if found:
         best = shlex.quote(str(found[-1]))
         print(f'the best weights are {best}: mmseg-volo predict {best} IMAGES --out FOLDER')

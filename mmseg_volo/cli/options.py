@@ -18,7 +18,7 @@ def train_options(args: argparse.Namespace, folder: AutoTrainOptions | None) -> 
     """The options of `train`; those of a folder say where its config is and where the training works."""
     given = {**vars(args)}
     if folder:
-        given.update(config=str(folder.config), work_dir=str(folder.place))
+        given.update(config=str(folder.config), work_dir=str(folder.folder))
     return _options(TrainOptions, given)
 
 
