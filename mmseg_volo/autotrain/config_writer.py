@@ -9,13 +9,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmseg_volo.autotrain.adapt import HERE, Name
+from yapf.yapflib.yapf_api import FormatCode
+
+from mmseg_volo.autotrain.adapt import HERE
 from mmseg_volo.config import READ_KEYS, literally, load_config
 from mmseg_volo.errors import UsageError
 from mmseg_volo.io.text_files import hidden
 from mmseg_volo.utils.files import write_whole
 
-WIDTH = 116
+STYLE = dict(based_on_style='facebook', column_limit=116, space_between_ending_comma_and_closing_bracket=False)
 WRITTEN = '.written.json'  # SHA-256 of each file of a recipe, as it was written
 SECTIONS = {  # heading -> keys, in this order
     'what is trained on': ('data_root', 'num_classes', 'ignore_index', 'class_weight', 'crop_size'),
@@ -30,80 +32,33 @@ SECTIONS = {  # heading -> keys, in this order
 
 
 def config_text(cfg: Mapping[str, Any], docstring: str) -> str:
-    """The text of a config file, by sections; keys that nothing reads are left out.
+    """Return the text of a config file, in sections; keys that nothing reads are left out.
 
     Args:
-        cfg: of `fit`.
+        cfg: returned by `fit_recipe`.
         docstring: its recipe card.
     """
     known = [key for keys in SECTIONS.values() for key in keys]
-    kept = [key for key in cfg if key in READ_KEYS and key not in known]
-    parts = ['"""' + docstring.replace('\\', '/').replace('"""', "'''") + '\n"""']
+    others = [key for key in cfg if key in READ_KEYS and key not in known]
+    blocks = ['"""' + docstring.replace('\\', '/').replace('"""', "'''") + '\n"""']
     for heading, keys in SECTIONS.items():
-        lines = [f'{key} = {literal(cfg[key], 0, len(key) + 3)}' for key in keys or kept if key in cfg]
+        lines = [f'{key} = {literal(cfg[key])}' for key in keys or others if key in cfg]
         if lines:
-            parts.append('\n'.join([f'# {heading}', *lines]))
-    return literally('\n\n'.join(parts) + '\n').replace(f"'{literally(HERE)}", f"'{HERE}")
+            blocks.append('\n'.join([f'# {heading}', *lines]))
+    text, _ = FormatCode('\n\n'.join(blocks) + '\n', style_config=STYLE)
+    return literally(text).replace(f"'{literally(HERE)}", f"'{HERE}")
 
 
-def literal(value: Any, indent: int, used: int) -> str:
-    """A value as Python source, on one line where it fits.
-
-    Args:
-        value: plain data.
-        indent: columns before the line that it begins on.
-        used: columns of this line that are taken.
-    """
-    flat = _flat(value)
-    if isinstance(value, str) or not isinstance(value, (Mapping, Sequence)) or used + indent + len(flat) <= WIDTH:
-        return flat
-    inner = ' ' * (indent + 4)
+def literal(value: Any) -> str:
+    """Return plain data as Python source on one line, with `dict(...)` where all keys are identifiers."""
     if isinstance(value, Mapping):
-        rows = [
-            f'{inner}{start}{literal(v, indent + 4, len(start) + 1)},'
-            for key, v in value.items()
-            for start in [f'{key}=' if _is_keyword(value) else f'{key!r}: ']
-        ]
-        marks = ('dict(', ')') if _is_keyword(value) else ('{', '}')
-    else:
-        rows = _rows(value, inner)
-        marks = ('(', ')') if isinstance(value, tuple) else ('[', ']')
-    return '\n'.join([marks[0], *rows, ' ' * indent + marks[1]])
-
-
-def _rows(values: Sequence[Any], inner: str) -> list[str]:
-    if any(isinstance(v, Mapping) for v in values) or any(isinstance(v, list) and _deep(v) for v in values):
-        return [f'{inner}{literal(v, len(inner), 1)},' for v in values]
-    rows = [inner]
-    for value in values:  # numbers, names and colours fill the lines
-        part = f'{_flat(value)},'
-        if len(rows[-1]) + len(part) + 1 > WIDTH and rows[-1].strip():
-            rows.append(inner)
-        rows[-1] += part if not rows[-1].strip() else f' {part}'
-    return rows
-
-
-def _deep(values: Sequence[Any]) -> bool:
-    return any(isinstance(v, (Mapping, list, tuple)) for v in values)
-
-
-def _is_keyword(value: Mapping) -> bool:
-    return all(isinstance(key, str) and key.isidentifier() for key in value)
-
-
-def _flat(value: Any) -> str:
-    if isinstance(value, Name) or not isinstance(value, (str, Mapping, list, tuple)):
+        if all(isinstance(key, str) and key.isidentifier() for key in value):
+            return f'dict({", ".join(f"{key}={literal(v)}" for key, v in value.items())})'
+        return f'{{{", ".join(f"{key!r}: {literal(v)}" for key, v in value.items())}}}'
+    if not isinstance(value, (list, tuple)):
         return repr(value)
-    if isinstance(value, str):
-        return repr(value)
-    if isinstance(value, Mapping):
-        if _is_keyword(value):
-            return f'dict({", ".join(f"{k}={_flat(v)}" for k, v in value.items())})'
-        return f'{{{", ".join(f"{k!r}: {_flat(v)}" for k, v in value.items())}}}'
-    inside = ', '.join(map(_flat, value))
-    if isinstance(value, tuple):
-        return f'({inside}{"," * (len(value) == 1)})'
-    return f'[{inside}]'
+    items = ', '.join(map(literal, value))
+    return f'[{items}]' if isinstance(value, list) else f'({items}{"," * (len(value) == 1)})'
 
 
 def edited(folder: Path) -> list[str]:

@@ -129,25 +129,21 @@ def recipe(
     Learning rates, weight decay and stochastic depth: see `folders/rates.py`. `count` images are trained on;
     validations are an epoch apart at least.
     """
-    cfg = {}
-    for leaf in ('models/upernet', 'default_runtime'):
-        cfg.update(Config.fromfile(CONFIGS / '_base_' / f'{leaf}.py').to_dict())
+    cfg = {**_leaf('models/upernet'), **_leaf('schedules/adamw_160k'), **_leaf('default_runtime')}
     cfg['crop_size'] = crop
     cfg['model'].update(_model(model, start, cfg['model'], crop, images))
-    cfg.update(optimiser(MODELS_BY_NAME[model][0], start.checkpoint is not None, batch, iters))
+    cfg.update(optimiser(MODELS_BY_NAME[model][0], start.checkpoint is not None, batch, iters, cfg))
     every = min(iters, max(math.ceil(iters / VALIDATIONS), math.ceil(count / batch)))
-    cfg['train_cfg'] = dict(type='SegTrainLoop', max_iters=iters, val_interval=every)
-    cfg['val_cfg'], cfg['test_cfg'] = dict(type='ValLoop'), dict(type='TestLoop')
-    cfg['default_hooks'] = dict(
-        timer=dict(type='IterTimerHook'),
-        logger=dict(type='LoggerHook', interval=min(50, every), log_metric_by_epoch=False),
-        param_scheduler=dict(type='ParamSchedulerHook'),
-        checkpoint=dict(type='SafeCheckpointHook', by_epoch=False, interval=every, save_best='mIoU', max_keep_ckpts=1),
-        sampler_seed=dict(type='DistSamplerSeedHook'),
-    )
-    cfg.update(_pipelines(images, crop))
-    cfg['val_evaluator'] = dict(type='SegIoUMetric', iou_metrics=['mIoU'])
-    return cfg
+    cfg['train_cfg'].update(max_iters=iters, val_interval=every)
+    hooks = cfg['default_hooks']
+    hooks['logger']['interval'] = min(hooks['logger']['interval'], every)
+    hooks['checkpoint'].update(interval=every, max_keep_ckpts=1)
+    return cfg | _pipelines(images, crop)
+
+
+def _leaf(name: str) -> dict[str, Any]:
+    """Return a file of `configs/_base_`, which shipped configs inherit from."""
+    return Config.fromfile(CONFIGS / '_base_' / f'{name}.py').to_dict()
 
 
 def _model(
@@ -181,25 +177,17 @@ def _model(
     return found
 
 
-def _pipelines(images: ImageProperties, crop: tuple[int, int]) -> dict[str, list[dict]]:
-    scale = (images.width, images.height)
-    load, end = [dict(type='LoadImageFromFile')], [dict(type='PackSegInputs')]
-    resize = [dict(type='Resize', scale=scale, keep_ratio=True)] if images.mixed else []
-    ratios = (0.75, 1.0, 1.25, 1.5, 1.75)
-    sizes = (
-        [dict(type='Resize', scale=tuple(int(side * r) for side in scale), keep_ratio=True) for r in ratios]
-        if images.mixed
-        else [dict(type='Resize', scale_factor=r, keep_ratio=True) for r in ratios]
-    )
-    flips = [dict(type='RandomFlip', prob=p, direction='horizontal') for p in (0.0, 1.0)]
-    tries = dict(type='TestTimeAug', transforms=[sizes, flips, [dict(type='LoadAnnotations')], end])
-    crop_step = dict(type='LoadRandomCrop', scale=scale, ratio_range=(0.5, 2.0), crop_size=crop, cat_max_ratio=0.75)
-    more = [dict(type='ContiguousRandomFlip', prob=0.5), dict(type='FastPhotoMetricDistortion')]
-    return dict(
-        train_pipeline=[crop_step, *more, *end],
-        test_pipeline=[*load, *resize, dict(type='LoadAnnotations'), *end],
-        tta_pipeline=[*load, tries],
-    )
+def _pipelines(images: ImageProperties, crop: tuple[int, int]) -> dict[str, Any]:
+    """Return the pipelines and the metric of Cityscapes, for images and crops of these sizes."""
+    scale, leaf = (images.width, images.height), _leaf('datasets/cityscapes')
+    cfg = {key: leaf[key] for key in ('train_pipeline', 'test_pipeline', 'tta_pipeline', 'val_evaluator')}
+    cfg['train_pipeline'][0].update(scale=scale, crop_size=crop)
+    if images.mixed:  # as for ADE20K
+        cfg['test_pipeline'].insert(1, dict(type='Resize', scale=scale, keep_ratio=True))
+        groups = cfg['tta_pipeline'][1]['transforms']
+        sizes = [tuple(int(side * step['scale_factor']) for side in scale) for step in groups[0]]
+        groups[0] = [dict(type='Resize', scale=size, keep_ratio=True) for size in sizes]
+    return cfg
 
 
 def shipped(name: str, crop: Sequence[int] | None, batch: int | None) -> dict[str, Any]:
