@@ -1,4 +1,4 @@
-"""How a family is trained on any data set: its learning rates, weight decay and stochastic depth."""
+"""Choose learning rate, weight decay and stochastic depth of a family for any data set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from mmseg_volo.models.backbones.metaformer import ARCHS as METAFORMERS
 
-BATCH = 16  # images per update that the learning rates below are made for, ADE20K's recipes
+BATCH = 16  # images per update of the learning rates below, as in ADE20K's recipes
 WARMUP = 1500  # iterations at most
 # stochastic depth of the shipped configs with UPerNet, by millions of parameters of the backbone: (below, rate)
 DROP_PATHS = {
@@ -18,11 +18,11 @@ DROP_PATHS = {
     'CoAtNet': ((30, 0.2), (math.inf, 0.3)),
 }
 OTHERS = ((50, 0.1), (math.inf, 0.3))  # T2T-ViT's, and of families without a config
-SCRATCH_DROP_PATH = 0.1  # of `benchmarks/camvid_from_scratch.py`, as all that says 'from scratch' here
+SCRATCH_DROP_PATH = 0.1  # of `benchmarks/camvid_from_scratch.py`, as all settings from scratch here
 
 
 def drop_path_rate(family: str, millions: float, pretrained: bool) -> float:
-    """Stochastic depth of the last block.
+    """Return the stochastic depth of the last block.
 
     Args:
         family: e.g. 'VOLO'.
