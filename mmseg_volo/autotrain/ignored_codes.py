@@ -78,8 +78,8 @@ def _why(seen: CodeStats, code: int, others: Sequence[int], named: Sequence[Clas
     every = seen.naming(sorted([*others, code]))
     other = 'replace it in the masks by a value of 0 or more' if code < 0 else f'name all classes: {every}'
     raise UsageError(
-        f'masks hold {code}, {what}, on {100 * share:.3g} % of all pixels, beside {seen.some(others)}{where}: are these '
-        f'pixels ignored, or is it a class? Add --ignore {code}, or {other}'
+        f'masks hold {code}, {what}, on {100 * share:.3g} % of all pixels, beside {seen.some(others)}{where}: are '
+        f'these pixels ignored, or is it a class? Add --ignore {code}, or {other}'
     )
 
 

@@ -131,8 +131,8 @@ def _with_mask_stats(mask: Path, seen: ImageStats, gone: NDArray[np.bool_] | Non
         what = 'colours' if coloured else 'values'
         raise BadFileError(
             'values',
-            f'{mask} holds {len(counts)} different {what}: is it a photo? If lossy compression (JPEG) made them, name the '
-            f'{what} that are classes: --classes NAME={"R,G,B" if coloured else "VALUE"} ...',
+            f'{mask} holds {len(counts)} different {what}: is it a photo? If lossy compression (JPEG) made them, name '
+            f'the {what} that are classes: --classes NAME={"R,G,B" if coloured else "VALUE"} ...',
         )
     palette = None
     if raw.palette is not None:
