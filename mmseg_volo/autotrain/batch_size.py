@@ -89,6 +89,6 @@ def check_disk(cfg: Config, folder: Path) -> int:
     if needed > free:
         raise UsageError(
             f'{folder.absolute()} has {free / 1e9:.1f} GB free, and checkpoints of this model ({count / 1e6:.0f} M '
-            f'parameters) take {needed / 1e9:.1f} GB: free some space, or choose another --work-dir'
+            f'parameters) take {needed / 1e9:.1f} GB: make room, or choose another --work-dir'
         )
     return count

@@ -163,7 +163,7 @@ def write_recipe(folder: Path, files: Mapping[str, str], overwrite: bool = False
         write_whole(folder / WRITTEN, json.dumps(digests, indent=1).encode())
     except OSError as error:
         raise UsageError(
-            f'{folder} cannot be written ({error.strerror}): free some space, or choose another --work-dir'
+            f'{folder} cannot be written ({error.strerror}): make room, or choose another --work-dir'
         ) from (error)
     for path in texts:
         if path.suffix == '.py':

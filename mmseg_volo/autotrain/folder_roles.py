@@ -160,7 +160,7 @@ def by_option(root: Path, files: Sequence[Path], images: str | None, masks: str 
         if not folder.is_dir():
             raise FileNotFoundError(f'--{role}s {name}: there is no folder {folder.absolute()}')
         below = [path for path in files if path.is_relative_to(folder)]
-        meanings = {part: said_by(part) for path in below for part in path.relative_to(folder).parent.parts}
+        meanings = {name: said_by(name) for path in below for name in path.relative_to(folder).parent.parts}
         splits = {name: replace(what, role=None) for name, what in meanings.items()}
         folders |= {
             parent: _folder(parent, folder, splits, splits, set()) for parent in {path.parent for path in below}

@@ -99,8 +99,8 @@ def collect_stats(pairs: Sequence[tuple[Path, Path | None]], many: int = MANY) -
 
 
 def _pair_stats(image: Path, mask: Path | None, many: int) -> ImageStats:
-    seen, gone = _image_stats(image)
-    return seen if mask is None else _with_mask_stats(mask, seen, gone, many)
+    stats, gone = _image_stats(image)
+    return stats if mask is None else _with_mask_stats(mask, stats, gone, many)
 
 
 def _image_stats(image: Path) -> tuple[ImageStats, NDArray[np.bool_] | None]:
@@ -119,10 +119,10 @@ def _image_stats(image: Path) -> tuple[ImageStats, NDArray[np.bool_] | None]:
     return facts, None if gone is None else np.all(gone, axis=2)
 
 
-def _with_mask_stats(mask: Path, seen: ImageStats, gone: NDArray[np.bool_] | None, many: int) -> ImageStats:
+def _with_mask_stats(mask: Path, stats: ImageStats, gone: NDArray[np.bool_] | None, many: int) -> ImageStats:
     raw = read_raw(mask)
     coloured = raw.pixels.ndim == 3
-    check_size(mask, raw.pixels.shape[1::-1], seen.size, seen.turned)
+    check_size(mask, raw.pixels.shape[1::-1], stats.size, stats.turned)
     codes = pack_colours(raw.pixels) if coloured else raw.pixels
     if gone is not None:
         codes = np.where(gone, np.int64(GONE), codes)
@@ -141,7 +141,7 @@ def _with_mask_stats(mask: Path, seen: ImageStats, gone: NDArray[np.bool_] | Non
         palette += (0,) * (highest - len(palette))
     cores, borders = areas(codes, raw.pixels if coloured else None, counts)
     return replace(
-        seen,
+        stats,
         counts=counts,
         coloured=coloured,
         palette=palette,

@@ -69,30 +69,32 @@ def infer_label_map(
     """
     kind = 'binary' if binary else _kind(facts, named)
     named = painted(named) if kind == 'colours' else named
-    seen = code_stats(facts, kind)
-    _not_blurred(kind, seen.pixels)
+    stats = code_stats(facts, kind)
+    _not_blurred(kind, stats.pixels)
     by_name = {item.name for item in named if item.name.lower() in VOID or item.name in ignore}
     ignored = {code for word in ignore if (code := _ignored(word, kind, by_name)) is not None}
-    absent = _absent(sorted(ignored - seen.pixels.keys()), kind)
+    absent = _absent(sorted(ignored - stats.pixels.keys()), kind)
     named = [item for item in named if item.code is None or item.code not in ignored]
-    rest, notes = sorted(seen.pixels.keys() - ignored), list[str]()
+    rest, notes = sorted(stats.pixels.keys() - ignored), list[str]()
     if kind == 'values':
-        void, notes = void_values(seen, rest, named, bool(ignore))
+        void, notes = void_values(stats, rest, named, bool(ignore))
         ignored |= void
         rest = [code for code in rest if code not in void]
-    rest, odd = _without_strays(seen, rest, named)
-    chosen = _assign_names(rest, named, source, seen)
+    rest, odd = _without_strays(stats, rest, named)
+    chosen = _assign_names(rest, named, source, stats)
     ignored |= {code for code, name in chosen.items() if name in by_name}
     notes += [
-        f'{name} is ignored, by its name ({100 * seen.share(code):.2g} % of all pixels)'
+        f'{name} is ignored, by its name ({100 * stats.share(code):.2g} % of all pixels)'
         for code, name in chosen.items()
         if name in by_name
     ]
     notes += absent
     if odd:
-        notes.append(settled(seen, odd, [*chosen, *(ignored - chosen.keys())]))
-    if seen.gone:
-        notes.append(f'{seen.gone} pixels of masks are ignored, as they are not a number, or have no data in the image')
+        notes.append(settled(stats, odd, [*chosen, *(ignored - chosen.keys())]))
+    if stats.gone:
+        notes.append(
+            f'{stats.gone} pixels of masks are ignored, as they are not a number, or have no data in the image'
+        )
     chosen = {code: name for code, name in chosen.items() if name not in by_name}
     _refuse_single(chosen)
     codes, void_codes = ([_plain(code, kind) for code in some] for some in (chosen, sorted(ignored)))
@@ -133,17 +135,17 @@ def _empty(rule: MaskRule, chosen: Mapping[int, str], facts: Sequence[ImageStats
     ]
 
 
-def _without_strays(seen: CodeStats, codes: list[int], named: Sequence[ClassEntry]) -> tuple[list[int], list[int]]:
+def _without_strays(stats: CodeStats, codes: list[int], named: Sequence[ClassEntry]) -> tuple[list[int], list[int]]:
     """Separate codes from those that are not classes and count as the nearest class.
 
     Raises:
         UsageError: there are such codes, and the codes of the classes are not named.
     """
-    grey = seen.kind == 'colours' and not any(item.coloured for item in named)
+    grey = stats.kind == 'colours' and not any(item.coloured for item in named)
     given = {item.code * (GREY if grey else 1) for item in named if item.code is not None}
-    odd, smoothed = ([], False) if seen.kind == 'binary' else strays(seen, codes, given)
+    odd, smoothed = ([], False) if stats.kind == 'binary' else strays(stats, codes, given)
     if odd and len(given) < max(2, len(named)):
-        refuse(seen, codes, odd, smoothed)
+        refuse(stats, codes, odd, smoothed)
     if not smoothed:
         return codes, []
     return [code for code in codes if code not in odd], odd
@@ -192,9 +194,9 @@ def _ignored(word: str, kind: str, names: Collection[str]) -> int | None:
     )
 
 
-def _assign_names(rest: Sequence[int], named: Sequence[ClassEntry], source: str, seen: CodeStats) -> dict[int, str]:
+def _assign_names(rest: Sequence[int], named: Sequence[ClassEntry], source: str, stats: CodeStats) -> dict[int, str]:
     """Return code -> name of each class."""
-    kind, pixels = seen.kind, seen.pixels
+    kind, pixels = stats.kind, stats.pixels
     if named and all(item.code is not None for item in named):
         scale = GREY if kind == 'colours' and not any(item.coloured for item in named) else 1
         chosen = {item.code * scale: item.name for item in named if item.code is not None}

@@ -21,8 +21,8 @@ from mmseg_volo.utils.text import did_you_mean
 
 MODELS_BY_NAME = {
     f'{"t2t_vit" if family == "T2TViT" else family.lower()}_{arch}': (family, arch)
-    for family, archs in zoo.ARCHS.items()
-    for arch in archs
+    for family in zoo.ARCHS
+    for arch in zoo.PUBLISHED[family]
 }
 CROP = 512  # pixels per side at most, as in ADE20K's recipes
 CPU_BATCH = 4

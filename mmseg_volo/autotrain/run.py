@@ -132,8 +132,8 @@ def inspect_folder(options: AutoTrainOptions) -> DatasetSummary:
     names, source, unread = read_names(options.classes, layout.root, parents)
     paths = [pair.image for pair in layout.pairs]
     many = ANY if names and all(item.code is not None for item in names) else MANY
-    seen, odd = settle_alpha(collect_stats([(pair.image, pair.mask) for pair in layout.pairs], many), paths)
-    facts = dict(zip(paths, seen, strict=True))
+    stats, odd = settle_alpha(collect_stats([(pair.image, pair.mask) for pair in layout.pairs], many), paths)
+    facts = dict(zip(paths, stats, strict=True))
     common = all(pair.image.suffix.lower() in COMMON for pair in layout.pairs)
     images = replace(_images([facts[pair.image] for pair in layout.pairs]), common=common)
     masked = [facts[pair.image] for pair in layout.pairs if pair.mask is not None]

@@ -43,8 +43,8 @@ def split_pairs(
             raise UsageError(f'--val-share is for data without a split, and {layout.root} has one: leave it out')
         given['train'] = source
         return {k: v for k, v in given.items() if v}, 'as the data say', []
-    seen = [facts[pair.image] for pair in source]
-    chosen, notes = choose(seen, [labels.pixels(fact) for fact in seen], len(labels.classes), share, seed)
+    stats = [facts[pair.image] for pair in source]
+    chosen, notes = choose(stats, [labels.pixels(fact) for fact in stats], len(labels.classes), share, seed)
     picked = {*chosen}
     splits = dict(
         train=[pair for i, pair in enumerate(source) if i not in picked],

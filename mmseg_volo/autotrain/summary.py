@@ -25,8 +25,8 @@ def class_table(labels: Labels, facts: Mapping[str, Sequence[ImageStats]], weigh
     """
     names = [*labels.classes, IGNORED]
     pixels, holding = ({split: np.zeros(len(names), np.int64) for split in facts} for _ in range(2))
-    for split, seen in facts.items():
-        for fact in seen:
+    for split, stats in facts.items():
+        for fact in stats:
             for index, count in labels.pixels(fact).items():
                 row = min(index, len(names) - 1)
                 pixels[split][row] += count
