@@ -13,19 +13,9 @@ from mmseg_volo.errors import UsageError
 from mmseg_volo.io.text_files import hidden
 
 # stems of files with class names, in lower case without punctuation, the most usual first
-STEMS: tuple[str, ...] = (
-    'classes',
-    'labels',
-    'classdict',
-    'labelcolors',
-    'labelcolours',
-    'labelmap',
-    'labelsmap',
-    'names',
-    'codes',
-)
-STEMS += ('classnames', 'labelnames', 'categories', 'classlist', 'classmap', 'id2label', 'label2id', 'colormap')
-STEMS += ('palette', 'objectinfo150', 'obj', 'labelclassdict')
+STEMS: tuple[str, ...] = ('classes', 'labels', 'classdict', 'labelcolors', 'labelcolours', 'labelmap')
+STEMS += ('labelsmap', 'names', 'codes', 'classnames', 'labelnames', 'categories', 'classlist', 'classmap')
+STEMS += ('id2label', 'label2id', 'colormap', 'palette', 'objectinfo150', 'obj', 'labelclassdict')
 SUFFIXES = ('.txt', '.csv', '.tsv', '.names', *DATA)
 OTHERS = ('data', 'dataset', 'meta', 'config')  # JSON and YAML that may hold names among other things
 LABELME = '__ignore__'

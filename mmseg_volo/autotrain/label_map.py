@@ -18,19 +18,8 @@ from mmseg_volo.autotrain.image_stats import ImageStats
 from mmseg_volo.datasets.mask_codes import GONE, GREY, MaskRule, format_code, unpack_colour
 from mmseg_volo.errors import UsageError
 
-VOID: tuple[str, ...] = (
-    'void',
-    'ignore',
-    'ignored',
-    'unlabeled',
-    'unlabelled',
-    'unknown',
-    'dontcare',
-    'dont care',
-    'border',
-    'nodata',
-)
-VOID += (LABELME,)
+VOID: tuple[str, ...] = ('void', 'ignore', 'ignored', 'unlabeled', 'unlabelled', 'unknown', 'dontcare')
+VOID += ('dont care', 'border', 'nodata', LABELME)
 SHOWN = 8  # names that a note lists
 
 

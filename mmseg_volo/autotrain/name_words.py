@@ -22,21 +22,10 @@ SPLITS = dict(
     test=('test', 'testing', 'tst', 'ts', 'te'),
 )
 IMAGES = ('images', 'image', 'img', 'imgs', 'photos', 'photo', 'rgb', 'sat', 'x', 'jpegimages', 'leftimg', 'leftimgbit')
-MASKS: tuple[str, ...] = (
-    'masks',
-    'mask',
-    'labels',
-    'label',
-    'annotations',
-    'annotation',
-    'ann',
-    'anns',
-    'gt',
-    'groundtruth',
-    'y',
-)
-MASKS += ('segmentation', 'segmentations', 'seg', 'targets', 'target', 'segmentationclass', 'gtfine', 'lbl', 'msk')
-MASKS += ('annot', 'annots', 'anno', 'annos', 'segmap', 'segmaps', 'gts', 'segs', 'manual')
+MASKS: tuple[str, ...] = ('masks', 'mask', 'labels', 'label', 'annotations', 'annotation', 'ann', 'anns', 'gt')
+MASKS += ('groundtruth', 'y', 'segmentation', 'segmentations', 'seg', 'targets', 'target', 'segmentationclass')
+MASKS += ('gtfine', 'lbl', 'msk', 'annot', 'annots', 'anno', 'annos', 'segmap', 'segmaps', 'gts', 'segs')
+MASKS += ('manual',)
 FILLERS = ('dir', 'dirs', 'data', 'dataset', 'set', 'png', 'jpg', 'folder', 'files', 'semantic', 'bit', 'split', 'all')
 LIST_FILLERS = ('list', 'lists', 'file', 'filelist', 'id', 'ids', 'name', 'names', 'path', 'paths', 'index', 'idx')
 SHORT = 3  # letters of words that are recognised in compounds (`trainannot`), at least
