@@ -12,7 +12,7 @@ Published: no VOLO; others in the README. Ours: 49.9 mIoU on the 233 test frames
 _base_ = [
     '_base_/models/upernet.py',
     '_base_/datasets/camvid.py',
-    '_base_/schedules/muon_1000.py',
+    '_base_/schedules/muon.py',
     '_base_/default_runtime.py',
 ]
 dims = [96, 192, 192, 192]
@@ -26,9 +26,10 @@ model = dict(
         loss_decode=dict(type='WeightedCrossEntropy', class_weight=_base_.class_weight),
     ),
     auxiliary_head=dict(
-        in_channels=dims[2],
-        channels=64,
-        num_classes=_base_.num_classes,
-        loss_decode=dict(avg_non_ignore=True),
+        in_channels=dims[2], channels=64, num_classes=_base_.num_classes, loss_decode=dict(avg_non_ignore=True)
     ),
 )
+max_iters = 1000
+param_scheduler = [_base_.param_scheduler[0], {**_base_.param_scheduler[1], 'end': max_iters}]
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
+default_hooks = dict(checkpoint=dict(interval=max_iters))

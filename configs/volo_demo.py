@@ -10,7 +10,7 @@ Published: none. Ours: see the README.
 _base_ = [
     '_base_/models/segformer.py',
     '_base_/datasets/demo.py',
-    '_base_/schedules/muon_500.py',
+    '_base_/schedules/muon.py',
     '_base_/default_runtime.py',
 ]
 dims = [64, 128, 128, 128]

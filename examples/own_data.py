@@ -6,7 +6,7 @@ Command: tools/train.py examples/own_data.py --cfg-options data_root=FOLDER
 
 _base_ = [
     '../configs/_base_/models/segformer.py',
-    '../configs/_base_/schedules/muon_500.py',
+    '../configs/_base_/schedules/muon.py',
     '../configs/_base_/default_runtime.py',
 ]
 data_root = 'data/shapes/'  # images/train, images/val, masks/train, masks/val below it

@@ -1,11 +1,11 @@
-"""What every run shares: hooks, logging, where to look types up."""
+"""Runtime of all shipped configs: registries, hooks and logging."""
 
 default_scope = 'mmseg'
 custom_imports = dict(imports=['mmseg_volo.register_all'], allow_failed_imports=False)
-runner_type = 'SegRunner'  # so that MMSegmentation's own tools print as little as ours
+runner_type = 'SegRunner'  # prints less than mmengine's, in MMSegmentation's tools as well
 
 env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0), dist_cfg=dict())
-sync_bn = 'torch'  # across processes; one process has plain BN
+sync_bn = 'torch'  # across processes; a single process uses plain BN
 log_processor = dict(by_epoch=False)
 log_level = 'INFO'
 load_from = None

@@ -1,4 +1,4 @@
-"""A recipe fitted to a data set: its files, classes, kind of images and masks."""
+"""Fit a recipe to a data set: its files, classes, and types of images and masks."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from mmseg_volo.autotrain.recipe import PATIENCE, ImageProperties, started_from
 from mmseg_volo.config import READ_KEYS
 from mmseg_volo.datasets.mask_codes import MaskRule, ignore_index
 
-ONLY_RGB = ('PhotoMetricDistortion', 'FastPhotoMetricDistortion', 'CLAHE')  # steps for 8-bit colours
-ORDER = ('type', 'data_preprocessor', 'backbone', 'neck', 'decode_head', 'auxiliary_head')  # of a model's parts
+ONLY_RGB = ('PhotoMetricDistortion', 'FastPhotoMetricDistortion', 'CLAHE')  # transforms of 8-bit RGB only
+ORDER = ('type', 'data_preprocessor', 'backbone', 'neck', 'decode_head', 'auxiliary_head')  # keys of a model, first
 CROPS = ('LoadRandomCrop', 'RandomCrop')
-HERE = '{{ fileDirname }}/'  # mmengine puts in the folder of the config
+HERE = '{{ fileDirname }}/'  # mmengine replaces it by the folder of the config
 
 
 class Name(str):
-    """A variable of the config to be."""
+    """The name of a variable of the config, written without quotes."""
 
     def __repr__(self) -> str:
         return str(self)
 
 
 def resolved(value: Any, space: Mapping[str, Any]) -> Any:
-    """A value with what its variables stand for.
+    """Replace the variables in a value by their values.
 
     Args:
-        value: of a config that `fit_recipe` has made.
+        value: of a config that `fit_recipe` returned.
         space: this config.
     """
     if isinstance(value, Name):
@@ -52,15 +52,15 @@ def fit_recipe(
     data_root: str,
     seed: int,
 ) -> dict[str, Any]:
-    """A config that trains on lists of images: variables first, in which others of its values are named.
+    """Return a config that trains on lists of images; values that recur are variables at its top.
 
     Args:
-        cfg: of `plan.recipe` or `plan.shipped`; changed.
-        labels: what masks mean.
-        images: what images are.
-        weights: of the classes, for the loss.
-        batch: images at a time; those of `cfg` if None.
-        splits: which lists there are, 'train', 'val' and perhaps 'test'.
+        cfg: of `recipe.recipe` or `recipe.shipped`; changed in place.
+        labels: the meaning of mask values.
+        images: size and type of the images.
+        weights: class weights of the loss.
+        batch: images per iteration; that of `cfg` if None.
+        splits: names of the lists, 'train', 'val' and perhaps 'test'.
         data_root: folder of the data.
         seed: of the training.
     """
@@ -94,15 +94,15 @@ def fit_recipe(
 
 
 def as_weights_expect(images: ImageProperties, model: Mapping[str, Any]) -> ImageProperties:
-    """Images of other channels than RGB, with a mean and standard deviation that makes of each channel what its weights
-    were trained on.
+    """Set mean and standard deviation of images of other channels than RGB so that each channel is normalised to the
+    statistics that the pretrained weights were trained on.
 
-    That is mean 0 and deviation 1 where ImageNet's own statistics normalised it. Normalised by others (CoAtNet's: 127.5
-    and 127.5), ImageNet has a mean of -0.10 and a deviation of 0.45, and so will each channel.
+    These are mean 0 and deviation 1 if ImageNet was normalised by its own statistics. Normalised by others (CoAtNet's:
+    127.5 and 127.5), ImageNet has a mean of -0.10 and a deviation of 0.45, and so will each channel.
 
     Args:
         images: with the statistics of their channels.
-        model: config of a model, whose `data_preprocessor` holds what the weights expect of RGB images.
+        model: config of a model, whose `data_preprocessor` normalises RGB images as the weights expect.
     """
     before = model['data_preprocessor']
     if not started_from(model) or not before.get('mean') or not before.get('std'):
@@ -110,23 +110,23 @@ def as_weights_expect(images: ImageProperties, model: Mapping[str, Any]) -> Imag
     turn = 1 if before.get('bgr_to_rgb', True) else -1  # ImageNet's as the weights had them: RGB or BGR
     shift = np.mean((np.array(IMAGENET_DEFAULT_MEAN)[::turn] * 255 - before['mean']) / before['std'])
     spread = np.mean(np.array(IMAGENET_DEFAULT_STD)[::turn] * 255 / before['std'])
-    std = np.array(images.std) / spread
-    mean = np.array(images.mean) - shift * std
-    normal = (tuple(float(f'{value:.5g}') for value in values) for values in (mean, std))
-    return replace(images, **dict(zip(('mean', 'std'), normal, strict=True)))
+    stds = np.array(images.std) / spread
+    means = np.array(images.mean) - shift * stds
+    mean, std = (tuple(float(f'{value:.5g}') for value in values) for values in (means, stds))
+    return replace(images, mean=mean, std=std)
 
 
 def _variables(
     cfg: Mapping[str, Any], labels: Labels, weights: list[float] | None, data_root: str, ignored: int
 ) -> dict[str, Any]:
-    found = dict(
+    variables = dict(
         data_root=data_root,
         num_classes=len(labels.classes),
         ignore_index=None if ignored == 255 else ignored,
         class_weight=weights,
         crop_size=cfg['crop_size'],
     )
-    return {key: value for key, value in found.items() if value is not None}
+    return {key: value for key, value in variables.items() if value is not None}
 
 
 def _fit_model(
@@ -144,7 +144,7 @@ def _fit_model(
         heads = model.get(key) or []
         for head in heads if isinstance(heads, list) else [heads]:
             head['num_classes'] = Name('num_classes')
-            if classes == 2:  # else mmseg suggests to have one output
+            if classes == 2:  # otherwise mmseg warns and suggests one output
                 head['out_channels'] = Name('num_classes')
             if ignored != 255:
                 head['ignore_index'] = Name('ignore_index')
@@ -156,10 +156,10 @@ def _fit_model(
 
 
 def _loss(loss: Mapping[str, Any], weights: list[float] | None) -> dict[str, Any]:
-    """A cross-entropy with these class weights, or without; another loss as it is.
+    """Return a cross-entropy with or without class weights; another loss unchanged.
 
-    Averaged over labelled pixels unless the config says otherwise, where the recipes for Cityscapes and ADE20K divide
-    by all pixels: there few are unlabelled, here it may be most of an image, and the loss would vanish with them.
+    Averages over labelled pixels unless the config says otherwise. The recipes for Cityscapes and ADE20K divide by all
+    pixels: few are unlabelled there, but most of an image may be here, and the loss would vanish.
     """
     if loss['type'] not in ('CrossEntropyLoss', 'WeightedCrossEntropy'):
         return dict(loss)
@@ -170,12 +170,12 @@ def _loss(loss: Mapping[str, Any], weights: list[float] | None) -> dict[str, Any
 
 
 def _fit_steps(steps: Sequence[Mapping[str, Any]], images: ImageProperties, ignored: int) -> list[dict[str, Any]]:
-    """A pipeline for these images and masks."""
+    """Return a pipeline with the transforms that load these images and masks."""
     bands = images.mean is not None
     load = dict(type='LoadMultiBandImage', mean=[*(images.mean or ())], std=[*(images.std or ())], dtype=images.dtype)
-    found: list[dict[str, Any]] = []
-    for given in steps:
-        step = dict(given)
+    fitted: list[dict[str, Any]] = []
+    for original in steps:
+        step = dict(original)
         kind = step['type']
         if kind in CROPS:
             step['crop_size'] = Name('crop_size')
@@ -196,19 +196,19 @@ def _fit_steps(steps: Sequence[Mapping[str, Any]], images: ImageProperties, igno
         elif bands and kind == 'LoadRandomCrop':
             ratio = {key: step.pop(key) for key in ('scale', 'ratio_range')}
             step.pop('use_cache', None)
-            found += [load, dict(type='LoadMask'), dict(type='RandomResize', **ratio, keep_ratio=True)]
+            fitted += [load, dict(type='LoadMask'), dict(type='RandomResize', **ratio, keep_ratio=True)]
             step['type'] = 'RandomCrop'
-        found.append(step)
-    return found
+        fitted.append(step)
+    return fitted
 
 
 def _loaders(
     cfg: Mapping[str, Any], batch: int | None, splits: Sequence[str], rule: MaskRule, ignored: int
 ) -> dict[str, Any]:
-    given = cfg.get('train_dataloader', {})
-    count = given.get('num_workers', min(4, os.cpu_count() or 1))
+    shipped = cfg.get('train_dataloader', {})
+    count = shipped.get('num_workers', min(4, os.cpu_count() or 1))
     workers = dict(num_workers=count, persistent_workers=count > 0)
-    batch = batch or given.get('batch_size', 2)
+    batch = batch or shipped.get('batch_size', 2)
 
     def loader(split: str, pipeline: str, images: int, sampler: dict[str, Any]) -> dict[str, Any]:
         dataset = dict(

@@ -1,4 +1,4 @@
-"""A last channel that files call alpha: it is left out, unless it varies as near infrared, heat or depth do."""
+"""Measure last channels that files label alpha: some hold near infrared, heat or depth instead of transparency."""
 
 from __future__ import annotations
 
@@ -6,35 +6,36 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from mmseg_volo.io.multiband import read_bands, sums_of
 from mmseg_volo.io.raster_reader import driver_of, rasterio_module
 
-VARIES = 0.5  # of all pixels: where so many are neither 0 nor 255, it is a channel
-EDGES = 0.05  # of all pixels: so many are the soft edges of what is transparent
+VARIES = 0.5  # share of pixels that are neither 0 nor 255, above which it is a channel of data
+EDGES = 0.05  # the same, up to which these are soft edges of transparent areas
 
 
 @dataclass(frozen=True)
 class Alpha:
-    """What a file holds whose last channel is called alpha."""
+    """Statistics of an image whose last channel is labelled alpha."""
 
-    sums: np.ndarray  # of all channels, see `Facts`
+    sums: NDArray[np.float64]  # of all channels, see `ImageStats`
     partial: float  # share of the pixels that are neither 0 nor 255 in the last one
 
 
 def alpha_of(path: Path, picture: Image.Image) -> Alpha | None:
-    """What a file with 2 or 4 channels of bytes holds, if the last is called alpha and loading can give it.
+    """Measure an image of 2 or 4 channels of bytes; None if the last is not labelled alpha or cannot be loaded.
 
     Args:
         path: of the file.
-        picture: the same, decoded.
+        picture: its decoded content.
     """
     with path.open('rb') as file:
         raster = driver_of(file.read(12)) is not None
     if picture.mode not in ('RGBA', 'LA') or not raster and (picture.format != 'PNG' or picture.mode == 'LA'):
         return None
-    if raster and rasterio_module() is not None:  # Pillow divides colours by an alpha that they were multiplied with
+    if raster and rasterio_module() is not None:  # Pillow divides colours by an alpha they were multiplied by
         pixels = read_bands(path)[0]
     else:
         pixels = np.asarray(picture)

@@ -1,4 +1,4 @@
-"""Other tools' annotations, which are no masks: told by what their files hold, so that a message can say what to do."""
+"""Recognise annotations that are not masks by their content, so that an error can say how to convert them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 from mmseg_volo.io.text_files import read_lines, read_rows, read_text
 
-KINDS = {  # -> what it is, and what to do with it
+KINDS = {  # -> description, how to convert it
     'labelme': (
         'LabelMe polygons',
         "draw them into masks with labelme's examples/semantic_segmentation/labelme2voc.py",
@@ -19,29 +19,29 @@ KINDS = {  # -> what it is, and what to do with it
     'coco': ('COCO polygons or run lengths', 'draw them into masks with pycocotools (COCO.annToMask)'),
     'yolo': (
         'YOLO polygons',
-        'draw each line (class x y x y ..., in shares of the sides) into a mask with cv2.fillPoly',
+        'draw each line (class x y x y ..., as fractions of the sides) into a mask with cv2.fillPoly',
     ),
     'yolo_boxes': ('YOLO boxes', 'boxes do not say which pixels belong to a class: annotate polygons or masks'),
-    'via': ('polygons of the VGG Image Annotator', 'draw its regions into masks, e.g. with skimage.draw.polygon'),
+    'via': ('polygons of VGG Image Annotator', 'draw its regions into masks, e.g. with skimage.draw.polygon'),
     'cvat': ('CVAT polygons', 'export the task again as "Segmentation mask 1.1"'),
     'voc_boxes': ('boxes of Pascal VOC', 'boxes do not say which pixels belong to a class: annotate polygons or masks'),
     'label_studio': ('Label Studio annotations', 'export them with "Brush labels to PNG" (label-studio-converter)'),
-    'cityscapes': ('polygons as of Cityscapes', "draw them with cityscapesScripts' json2labelImg"),
+    'cityscapes': ('polygons in the format of Cityscapes', "draw them with cityscapesScripts' json2labelImg"),
     'supervisely': ('Supervisely annotations', 'export them as masks ("Export as masks")'),
     'geojson': ('GeoJSON shapes', 'burn them into masks with gdal_rasterize or rasterio.features.rasterize'),
     'shapefile': ('shapes of a shapefile', 'burn them into masks with gdal_rasterize or rasterio.features.rasterize'),
     'run_lengths': ('run lengths in a table', 'decode each row into a mask (rle_decode of the contest)'),
 }
 SUFFIXES = ('.json', '.xml', '.txt', '.csv', '.geojson', '.shp')
-LOOKED_AT = 5  # files of each suffix
+CHECKED = 5  # files of each suffix
 MOST = 256 << 20  # bytes
 
 
 def annotation_of(files: Sequence[Path]) -> str | None:
-    """A sentence on the annotations among files, of which no masks were found; None if nothing is known of them."""
+    """Describe the annotations among files without masks, and how to convert them; None if no format is recognised."""
     for suffix in SUFFIXES:
         some = [path for path in files if path.suffix.lower() == suffix]
-        for path in sorted(some, key=lambda path: path.name.lower().startswith('readme'))[:LOOKED_AT]:
+        for path in sorted(some, key=lambda path: path.name.lower().startswith('readme'))[:CHECKED]:
             if kind := _kind(path):
                 what, remedy = KINDS[kind]
                 return f'{what} ({path}): {remedy}'

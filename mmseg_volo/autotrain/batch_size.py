@@ -1,4 +1,4 @@
-"""How many images a GPU takes at once, and whether a disk takes the checkpoints: tried before a training."""
+"""Find the batch size that fits the GPU, and check that the checkpoints fit on the disk, before a training starts."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.model import revert_sync_batchnorm
+from mmengine.model import BaseModel, revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
-import mmseg_volo.models.segmentors  # noqa: F401, registers whatever models are made of
+import mmseg_volo.models.segmentors  # noqa: F401, registers the components of models
 from mmseg_volo.engine.optim.precision import gpu_has_bfloat16
 from mmseg_volo.errors import UsageError, describe
 from mmseg_volo.zoo.cost import STATES, build_on_meta
 
-TRIED = (16, 8, 4, 2)  # images; norms behind a pooling to one pixel need 2
-FULL = 0.9  # of what is free: what a training may take
-CHECKPOINTS_AT_ONCE = 3  # checkpoints at once: the last one, the best one, the one that is being written
+TRIED = (16, 8, 4, 2)  # batch sizes; batch norm after pooling to one pixel needs 2 images
+FULL = 0.9  # share of the free memory that a training may take
+CHECKPOINTS_AT_ONCE = 3  # the last, the best, and the one being written
 
 
 def fitting_batch(cfg: Config, channels: int, most: int) -> int:
-    """The largest number of images that a training step on the GPU takes, of 16, 8, 4 and 2.
+    """Return the largest batch size, of 16, 8, 4 and 2, whose training step fits into GPU memory.
 
     Args:
         cfg: with `model` and `crop_size`.
         channels: of the images.
-        most: images that there are.
+        most: number of training images.
 
     Raises:
-        UsageError: not even two fit.
+        UsageError: not even two images fit.
     """
-    parts = {**cfg.model, 'backbone': {**cfg.model.backbone, 'init_cfg': None}}
+    model_cfg = {**cfg.model, 'backbone': {**cfg.model.backbone, 'init_cfg': None}}
     with DefaultScope.overwrite_default_scope('mmseg'):
-        model = revert_sync_batchnorm(MODELS.build(parts)).cuda().train()
+        model = revert_sync_batchnorm(MODELS.build(model_cfg)).cuda().train()
     states = 2 * sum(4 * p.numel() for p in model.parameters() if p.requires_grad)  # AdamW's moments
     free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_allocated()
     for images in TRIED:
@@ -55,11 +55,11 @@ def fitting_batch(cfg: Config, channels: int, most: int) -> int:
             return images
     raise UsageError(
         f'the GPU has {free / 2**30:.1f} GB free, too little for two images of {cfg.crop_size[0]}x{cfg.crop_size[1]}: '
-        f'take a smaller --size or --model'
+        f'use a smaller --size or --model'
     )
 
 
-def _step(model: torch.nn.Module, images: int, channels: int, crop: tuple[int, int]) -> None:
+def _step(model: BaseModel, images: int, channels: int, crop: tuple[int, int]) -> None:
     device = next(model.parameters()).device
     label = PixelData(data=torch.zeros(1, *crop, dtype=torch.long))
     samples = [
@@ -74,13 +74,13 @@ def _step(model: torch.nn.Module, images: int, channels: int, crop: tuple[int, i
 
 
 def check_disk(cfg: Config, folder: Path) -> int:
-    """Whether the checkpoints of a training find room.
+    """Check that the checkpoints of a training fit on the disk.
 
     Returns:
-        How many parameters the model has.
+        Number of parameters of the model.
 
     Raises:
-        UsageError: they do not, or the model cannot be built.
+        UsageError: they do not fit, or the model cannot be built.
     """
     try:
         count = sum(p.numel() for p in build_on_meta(cfg).parameters())
@@ -92,6 +92,6 @@ def check_disk(cfg: Config, folder: Path) -> int:
     if needed > free:
         raise UsageError(
             f'{folder.absolute()} has {free / 1e9:.1f} GB free, and checkpoints of this model ({count / 1e6:.0f} M '
-            f'parameters) take {needed / 1e9:.1f} GB: make room, or name another --work-dir'
+            f'parameters) take {needed / 1e9:.1f} GB: make room, or choose another --work-dir'
         )
     return count

@@ -1,4 +1,4 @@
-"""The names of classes as a user gives them: by `--classes`, or in a file of the data."""
+"""Read the class names that a user gives, by `--classes` or in a file of the data."""
 
 from __future__ import annotations
 
@@ -12,56 +12,46 @@ from mmseg_volo.autotrain.class_files import DATA, ClassEntry, colour_in, names_
 from mmseg_volo.errors import UsageError
 from mmseg_volo.io.text_files import hidden
 
-# what files of names are called, without case and marks, the more usual first
-STEMS = ('classes', 'labels', 'classdict', 'labelcolors', 'labelcolours', 'labelmap', 'labelsmap', 'names', 'codes')
-STEMS += (
-    'classnames',
-    'labelnames',
-    'categories',
-    'classlist',
-    'classmap',
-    'id2label',
-    'label2id',
-    'colormap',
-    'palette',
-)
-STEMS += ('objectinfo150', 'obj', 'labelclassdict')
+# stems of files with class names, in lower case without punctuation, the most usual first
+STEMS: tuple[str, ...] = ('classes', 'labels', 'classdict', 'labelcolors', 'labelcolours', 'labelmap')
+STEMS += ('labelsmap', 'names', 'codes', 'classnames', 'labelnames', 'categories', 'classlist', 'classmap')
+STEMS += ('id2label', 'label2id', 'colormap', 'palette', 'objectinfo150', 'obj', 'labelclassdict')
 SUFFIXES = ('.txt', '.csv', '.tsv', '.names', *DATA)
 OTHERS = ('data', 'dataset', 'meta', 'config')  # JSON and YAML that may hold names among other things
 LABELME = '__ignore__'
-FOLDERS = 64  # of images that are searched, at most
+FOLDERS = 64  # searched for such files, at most
 
 
 def read_names(
     given: Sequence[str], root: Path, folders: Sequence[Path] = ()
 ) -> tuple[list[ClassEntry], str, list[str]]:
-    """The classes as `--classes` or files of the data name them, where they stand, and notes about other files.
+    """Return the classes that `--classes` or files of the data name, their source, and notes about other files.
 
     Args:
         given: names, `NAME=VALUE`, `NAME=R,G,B`, or one file.
-        root: folder of the data, where such files are looked for.
-        folders: of images and masks below it, where they are looked for, too.
+        root: folder of the data, which is searched for such files.
+        folders: of images and masks below it, which are searched as well.
 
     Raises:
-        UsageError: a name or a value stands twice, a file holds none, or files disagree.
+        UsageError: a name or value occurs twice, a file names no class, or files disagree.
     """
     if len(given) == 1 and Path(given[0]).suffix.lower() in SUFFIXES:
         path = Path(given[0]).expanduser()
         if not path.is_file():
-            raise UsageError(f'--classes {given[0]}: there is no such file')
+            raise UsageError(f'--classes {given[0]}: no such file')
         named = _checked(names_in(path), str(path))
         if not named:
-            raise UsageError(f'{path}: it names no class that can be understood, a name in each line can')
+            raise UsageError(f'{path} names no class that is recognised: write one class name per line')
         return named, str(path), []
     if given:
         if len(given) == 1 and re.search(r',\S', given[0]) and given[0].count('=') != 1:
-            raise UsageError(f'--classes {given[0]}: names stand apart, {given[0].replace(",", " ")}')
+            raise UsageError(f'--classes {given[0]}: separate names by spaces, {given[0].replace(",", " ")}')
         return _checked([_of_word(word) for word in given], '--classes'), '--classes', []
-    return _found(root, folders)
+    return _from_files(root, folders)
 
 
 def painted(named: Sequence[ClassEntry]) -> list[ClassEntry]:
-    """Classes with their colours instead of values, for masks of colours."""
+    """Replace the values of classes by their colours, for masks of colours."""
     return [replace(item, code=item.colour, coloured=True) if item.colour is not None else item for item in named]
 
 
@@ -76,25 +66,26 @@ def _of_word(word: str) -> ClassEntry:
     raise UsageError(f'--classes {word}: expected NAME, NAME=VALUE or NAME=R,G,B')
 
 
-def _found(root: Path, folders: Sequence[Path]) -> tuple[list[ClassEntry], str, list[str]]:
-    """What the files in some folders say together."""
+def _from_files(root: Path, folders: Sequence[Path]) -> tuple[list[ClassEntry], str, list[str]]:
+    """Return the classes that files in some folders name together, their source, and notes."""
     named: list[ClassEntry] = []
-    source, notes = None, []
+    source: Path | None = None
+    notes: list[str] = []
     for path in name_files(root, folders):
         where = path.relative_to(root).as_posix()
         try:
-            found = _checked(names_in(path), where)
+            classes = _checked(names_in(path), where)
         except OSError as error:
             raise UsageError(f'{path} cannot be read ({error.strerror})') from error
-        if not found:
-            notes.append(f'{where} is not used: it names no classes that can be understood')
+        if not classes:
+            notes.append(f'{where} is not used: it names no class that is recognised')
         elif source is None:
-            named, source = found, path
-        elif {item.name for item in found} == {item.name for item in named}:
-            named = _merged(named, found, source.relative_to(root).as_posix(), where)
+            named, source = classes, path
+        elif {item.name for item in classes} == {item.name for item in named}:
+            named = _merged(named, classes, source.relative_to(root).as_posix(), where)
         elif path.name == source.name:
             raise UsageError(
-                f'{source} and {path} name different classes: make them alike, or give --classes one of the two'
+                f'{source} and {path} name different classes: make them agree, or choose one with --classes FILE'
             )
         else:
             notes.append(f'{where} is not used: it names other classes than {source.relative_to(root).as_posix()}')
@@ -102,48 +93,51 @@ def _found(root: Path, folders: Sequence[Path]) -> tuple[list[ClassEntry], str, 
 
 
 def name_files(root: Path, folders: Sequence[Path]) -> list[Path]:
-    """Files that by their names may name classes, those of the upper folders first."""
+    """List the files whose names suggest class names, those of the upper folders first."""
     below = {above for folder in folders for above in (folder, *folder.parents) if above.is_relative_to(root)}
-    if len(below) > FOLDERS:  # a folder for each image
+    if len(below) > FOLDERS:  # one folder per image
         below = {folder for folder in below if len(folder.relative_to(root).parts) < 2}
-    found = []
+    files = []
     for folder in {root, *below} if len(below) <= FOLDERS else {root}:
         for path in folder.iterdir() if folder.is_dir() else ():
             stem = re.sub(r'[^a-z0-9]', '', path.stem.lower())
             known = (*STEMS, *OTHERS) if path.suffix.lower() in DATA else STEMS
             if path.suffix.lower() in SUFFIXES and stem in known and path.is_file():
-                found.append((len(folder.parts), known.index(stem), SUFFIXES.index(path.suffix.lower()), path))
-    return [path for *_, path in sorted(found)]
+                files.append((len(folder.parts), known.index(stem), SUFFIXES.index(path.suffix.lower()), path))
+    return [path for *_, path in sorted(files)]
 
 
 def _merged(named: Sequence[ClassEntry], others: Sequence[ClassEntry], source: str, where: str) -> list[ClassEntry]:
-    """Classes with what two files say of their values and colours."""
-    by_name, found = {item.name: item for item in others}, []
+    """Merge the values and colours that two files give to the same classes."""
+    by_name = {item.name: item for item in others}
+    merged: list[ClassEntry] = []
     for item in named:
         other = by_name[item.name]
         (value, colour), (second, paint) = _codes(item), _codes(other)
         if None not in (value, second) and value != second or None not in (colour, paint) and colour != paint:
-            raise UsageError(f'{source} and {where} disagree on what stands for {item.name}: remove one of the two')
+            raise UsageError(
+                f'{source} and {where} disagree on the value or colour of {item.name}: remove one of the two'
+            )
         value, colour = second if value is None else value, paint if colour is None else colour
         alone = value is None and item.coloured and other.coloured
-        found.append(ClassEntry(item.name, colour if alone else value, alone, None if alone else colour))
+        merged.append(ClassEntry(item.name, colour if alone else value, alone, None if alone else colour))
     if all(item.code is None for item in (*named, *others)) and [item.name for item in named] != [
         item.name for item in others
     ]:
         raise UsageError(f'{source} and {where} name the same classes in different orders: remove one of the two')
-    return found
+    return merged
 
 
 def _codes(item: ClassEntry) -> tuple[int | None, int | None]:
-    """The value and the colour of a class."""
+    """Return the value and the colour of a class."""
     return (None, item.code) if item.coloured else (item.code, item.colour)
 
 
 def _checked(named: Sequence[ClassEntry], source: str) -> list[ClassEntry]:
-    """Classes without those whose value is below 0, which no mask holds, and what stands twice.
+    """Drop repeated entries, and classes with a negative value, which no mask holds.
 
     Raises:
-        UsageError: a name is empty, has characters that nobody sees, or stands twice, or a value does.
+        UsageError: a name is empty or has invisible characters, or a name or value occurs twice.
     """
     if named and named[0] == ClassEntry(LABELME):  # its value is -1, which masks of bytes hold as 255
         named = [*(ClassEntry(item.name, i) for i, item in enumerate(named[1:])), ClassEntry(LABELME, 255)]
@@ -153,15 +147,15 @@ def _checked(named: Sequence[ClassEntry], source: str) -> list[ClassEntry]:
     for item in kept:
         if not item.name.strip() or hidden(item.name):
             what = f'{item.name!r} has characters that cannot be shown' if item.name.strip() else 'one is empty'
-            raise UsageError(f'{source}: names of classes are plain text, {what}')
+            raise UsageError(f'{source}: class names must be plain text, {what}')
     for what, values in (('class', [item.name for item in kept]), ('code', [item.code for item in kept])):
         double = next((value for value, n in Counter(values).items() if n > 1 and value is not None), None)
         if double is not None and what == 'class':
-            raise UsageError(f'{source}: the class {double} stands twice')
+            raise UsageError(f'{source}: the class {double} is listed twice')
         if double is not None:
             names = [item.name for item in kept if item.code == double]
-            raise UsageError(f'{source}: {names[0]} and {names[1]} have the same value or colour: name them as one')
+            raise UsageError(f'{source}: {names[0]} and {names[1]} have the same value or colour: give them one name')
     if kept and len({item.code is None for item in kept}) > 1:
         bare = next(item.name for item in kept if item.code is None)
-        raise UsageError(f'{source}: {bare} has no value or colour, the others have')
+        raise UsageError(f'{source}: {bare} has no value or colour, but other classes have one')
     return kept

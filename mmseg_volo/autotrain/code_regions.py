@@ -1,32 +1,34 @@
-"""Where the codes of a mask lie: in areas, or only along the borders of others."""
+"""Measure where the codes of a mask lie: in areas, or only along the borders of others."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from mmseg_volo.datasets.mask_codes import GONE, count_codes
 
-THIN = 0.05  # of a code's pixels: fewer inside its areas, and it has none
-NARROW, WIDE = 2, 8  # pixels about one that is inside an area: at least and at most
-FEW = 8  # codes of a mask that are looked at one by one
+THIN = 0.05  # share of a code's pixels inside its areas, up to which it counts as having none
+NARROW, WIDE = 2, 8  # radius in pixels of the uniform square around a pixel inside an area: least and most
+FEW = 8  # codes of a mask, up to which each is measured by itself
 
 
 def areas(
-    codes: np.ndarray, colours: np.ndarray | None, counts: Mapping[int, int]
+    codes: NDArray[Any], colours: NDArray[np.uint8] | None, counts: Mapping[int, int]
 ) -> tuple[dict[int, int], dict[int, int]]:
-    """How a mask's codes lie.
+    """Count the pixels of each code that lie inside areas, and between other codes.
 
     Args:
         codes: integers (H, W).
-        colours: uint8 RGB (H, W, 3), of a mask that has some.
+        colours: uint8 RGB (H, W, 3), of a mask of colours.
         counts: code -> pixels.
 
     Returns:
-        Code -> pixels inside its areas, about which a square of 5 pixels, or of a hundredth of the shorter side up to
-        17, holds nothing else; and code -> pixels between two others, of the codes that have no such areas.
+        Code -> pixels inside its areas, around which a square of 5 pixels, or of a hundredth of the shorter side up to
+        17, holds no other code; and code -> pixels between two others, for codes without such areas.
     """
     ranks, rank = _ranks(codes, counts)
     radius = min(max(NARROW, min(codes.shape) // 200), WIDE)
@@ -36,12 +38,12 @@ def areas(
     if len(thin) <= FEW:
         return cores, {code: _between_others(ranks, rank[code], window) for code in thin}
     pixels = codes.astype(np.float64)[..., None] if colours is None else colours
-    found = count_codes(codes[_between_neighbours(pixels)])
-    return cores, {code: found.get(code, 0) for code in thin}
+    borders = count_codes(codes[_between_neighbours(pixels)])
+    return cores, {code: borders.get(code, 0) for code in thin}
 
 
-def _ranks(codes: np.ndarray, counts: Mapping[int, int]) -> tuple[np.ndarray, dict[int, int]]:
-    """Codes as small numbers, with which OpenCV is quick, and the number of each code."""
+def _ranks(codes: NDArray[Any], counts: Mapping[int, int]) -> tuple[NDArray[Any], dict[int, int]]:
+    """Number the codes from 0 in a small type, which OpenCV processes fast, and return the number of each."""
     known = np.array(sorted(counts), np.int64)
     rank = {code: i for i, code in enumerate(known.tolist())}
     dtype = next((small for small in (np.uint8, np.uint16) if len(known) <= np.iinfo(small).max), np.float64)
@@ -52,8 +54,8 @@ def _ranks(codes: np.ndarray, counts: Mapping[int, int]) -> tuple[np.ndarray, di
     return table[codes], rank
 
 
-def _between_others(ranks: np.ndarray, rank: int, window: np.ndarray) -> int:
-    """Pixels of a code in whose neighbourhood are two others."""
+def _between_others(ranks: NDArray[Any], rank: int, window: NDArray[np.uint8]) -> int:
+    """Count the pixels of a code that have two others in their neighbourhood."""
     own = ranks == rank
     most = ranks.dtype.type(np.iinfo(ranks.dtype).max if ranks.dtype.kind == 'u' else np.inf)
     lowest = cv2.erode(np.where(own, most, ranks), window)
@@ -61,7 +63,7 @@ def _between_others(ranks: np.ndarray, rank: int, window: np.ndarray) -> int:
     return int((own & (lowest < highest)).sum())
 
 
-def _between_neighbours(pixels: np.ndarray) -> np.ndarray:
-    """Where a pixel (H, W, C) lies between its neighbours in a channel: bool (H, W)."""
+def _between_neighbours(pixels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Mark pixels (H, W, C) that lie between their neighbours in a channel: bool (H, W)."""
     lowest, highest = (f(pixels, np.ones((3, 3), np.uint8)).reshape(pixels.shape) for f in (cv2.erode, cv2.dilate))
-    return ((lowest < pixels) & (pixels < highest)).any(2)
+    return np.any((lowest < pixels) & (pixels < highest), axis=2)

@@ -1,4 +1,4 @@
-"""What all masks of a folder hold together."""
+"""Sum the statistics of all masks of a folder."""
 
 from __future__ import annotations
 
@@ -10,39 +10,41 @@ from mmseg_volo.autotrain.image_stats import ImageStats
 from mmseg_volo.datasets.mask_codes import GONE, format_code
 
 SHOWN = 8
-USUAL = (255, 65535, (1 << 31) - 1, (1 << 32) - 1)  # values that mean 'ignored' by custom, where they stand apart
+USUAL = (255, 65535, (1 << 31) - 1, (1 << 32) - 1)  # values that conventionally mean 'ignored'
 
 
 @dataclass(frozen=True)
 class CodeStats:
-    """Codes of a kind (see `masks.py`), and where they lie."""
+    """Codes of a kind (see `mask_codes.py`) in all masks, and where they lie."""
 
     kind: str
-    pixels: Counter[int]  # code -> pixels, without those that have no data
-    cores: Counter[int]  # and pixels inside areas of it
-    borders: Counter[int]  # and pixels between two others, in masks where it has no such areas
-    nodata: frozenset[int]  # values that stand for no data, as files say
-    lossy: bool  # whether some were compressed with a loss
+    pixels: Counter[int]  # code -> pixels with data
+    cores: Counter[int]  # code -> pixels inside its areas
+    borders: Counter[int]  # code -> pixels between two others, in masks where it has no areas
+    nodata: frozenset[int]  # nodata values of the files
+    lossy: bool  # whether a mask was compressed with a loss
     gone: int  # pixels without data
-    apart: frozenset[int] = frozenset()  # values of `USUAL` in several masks, none of which has more than one other
+    apart: frozenset[int] = (
+        frozenset()
+    )  # values of `USUAL` in several masks of at most one, always the same, other code
 
     def share(self, *codes: int) -> float:
-        """What part of all pixels with data codes have."""
+        """Return the share of these codes in all pixels with data."""
         return sum(self.pixels[code] for code in codes) / max(1, sum(self.pixels.values()))
 
     def some(self, codes: Sequence[int]) -> str:
-        """The first codes as people write them."""
+        """Format the first of some codes."""
         return '; '.join(format_code(code, self.kind) for code in codes[:SHOWN]) + '; ...' * (len(codes) > SHOWN)
 
     def naming(self, codes: Sequence[int]) -> str:
-        """How `--classes` names these, if they are two or more."""
+        """Return a `--classes` option that names these codes; a template for fewer than two."""
         words = [f'class_{name.replace(",", "_")}={name}' for name in (format_code(code, self.kind) for code in codes)]
         words = words if len(words) > 1 else [f'NAME={"R,G,B" if self.kind == "colours" else "VALUE"}', '...']
         return ' '.join(['--classes', *words[:SHOWN], *['...'] * (len(words) > SHOWN)])
 
 
 def code_stats(facts: Sequence[ImageStats], kind: str) -> CodeStats:
-    """What masks hold, by the codes of a kind."""
+    """Sum the statistics of masks by the codes of a kind."""
     pixels, cores, borders = Counter[int](), Counter[int](), Counter[int]()
     for fact in facts:
         pixels.update(fact.counts_as(kind))
@@ -55,6 +57,6 @@ def code_stats(facts: Sequence[ImageStats], kind: str) -> CodeStats:
 
 
 def _is_apart(code: int, facts: Sequence[ImageStats], kind: str) -> bool:
-    """Whether several masks hold a value, and one and the same other beside it."""
+    """Whether several masks hold a value, and at most one other, the same in all."""
     held = [codes for fact in facts if code in (codes := fact.counts_as(kind))]
     return len(held) > 1 and len({other for codes in held for other in codes} - {code, GONE}) < 2

@@ -1,4 +1,4 @@
-"""A plain config, as one writes it by hand, and the lists of files beside it."""
+"""Write a readable config, and the lists of files beside it."""
 
 from __future__ import annotations
 
@@ -9,105 +9,60 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmseg_volo.autotrain.adapt import HERE, Name
+from yapf.yapflib.yapf_api import FormatCode
+
+from mmseg_volo.autotrain.adapt import HERE
 from mmseg_volo.config import READ_KEYS, literally, load_config
 from mmseg_volo.errors import UsageError
 from mmseg_volo.io.text_files import hidden
 from mmseg_volo.utils.files import write_whole
 
-WIDTH = 116
-WRITTEN = '.written.json'  # SHA-256 of each file of a recipe, as it was written
+STYLE = dict(based_on_style='facebook', column_limit=116, space_between_ending_comma_and_closing_bracket=False)
+WRITTEN = '.written.json'  # SHA-256 of each file of a recipe when it was written
 SECTIONS = {  # heading -> keys, in this order
-    'what is trained on': ('data_root', 'num_classes', 'ignore_index', 'class_weight', 'crop_size'),
-    'the model': ('model',),
-    'what is done with images and masks': ('train_pipeline', 'test_pipeline', 'tta_pipeline', 'tta_model'),
-    'which files, how many at a time': ('train_dataloader', 'val_dataloader', 'test_dataloader', 'auto_scale_lr'),
-    'how scores are counted': ('val_evaluator', 'test_evaluator'),
-    'how the weights change, and how long': ('optim_wrapper', 'param_scheduler', 'train_cfg', 'val_cfg', 'test_cfg'),
-    'what happens meanwhile': ('default_hooks', 'custom_hooks', 'randomness'),
-    'as in every config of ours': (),
+    'data': ('data_root', 'num_classes', 'ignore_index', 'class_weight', 'crop_size'),
+    'model': ('model',),
+    'pipelines of images and masks': ('train_pipeline', 'test_pipeline', 'tta_pipeline', 'tta_model'),
+    'data loaders': ('train_dataloader', 'val_dataloader', 'test_dataloader', 'auto_scale_lr'),
+    'metrics': ('val_evaluator', 'test_evaluator'),
+    'optimiser, schedule and length': ('optim_wrapper', 'param_scheduler', 'train_cfg', 'val_cfg', 'test_cfg'),
+    'hooks and seed': ('default_hooks', 'custom_hooks', 'randomness'),
+    'runtime, as in the shipped configs': (),
 }
 
 
 def config_text(cfg: Mapping[str, Any], docstring: str) -> str:
-    """The text of a config file, by sections; keys that nothing reads are left out.
+    """Return the text of a config file, in sections; keys that nothing reads are left out.
 
     Args:
-        cfg: of `fit`.
+        cfg: returned by `fit_recipe`.
         docstring: its recipe card.
     """
     known = [key for keys in SECTIONS.values() for key in keys]
-    kept = [key for key in cfg if key in READ_KEYS and key not in known]
-    parts = ['"""' + docstring.replace('\\', '/').replace('"""', "'''") + '\n"""']
+    others = [key for key in cfg if key in READ_KEYS and key not in known]
+    blocks = ['"""' + docstring.replace('\\', '/').replace('"""', "'''") + '\n"""']
     for heading, keys in SECTIONS.items():
-        lines = [f'{key} = {literal(cfg[key], 0, len(key) + 3)}' for key in keys or kept if key in cfg]
+        lines = [f'{key} = {literal(cfg[key])}' for key in keys or others if key in cfg]
         if lines:
-            parts.append('\n'.join([f'# {heading}', *lines]))
-    return literally('\n\n'.join(parts) + '\n').replace(f"'{literally(HERE)}", f"'{HERE}")
+            blocks.append('\n'.join([f'# {heading}', *lines]))
+    text, _ = FormatCode('\n\n'.join(blocks) + '\n', style_config=STYLE)
+    return literally(text).replace(f"'{literally(HERE)}", f"'{HERE}")
 
 
-def literal(value: Any, indent: int, used: int) -> str:
-    """A value as Python source, on one line where it fits.
-
-    Args:
-        value: plain data.
-        indent: columns before the line that it begins on.
-        used: columns of this line that are taken.
-    """
-    flat = _flat(value)
-    if isinstance(value, str) or not isinstance(value, (Mapping, Sequence)) or used + indent + len(flat) <= WIDTH:
-        return flat
-    inner = ' ' * (indent + 4)
+def literal(value: Any) -> str:
+    """Return plain data as Python source on one line, with `dict(...)` where all keys are identifiers."""
     if isinstance(value, Mapping):
-        rows = [
-            f'{inner}{start}{literal(v, indent + 4, len(start) + 1)},'
-            for key, v in value.items()
-            for start in [f'{key}=' if _is_keyword(value) else f'{key!r}: ']
-        ]
-        marks = ('dict(', ')') if _is_keyword(value) else ('{', '}')
-    else:
-        rows = _rows(value, inner)
-        marks = ('(', ')') if isinstance(value, tuple) else ('[', ']')
-    return '\n'.join([marks[0], *rows, ' ' * indent + marks[1]])
-
-
-def _rows(values: Sequence[Any], inner: str) -> list[str]:
-    if any(isinstance(v, Mapping) for v in values) or any(isinstance(v, list) and _deep(v) for v in values):
-        return [f'{inner}{literal(v, len(inner), 1)},' for v in values]
-    rows = [inner]
-    for value in values:  # numbers, names and colours fill the lines
-        part = f'{_flat(value)},'
-        if len(rows[-1]) + len(part) + 1 > WIDTH and rows[-1].strip():
-            rows.append(inner)
-        rows[-1] += part if not rows[-1].strip() else f' {part}'
-    return rows
-
-
-def _deep(values: Sequence[Any]) -> bool:
-    return any(isinstance(v, (Mapping, list, tuple)) for v in values)
-
-
-def _is_keyword(value: Mapping) -> bool:
-    return all(isinstance(key, str) and key.isidentifier() for key in value)
-
-
-def _flat(value: Any) -> str:
-    if isinstance(value, Name) or not isinstance(value, (str, Mapping, list, tuple)):
+        if all(isinstance(key, str) and key.isidentifier() for key in value):
+            return f'dict({", ".join(f"{key}={literal(v)}" for key, v in value.items())})'
+        return f'{{{", ".join(f"{key!r}: {literal(v)}" for key, v in value.items())}}}'
+    if not isinstance(value, (list, tuple)):
         return repr(value)
-    if isinstance(value, str):
-        return repr(value)
-    if isinstance(value, Mapping):
-        if _is_keyword(value):
-            return f'dict({", ".join(f"{k}={_flat(v)}" for k, v in value.items())})'
-        return f'{{{", ".join(f"{k!r}: {_flat(v)}" for k, v in value.items())}}}'
-    inside = ', '.join(map(_flat, value))
-    if isinstance(value, tuple):
-        return f'({inside}{"," * (len(value) == 1)})'
-    return f'[{inside}]'
+    items = ', '.join(map(literal, value))
+    return f'[{items}]' if isinstance(value, list) else f'({items}{"," * (len(value) == 1)})'
 
 
 def edited(folder: Path) -> list[str]:
-    """Names of the files of a recipe that are not as they were written; none where that is not known."""
+    """List the files of a recipe that changed since they were written; none if that is unknown."""
     try:
         known = json.loads((folder / WRITTEN).read_text(encoding='utf-8'))
         return [name for name, digest in known.items() if (folder / name).is_file() and _hash(folder / name) != digest]
@@ -116,39 +71,42 @@ def edited(folder: Path) -> list[str]:
 
 
 def refuse_folders(data: str, work_dir: str) -> None:
-    """Configs, logs and tables show the names of folders as they are; the folder of a config is put into its text.
+    """Refuse names of folders that a config cannot hold.
+
+    Configs, logs and tables show them verbatim, and mmengine substitutes the folder of a config into its text.
 
     Raises:
-        UsageError: a path has characters that cannot be shown, or the work dir some that are code there.
+        UsageError: a path has control characters, or the work dir characters with a meaning in configs.
     """
     for option, path in (('--data', data), ('--work-dir', work_dir)):
         if hidden(path):
-            raise UsageError(f'{option} {path!r} has control characters in a name: rename it, or give another folder')
+            raise UsageError(f'{option} {path!r} has control characters in a name: rename it, or choose another folder')
     code = next((code for code in ("'", '{{', '\\' * (os.name == 'posix')) if code and code in work_dir), None)
     if code:
-        raise UsageError(f'--work-dir {work_dir} has {code} in a name, which means something in a config: give another')
+        raise UsageError(f'--work-dir {work_dir} contains {code}, which means something in a config: choose another')
 
 
 def refuse_unlisted(paths: Iterable[Path], root: Path) -> None:
-    """Lists of files hold names as they are, and are read without the spaces around a name.
+    """Refuse files that a list cannot hold: names are written verbatim, and read without the spaces around them.
 
     Raises:
-        UsageError: a path cannot stand in a list.
+        UsageError: a path has control characters, or spaces at its ends.
     """
     for path in paths:
         name = str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
         if hidden(name) or name != name.strip():
             raise UsageError(
-                f'{name!r} cannot stand in a list: rename the file, without control characters and spaces at the ends'
+                f'{name!r} cannot be written to a list: rename the file, without control characters or spaces at the '
+                f'ends'
             )
 
 
 def refuse_edited(folder: Path, names: Sequence[str]) -> None:
-    """What somebody edited is not written over.
+    """Refuse to overwrite edited files.
 
     Args:
         folder: of a recipe.
-        names: of the files that differ from what is to be written.
+        names: of its edited files.
 
     Raises:
         UsageError: there are some.
@@ -156,8 +114,8 @@ def refuse_edited(folder: Path, names: Sequence[str]) -> None:
     if names:
         config = next(iter(sorted(folder.glob('*.py'))), folder)
         raise UsageError(
-            f'{folder / names[0]} was edited since it was written and would be lost: mmseg-volo train {config} takes '
-            f'it as it is, --work-dir names another place; to have it written anew, remove {folder} first'
+            f'{folder / names[0]} was edited since it was written, and the edits would be lost: train with them by '
+            f'mmseg-volo train {config}, choose another --work-dir, or remove {folder} to have it written anew'
         )
 
 
@@ -166,36 +124,36 @@ def _hash(path: Path) -> str:
 
 
 def note_written(folder: Path, paths: Sequence[Path]) -> None:
-    """Files of a recipe are from now on as they were written."""
+    """Record that files of a recipe are unedited as they are now."""
     try:
         known = json.loads((folder / WRITTEN).read_text(encoding='utf-8'))
-    except (OSError, ValueError):  # an older recipe
+    except (OSError, ValueError):  # an older recipe has no digests
         return
     known.update({path.name: _hash(path) for path in paths})
     write_whole(folder / WRITTEN, json.dumps(known, indent=1).encode())
 
 
 def write_recipe(folder: Path, files: Mapping[str, str], overwrite: bool = False) -> None:
-    """Writes a config, its lists and what else belongs to it.
+    """Write the files of a recipe, and load its config once.
 
     Args:
-        folder: made if need be.
+        folder: created if missing.
         files: name -> text.
-        overwrite: whether the training in the folder above is to be replaced.
+        overwrite: whether to replace the training in the parent folder.
 
     Raises:
-        UsageError: they cannot be written, one was edited, or the folder above holds another training.
+        UsageError: a file cannot be written or was edited, or the parent folder holds another training.
     """
     texts = {folder / name: text for name, text in files.items()}
     trained = sorted(folder.parent.glob('*.pth'))
     differs = [path for path, text in texts.items() if path.is_file() and path.read_bytes() != text.encode()]
     if trained and not overwrite and (differs or not folder.is_dir()):
-        what = f'{differs[0].name} would change' if differs else 'it has no recipe'
+        why = f'{differs[0].name} would change' if differs else 'it has no recipe'
         raise UsageError(
-            f'{folder.parent} holds another training ({trained[0].name}; {what}): --resume goes on with it as it was, '
-            f'--overwrite replaces it, --work-dir names another place'
+            f'{folder.parent} holds another training ({trained[0].name}; {why}): --resume goes on with it as it was, '
+            f'--overwrite replaces it; or choose another --work-dir'
         )
-    known = (folder / WRITTEN).is_file()  # older recipes say nothing: whoever differs may have been edited
+    known = (folder / WRITTEN).is_file()  # an older recipe has no digests: files that differ may have been edited
     refuse_edited(folder, [path.name for path in differs if not known or path.name in edited(folder)])
     digests = {path.name: hashlib.sha256(text.encode()).hexdigest() for path, text in texts.items()}
     try:
@@ -204,9 +162,9 @@ def write_recipe(folder: Path, files: Mapping[str, str], overwrite: bool = False
             write_whole(path, text.encode())
         write_whole(folder / WRITTEN, json.dumps(digests, indent=1).encode())
     except OSError as error:
-        raise UsageError(f'{folder} cannot be written ({error.strerror}): make room, or name another --work-dir') from (
-            error
-        )
+        raise UsageError(
+            f'{folder} cannot be written ({error.strerror}): make room, or choose another --work-dir'
+        ) from (error)
     for path in texts:
         if path.suffix == '.py':
             load_config(path)

@@ -1,4 +1,4 @@
-"""What a training on a folder starts from, fetched and tried before any work is done, and what the table says of it."""
+"""Fetch and check the initial weights of a training on a folder, and describe them for its summary."""
 
 from __future__ import annotations
 
@@ -33,46 +33,45 @@ from mmseg_volo.models.backbones.base import Backbone
 from mmseg_volo.models.normalisation import OWN, Normalisation, expected_normalisation, trained_size
 from mmseg_volo.models.partial_weights import backbone_words
 
-HEAD = 'decode_head.'  # begins the keys of a segmentor's head
+HEAD = 'decode_head.'  # prefix of the keys of a segmentor's head
 
 
 def starting_point(model: str, given: str | None) -> plan.InitialWeights | None:
-    """What a training starts from; random weights only where `given` says so.
+    """Fetch the initial weights of a training; random ones only if `given` is 'none'.
 
     Args:
-        model: `--model`: a backbone's name or a config.
-        given: `--weights`, see `starting_weights`; of a config None or 'none'.
+        model: `--model`: the name of a backbone or a config.
+        given: `--weights`, see `starting_weights`; None or 'none' for a config.
 
     Returns:
-        None where a config says it.
+        The weights of a backbone; None for a config, which names its own.
 
     Raises:
-        FileNotFoundError, UsageError: it cannot be had, or does not fit.
+        FileNotFoundError, UsageError: they are not available, or do not fit.
     """
     if not plan.is_shipped(model):
         return starting_weights(model, given)
     if given not in (None, 'none'):
         raise UsageError(
-            f"--weights {given} is for a backbone: {model} is a config, which names its own; it takes 'none' only. A "
-            f'whole checkpoint is begun from with --cfg-options load_from={given}'
+            f"--weights {given} is for a backbone: {model} is a config, which names its own; it takes 'none' only. To "
+            f'start from a whole checkpoint, give --cfg-options load_from={given}'
         )
-    parts = load_config(model).model
+    model_cfg = load_config(model).model
     if given == 'none':
-        parts = {**parts, 'backbone': {**parts['backbone'], 'init_cfg': None}}
-    fetch_pretrained(parts, '--weights none')
-    try_start(parts)
+        model_cfg = {**model_cfg, 'backbone': {**model_cfg['backbone'], 'init_cfg': None}}
+    fetch_pretrained(model_cfg, '--weights none')
+    try_start(model_cfg)
     return None
 
 
 def try_start(model: Mapping[str, Any]) -> None:
-    """Sees that what a config's backbone starts from, alone or with the whole model, fits it, before anything is
-    written; published weights do.
+    """Check that the initial weights of a model, or of its backbone, fit the backbone; published ones are not checked.
 
     Args:
         model: of a config.
 
     Raises:
-        FileNotFoundError, UsageError: it cannot be read, or does not.
+        FileNotFoundError, UsageError: they cannot be read, or do not fit.
     """
     backbone = model.get('backbone') or {}
     source, own = plan.started_from(model), backbone.get('init_cfg')
@@ -84,30 +83,30 @@ def try_start(model: Mapping[str, Any]) -> None:
     try:
         with torch.device('meta'):
             built = MODELS.build({**backbone, 'init_cfg': None})
-    except (KeyError, TypeError, ValueError):  # the runner says it
+    except (KeyError, TypeError, ValueError):  # the runner reports it
         return
     check_fit(built, built.converted(read_backbone(source, prefix)), source)
 
 
 def starting_weights(name: str, given: str | None) -> plan.InitialWeights:
-    """The ImageNet weights of a backbone, fetched if need be, and tried on it.
+    """Fetch the ImageNet weights of a backbone if they are not there, and check that they fit.
 
     Args:
         name: e.g. 'caformer_s18'.
         given: `--weights`: a source for `init_cfg`, 'none', or None for the published ones.
 
     Raises:
-        FileNotFoundError, UsageError: they cannot be had, or do not fit; random ones take their place where 'none' asks
-            for it only.
+        FileNotFoundError, UsageError: they are not available, or do not fit. Random ones never replace them unless
+            `given` is 'none'.
     """
     if given == 'none':
-        return plan.InitialWeights(None, 224, 'none, as --weights none says: from scratch')
+        return plan.InitialWeights(None, 224, 'none, from scratch (--weights none)')
     family, arch = plan.MODELS_BY_NAME[name]
     main = zoo.PUBLISHED[family][arch].weights
     published = None if main == zoo.NO_WEIGHTS else main
     if given is None:
         return _published_weights(name, published)
-    known = zoo.record_of(given) if '://' in given else None  # an address where published weights lie
+    known = zoo.record_of(given) if '://' in given else None  # an address of published weights
     _refuse_others(known, given, name, published)
     path = local_file(given)
     if not path.is_file():
@@ -128,25 +127,25 @@ def _refuse_others(known: zoo.Weights | None, given: str, name: str, published: 
     family, arch = plan.MODELS_BY_NAME[name]
     if known and (known.family, known.arch) != (family, arch):
         raise UsageError(
-            f'--weights {given} is for {known.family} {known.arch}, and --model {name} is {family} {arch}: take '
+            f'--weights {given} is for {known.family} {known.arch}, and --model {name} is {family} {arch}: use '
             f'{published or "none"}, or another --model'
         )
 
 
 def _refuse_whole(content: Mapping[str, Any], given: str, name: str, published: str | None) -> None:
-    """A segmentor that says itself that it has another backbone."""
+    """Refuse a segmentor whose file says that it has another backbone."""
     record = meta_of(content).get(RECORD)
     theirs = backbone_words(record.get('model') if isinstance(record, Mapping) else None)
     ours = ' '.join(plan.MODELS_BY_NAME[name])
     if theirs and theirs != ours and not ours.startswith(f'{theirs} '):  # an arch of its own sizes has no name
         raise UsageError(
-            f'--weights {given} is for {theirs}, and --model {name} is {ours}: take {published or "none"}, or another '
+            f'--weights {given} is for {theirs}, and --model {name} is {ours}: use {published or "none"}, or another '
             f'--model'
         )
 
 
 def _tried(start: plan.InitialWeights, name: str, content: Mapping[str, Any], given: str) -> plan.InitialWeights:
-    """A start with what the weights themselves show: where they lie in their file, channels and size of images.
+    """Add the facts that the weights show: their prefix in the file, and channels and size of the images.
 
     Raises:
         UsageError: they do not fit the backbone.
@@ -167,12 +166,12 @@ def _tried(start: plan.InitialWeights, name: str, content: Mapping[str, Any], gi
 
 
 def trained_on(name: str, weights: Mapping[str, torch.Tensor], pixels: int) -> tuple[int, int]:
-    """Channels and side of the images that weights of a backbone were trained on, by their shapes.
+    """Return channels and side of the images that weights of a backbone were trained on, by their shapes.
 
     Args:
         name: e.g. 'caformer_s18'.
-        weights: in a layout that the family knows.
-        pixels: the side where no table of positions shows it.
+        weights: in a layout that the family converts.
+        pixels: the side to return if no table of positions shows it.
     """
     backbone = _on_meta(name, 3, 224)
     own, theirs = backbone.state_dict(), backbone.converted(weights)
@@ -181,8 +180,9 @@ def trained_on(name: str, weights: Mapping[str, torch.Tensor], pixels: int) -> t
     if stem is not None and stem.ndim == own[backbone.stem_key].ndim:
         channels = max(1, stem.shape[1] * 3 // own[backbone.stem_key].shape[1])
     for key in own.keys() & theirs.keys():
-        if side := count_positions(key, theirs[key]):
-            return channels, max(32, 224 * side // count_positions(key, own[key]))
+        side, own_side = count_positions(key, theirs[key]), count_positions(key, own[key])
+        if side and own_side:
+            return channels, max(32, 224 * side // own_side)
     return channels, pixels
 
 
@@ -195,47 +195,48 @@ def _on_meta(name: str, channels: int, pixels: int) -> Backbone:
 def _with_normalisation(
     start: plan.InitialWeights, expected: Normalisation | None, published: str | None
 ) -> plan.InitialWeights:
-    """A start with how images are to be normalised for it."""
+    """Add the normalisation that the weights expect of images."""
     like, name = zoo.record_of(published) if published else None, published or 'ImageNet'
-    usual = dict(mean=like.mean, std=like.std) if like else {}
+    mean, std = (like.mean, like.std) if like else (start.mean, start.std)
     if expected is None:
-        note = f'{start.note}, which does not say how its images were normalised: as for {name}'
-        return replace(start, note=note, **usual)
+        note = f'{start.note}, which does not say how images were normalised: as for {name}'
+        return replace(start, note=note, mean=mean, std=std)
     if expected.order == OWN or len(expected.mean) not in (0, 3):
-        note = f'{start.note}, trained on {expected}, which are the statistics of its data'
-        return replace(start, note=note, own=True, **usual)
-    zero, one = (0.0,) * 3, (1.0,) * 3
-    normal = dict(mean=expected.mean or zero, std=expected.std or one)
-    return replace(start, **normal, order=expected.order, said=True)
+        note = f'{start.note}, trained on {expected}, the statistics of its own data'
+        return replace(start, note=note, own=True, mean=mean, std=std)
+    mean, std = expected.mean or (0.0,) * 3, expected.std or (1.0,) * 3
+    return replace(start, mean=mean, std=std, order=expected.order, said=True)
 
 
 def _published_weights(name: str, source: str | None) -> plan.InitialWeights:
-    scratch = '--weights none trains from random ones, which takes more images and time'
+    scratch = '--weights none trains from random ones, which needs more images and time'
     if source is None:
-        raise UsageError(f'for --model {name} no weights are published: give your own by --weights, or {scratch}')
+        raise UsageError(f'no weights are published for --model {name}: give your own by --weights, or {scratch}')
     try:
         ensure_local(source)
     except UsageError as error:
         raise UsageError(f'--model {name} starts from {source}: {error}; {scratch}') from None
-    row = zoo.record_of(source)
-    return plan.InitialWeights(source, row.pixels, f'{source}, ImageNet top-1 {row.top1}', row.mean, row.std, said=True)
+    known = zoo.record_of(source)
+    assert known is not None
+    note = f'{source}, ImageNet top-1 {known.top1}'
+    return plan.InitialWeights(source, known.pixels, note, known.mean, known.std, said=True)
 
 
 def for_images(start: plan.InitialWeights, images: plan.ImageProperties, model: str) -> plan.InitialWeights:
-    """What a training on these images starts from.
+    """Adapt the note of the initial weights to the images of the data.
 
     Args:
-        start: of `starting_weights`.
+        start: returned by `starting_weights`.
         images: of the data.
         model: `--model`.
 
     Raises:
-        UsageError: the weights see another number of channels, and are not those of RGB images, which fit any.
+        UsageError: the weights are of another number of channels than the images, and not of RGB, which fits any.
     """
     count = len(images.mean) if images.mean is not None else 3
     if start.checkpoint and start.channels not in (3, count):
         raise UsageError(
-            f'--weights {start.checkpoint} sees {start.channels} channels, and these images have {count}: '
+            f'--weights {start.checkpoint} takes {start.channels} channels, and these images have {count}: '
             f'leave --weights out, or give weights of {model} for {count} channels or for RGB'
         )
     if start.own and images.mean is None:
@@ -247,19 +248,19 @@ def for_images(start: plan.InitialWeights, images: plan.ImageProperties, model: 
 
 
 def weight_words(model: str, start: plan.InitialWeights | None, cfg: Mapping[str, Any]) -> str:
-    """What the fitted config of a training starts from, in a few words."""
+    """Describe the initial weights of a fitted config in a few words."""
     source = plan.started_from(cfg['model'])
     if start:
         return start.note
-    return f'{source}, as {model} says' if source else 'none: from scratch'
+    return f'{source}, of {model}' if source else 'none: from scratch'
 
 
 def pixel_words(cfg: Mapping[str, Any], start: plan.InitialWeights | None, images: plan.ImageProperties) -> str:
-    """How the fitted config of a training normalises images, in a few words.
+    """Describe how a fitted config normalises images in a few words.
 
     Args:
-        cfg: of `fit`.
-        start: None where a config says it.
+        cfg: returned by `fit_recipe`.
+        start: the initial weights; None for those of a config.
         images: of the data.
     """
     before = cfg['model']['data_preprocessor']
@@ -272,8 +273,8 @@ def pixel_words(cfg: Mapping[str, Any], start: plan.InitialWeights | None, image
     mean, std = (' '.join(f'{value:g}' for value in before[key]) for key in ('mean', 'std'))
     known = zoo.record_of(source) if source and start is None else None
     theirs = order == 'RGB' and known and (*before['mean'], *before['std']) == (*known.mean, *known.std)
-    said = start.said if start else theirs
-    return f'{order}, mean {mean}, std {std}{", as these weights expect" if source and said else ""}'
+    confirmed = start.said if start else theirs
+    return f'{order}, mean {mean}, std {std}{", as these weights expect" if source and confirmed else ""}'
 
 
 def _channel_words(steps: list[Mapping[str, Any]], images: plan.ImageProperties) -> str:
@@ -285,6 +286,6 @@ def _channel_words(steps: list[Mapping[str, Any]], images: plan.ImageProperties)
     if abs(mean) < 0.005 and abs(std - 1) < 0.005:
         return 'each channel by its own mean and standard deviation in these images'
     return (
-        f'each channel of these images gets a mean of {mean:.2f} and a standard deviation of {std:.2f}: what ImageNet '
-        f'has on the average where it is normalised as these weights expect'
+        f'each channel of these images gets a mean of {mean:.2f} and a standard deviation of {std:.2f}, as ImageNet '
+        f'has on average when it is normalised as these weights expect'
     )

@@ -1,4 +1,4 @@
-"""What the values and colours in masks mean: classes, what is ignored, or a question to the user."""
+"""Map the values or colours of masks to classes and ignored pixels, or ask the user how."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from mmseg_volo.autotrain.image_stats import ImageStats
 from mmseg_volo.datasets.mask_codes import GONE, GREY, MaskRule, format_code, unpack_colour
 from mmseg_volo.errors import UsageError
 
-VOID = ('void', 'ignore', 'ignored', 'unlabeled', 'unlabelled', 'unknown', 'dontcare', 'dont care', 'border', 'nodata')
-VOID += (LABELME,)
+VOID: tuple[str, ...] = ('void', 'ignore', 'ignored', 'unlabeled', 'unlabelled', 'unknown', 'dontcare')
+VOID += ('dont care', 'border', 'nodata', LABELME)
 SHOWN = 8  # names that a note lists
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What masks mean."""
+    """The meaning of mask values."""
 
     rule: MaskRule
     classes: tuple[str, ...]
@@ -33,80 +33,85 @@ class Labels:
     notes: list[str] = field(default_factory=list)
 
     def pixels(self, facts: ImageStats) -> dict[int, int]:
-        """Index of a class, or of what is ignored -> pixels of a mask."""
+        """Return the pixels of a mask by index of the class, or of ignored pixels."""
         pixels = facts.counts_as(self.rule.kind)
-        found: Counter[int] = Counter()
+        by_index: Counter[int] = Counter()
         for index, n in zip(self.rule.indices_of(np.array([*pixels], np.int64)).tolist(), pixels.values(), strict=True):
-            found[index] += n
-        return dict(found)
+            by_index[index] += n
+        return dict(by_index)
 
 
 def infer_label_map(
     facts: Sequence[ImageStats], named: Sequence[ClassEntry], source: str, ignore: Sequence[str], binary: bool
 ) -> Labels:
-    """Decides what masks mean.
+    """Infer the meaning of mask values.
 
     Args:
-        facts: of all images with masks.
+        facts: statistics of all images with masks.
         named: see `read_names`.
-        source: where they stand.
-        ignore: values, colours `R,G,B` or names of classes that do not count.
+        source: of these names, for messages.
+        ignore: values, colours `R,G,B` or class names to ignore.
         binary: whether masks are black and white, with blurred values between.
 
     Raises:
-        UsageError: it cannot be told; says what to add to the command.
+        UsageError: the meaning is ambiguous; says what to add to the command.
     """
     kind = 'binary' if binary else _kind(facts, named)
     named = painted(named) if kind == 'colours' else named
-    seen = code_stats(facts, kind)
-    _not_blurred(kind, seen.pixels)
+    stats = code_stats(facts, kind)
+    _not_blurred(kind, stats.pixels)
     by_name = {item.name for item in named if item.name.lower() in VOID or item.name in ignore}
-    ignored = {_ignored(word, kind, by_name) for word in ignore} - {None}
-    absent = _absent(sorted(ignored - seen.pixels.keys()), kind)
+    ignored = {code for word in ignore if (code := _ignored(word, kind, by_name)) is not None}
+    absent = _absent(sorted(ignored - stats.pixels.keys()), kind)
     named = [item for item in named if item.code is None or item.code not in ignored]
-    rest, notes = sorted(seen.pixels.keys() - ignored), []
+    rest, notes = sorted(stats.pixels.keys() - ignored), list[str]()
     if kind == 'values':
-        found, notes = void_values(seen, rest, named, bool(ignore))
-        ignored |= found
-        rest = [code for code in rest if code not in found]
-    rest, odd = _without_strays(seen, rest, named)
-    chosen = _assign_names(rest, named, source, seen)
+        void, notes = void_values(stats, rest, named, bool(ignore))
+        ignored |= void
+        rest = [code for code in rest if code not in void]
+    rest, odd = _without_strays(stats, rest, named)
+    chosen = _assign_names(rest, named, source, stats)
     ignored |= {code for code, name in chosen.items() if name in by_name}
     notes += [
-        f'{name} is ignored, by its name ({100 * seen.share(code):.2g} % of all pixels)'
+        f'{name} is ignored, by its name ({100 * stats.share(code):.2g} % of all pixels)'
         for code, name in chosen.items()
         if name in by_name
     ]
     notes += absent
     if odd:
-        notes.append(settled(seen, odd, [*chosen, *(ignored - chosen.keys())]))
-    if seen.gone:
-        notes.append(f'{seen.gone} pixels of masks are ignored, as they are no number, or have no data in the image')
+        notes.append(settled(stats, odd, [*chosen, *(ignored - chosen.keys())]))
+    if stats.gone:
+        notes.append(
+            f'{stats.gone} pixels of masks are ignored, as they are not a number, or have no data in the image'
+        )
     chosen = {code: name for code, name in chosen.items() if name not in by_name}
-    _several(chosen)
-    plain = (lambda code: list(unpack_colour(code))) if kind == 'colours' else int
-    rule = MaskRule(kind, [plain(code) for code in chosen], [plain(code) for code in sorted(ignored)], bool(odd))
+    _refuse_single(chosen)
+    codes, void_codes = ([_plain(code, kind) for code in some] for some in (chosen, sorted(ignored)))
+    rule = MaskRule(kind, codes, void_codes, bool(odd))
     notes += _empty(rule, chosen, facts, source)
     return Labels(rule, tuple(chosen.values()), _palette(facts, [*chosen], kind, named), notes)
 
 
-def _several(chosen: Mapping[int, str]) -> None:
-    """Raises a `UsageError` unless there are two classes."""
+def _plain(code: int, kind: str) -> int | list[int]:
+    return list(unpack_colour(code)) if kind == 'colours' else code
+
+
+def _refuse_single(chosen: Mapping[int, str]) -> None:
     if len(chosen) < 2:
         raise UsageError(
-            f'masks hold one class only ({", ".join(chosen.values()) or "none"}), from which nothing can be told '
-            f'apart: are the masks right, or is --ignore too wide?'
+            f'masks hold one class only ({", ".join(chosen.values()) or "none"}), and at least two are needed: are the '
+            f'masks right, or does --ignore exclude too much?'
         )
 
 
 def _absent(codes: Sequence[int], kind: str) -> list[str]:
-    """A note of what `--ignore` names and no mask holds."""
+    """Return a note on codes that `--ignore` names and no mask holds."""
     words = ' '.join(format_code(code, kind) for code in codes)
     return [f'--ignore {words} leaves nothing out: no mask holds it'] * bool(codes)
 
 
 def _empty(rule: MaskRule, chosen: Mapping[int, str], facts: Sequence[ImageStats], source: str) -> list[str]:
-    """A note of the classes without pixels."""
+    """Return a note on classes without pixels."""
     labels = Labels(rule, tuple(chosen.values()), None)
     held = {index for fact in facts for index in labels.pixels(fact)}
     empty = [name for i, name in enumerate(labels.classes) if i not in held]
@@ -114,22 +119,22 @@ def _empty(rule: MaskRule, chosen: Mapping[int, str], facts: Sequence[ImageStats
         return []
     few = ', '.join(empty[:SHOWN]) + ', ...' * (len(empty) > SHOWN)
     return [
-        f'{len(empty)} classes have no pixel in any mask and will not be learnt ({few}): leave them out of {source}, '
-        f'or add masks that hold them'
+        f'{len(empty)} classes have no pixel in any mask and cannot be learnt ({few}): remove them from {source}, '
+        f'or add masks that contain them'
     ]
 
 
-def _without_strays(seen: CodeStats, codes: list[int], named: Sequence[ClassEntry]) -> tuple[list[int], list[int]]:
-    """Codes without those that are no classes, and these, which count as the nearest ones.
+def _without_strays(stats: CodeStats, codes: list[int], named: Sequence[ClassEntry]) -> tuple[list[int], list[int]]:
+    """Separate codes from those that are not classes and count as the nearest class.
 
     Raises:
-        UsageError: there are some, and no codes are named that could be nearest.
+        UsageError: there are such codes, and the codes of the classes are not named.
     """
-    grey = seen.kind == 'colours' and not any(item.coloured for item in named)
-    said = {item.code * (GREY if grey else 1) for item in named if item.code is not None}
-    odd, smoothed = ([], False) if seen.kind == 'binary' else strays(seen, codes, said)
-    if odd and len(said) < max(2, len(named)):
-        refuse(seen, codes, odd, smoothed)
+    grey = stats.kind == 'colours' and not any(item.coloured for item in named)
+    given = {item.code * (GREY if grey else 1) for item in named if item.code is not None}
+    odd, smoothed = ([], False) if stats.kind == 'binary' else strays(stats, codes, given)
+    if odd and len(given) < max(2, len(named)):
+        refuse(stats, codes, odd, smoothed)
     if not smoothed:
         return codes, []
     return [code for code in codes if code not in odd], odd
@@ -138,13 +143,13 @@ def _without_strays(seen: CodeStats, codes: list[int], named: Sequence[ClassEntr
 def _not_blurred(kind: str, pixels: Mapping[int, int]) -> None:
     if kind == 'values' and len(pixels) > 16 and pixels.get(0, 0) + pixels.get(255, 0) > 0.9 * sum(pixels.values()):
         raise UsageError(
-            f'masks hold {len(pixels)} values, nearly all of their pixels 0 or 255: black and white that was blurred, '
-            f'as JPEG or resizing do; --binary takes 128 and more as the class, or make them anew as PNG'
+            f'masks hold {len(pixels)} values, nearly all of their pixels 0 or 255: black and white masks that JPEG or '
+            f'resizing blurred; give --binary, which makes 128 and more the class, or export them again as PNG'
         )
 
 
 def _kind(facts: Sequence[ImageStats], named: Sequence[ClassEntry]) -> str:
-    """'values' or 'colours'."""
+    """Return 'values' or 'colours'."""
     if any(item.coloured for item in named):
         return 'colours'
     coloured = [fact for fact in facts if fact.coloured]
@@ -154,7 +159,7 @@ def _kind(facts: Sequence[ImageStats], named: Sequence[ClassEntry]) -> str:
         return 'values' if grey else 'colours'
     longest = max(palettes, key=len, default=())
     alike = all(longest[code] == p[code] for fact, p in _with_palette(facts) for code in _codes(fact))
-    return 'values' if alike else 'colours'  # a palette of each file's own: its indices mean nothing
+    return 'values' if alike else 'colours'  # palettes differ between files, so that indices mean nothing
 
 
 def _codes(fact: ImageStats) -> list[int]:
@@ -166,7 +171,7 @@ def _with_palette(facts: Sequence[ImageStats]) -> list[tuple[ImageStats, tuple[i
 
 
 def _ignored(word: str, kind: str, names: Collection[str]) -> int | None:
-    """The code of an entry of `--ignore`; None of a name."""
+    """Return the code of an entry of `--ignore`; None for a name."""
     if re.fullmatch(r'\d+,\d+,\d+', word) and kind == 'colours':
         return colour_code([int(v) for v in word.split(',')], word)
     if re.fullmatch(r'-?\d+', word):
@@ -174,13 +179,13 @@ def _ignored(word: str, kind: str, names: Collection[str]) -> int | None:
     if word in names:
         return None
     raise UsageError(
-        f'--ignore {word} is no {"colour R,G,B" if kind == "colours" else "value"} and no name of --classes'
+        f'--ignore {word} is neither a {"colour R,G,B" if kind == "colours" else "value"} nor a name of --classes'
     )
 
 
-def _assign_names(rest: Sequence[int], named: Sequence[ClassEntry], source: str, seen: CodeStats) -> dict[int, str]:
-    """Code -> name of each class."""
-    kind, pixels = seen.kind, seen.pixels
+def _assign_names(rest: Sequence[int], named: Sequence[ClassEntry], source: str, stats: CodeStats) -> dict[int, str]:
+    """Return code -> name of each class."""
+    kind, pixels = stats.kind, stats.pixels
     if named and all(item.code is not None for item in named):
         scale = GREY if kind == 'colours' and not any(item.coloured for item in named) else 1
         chosen = {item.code * scale: item.name for item in named if item.code is not None}
@@ -206,7 +211,7 @@ def _assign_names(rest: Sequence[int], named: Sequence[ClassEntry], source: str,
 
 
 def _in_order(rest: Sequence[int], names: Sequence[str], source: str) -> dict[int, str]:
-    """Names for values that are counted from 0, from 1, or just as many."""
+    """Assign names to values that are counted from 0 or 1, or are as many as the names."""
     if rest and rest[-1] < len(names):
         return dict(enumerate(names))
     if rest and rest[0] > 0 and rest[-1] == len(names):
@@ -221,7 +226,7 @@ def _in_order(rest: Sequence[int], names: Sequence[str], source: str) -> dict[in
         hint += ' ...' * (len(names) > SHOWN)
     raise UsageError(
         f'masks hold {len(rest)} values ({_some(rest, "values")}) and {source} has {len(names)} names'
-        f'{hint or ": name each value, NAME=VALUE, or leave some out with --ignore VALUE"}'
+        f'{hint or ": name each value, NAME=VALUE, or exclude some with --ignore VALUE"}'
     )
 
 
@@ -233,9 +238,9 @@ def _strange(codes: Sequence[int], kind: str, pixels: Mapping[int, int], source:
     blurred = len(codes) > 100
     way = f'name them (NAME={first})' if source == '--classes' else f'add a line for each to {source}'
     advice = (
-        'so many come from JPEG or from resizing with interpolation: make the masks anew as PNG'
+        'so many come from JPEG or from resizing with interpolation: export the masks again as PNG'
         if blurred
-        else f'{way}, or leave their pixels out with --ignore {first} ...'
+        else f'{way}, or exclude their pixels with --ignore {first} ...'
     )
     return f'masks hold {len(codes)} {what} that are no class of {source}: {few}; {share:.2g} % of all pixels; {advice}'
 
@@ -247,12 +252,12 @@ def _some(codes: Sequence[int], kind: str) -> str:
 def _palette(
     facts: Sequence[ImageStats], codes: Sequence[int], kind: str, named: Sequence[ClassEntry]
 ) -> tuple[tuple[int, int, int], ...] | None:
-    """The colours of the classes, where masks or names have some."""
+    """Return the colours of the classes, if masks or names have colours."""
     if kind == 'colours':
         return tuple(unpack_colour(code) for code in codes)
     longest = max((p for _, p in _with_palette(facts)), key=len, default=())
     if kind != 'values' or not longest or max(codes) >= len(longest) or len({longest[c] for c in codes}) < len(codes):
         return None
-    if all(longest[code] % GREY == 0 for code in codes):  # grey steps that nobody can tell apart
+    if all(longest[code] % GREY == 0 for code in codes):  # greys that are hard to tell apart
         return None
     return tuple(unpack_colour(longest[code]) for code in codes)

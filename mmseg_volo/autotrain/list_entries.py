@@ -1,4 +1,4 @@
-"""What the lists, tables and JSON files of a data set say: which images there are, their masks, and their splits."""
+"""Read the lists, tables and JSON files of a data set: names of images, their masks and their splits."""
 
 from __future__ import annotations
 
@@ -14,22 +14,31 @@ from mmseg_volo.errors import UsageError
 from mmseg_volo.io.file_types import ARRAYS, IMAGES
 from mmseg_volo.io.text_files import read_lines, read_rows, read_text, unquoted
 
-COLUMNS = dict(
+COLUMNS: dict[str, tuple[str, ...]] = dict(
     image=('image', 'images', 'img', 'image_path', 'img_path', 'image_file', 'filename', 'file', 'sat_image_path'),
     mask=('mask', 'masks', 'label', 'mask_path', 'label_path', 'seg_map_path', 'annotation', 'segmentation', 'target'),
     split=('split', 'set', 'subset', 'partition'),
-    maybe_split=('dataset', 'phase', 'stage', 'usage', 'group', 'type', 'fold', 'part'),  # if its cells say so
+    maybe_split=(
+        'dataset',
+        'phase',
+        'stage',
+        'usage',
+        'group',
+        'type',
+        'fold',
+        'part',
+    ),  # if all of its cells are splits
 )
 COLUMNS['image'] += ('image_name', 'img_name', 'file_name', 'image_filename', 'path', 'filepath', 'file_path')
 COLUMNS['image'] += ('image_id', 'imageid', 'img_id')
-MORE_IMAGE = ('id', 'name', 'stem', 'sample')  # which other tables have, too
+MORE_IMAGE = ('id', 'name', 'stem', 'sample')  # which are common in other tables as well
 COLUMNS['mask'] += ('mask_name', 'mask_file', 'mask_filename', 'label_file', 'label_name', 'gt', 'gt_path', 'seg')
 COLUMNS['mask'] += ('ground_truth', 'groundtruth', 'annotation_path', 'seg_path', 'y')
 FLAGS = dict(is_val='val', is_valid='val', is_validation='val', is_test='test')  # columns of true and false
 TRUE = ('1', 'true', 'yes', 't', 'y')
 FOLDS = ('fold', 'folds', 'kfold', 'cv_fold')
 TABLES, LISTS, JSON = ('.csv', '.tsv'), ('.txt', '.lst', '.list'), ('.json',)
-MOST = 64 << 20  # bytes of a JSON file that is read
+MOST = 64 << 20  # bytes of a JSON file, at most
 PICTURE = IMAGES + ARRAYS
 NAME = rf'"?(.+?(?:{"|".join(map(re.escape, PICTURE))}))"?'
 TWO = re.compile(rf'{NAME}\s*[\s,;]\s*{NAME}(?:[\s,;].*)?', re.IGNORECASE)
@@ -47,11 +56,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Listing:
-    """A list, a table or a JSON file that says which images there are."""
+    """A list, table or JSON file of images."""
 
     path: Path
     entries: Sequence[Entry]
-    said: Said  # by its name
+    said: Said  # meaning of its name
 
     @property
     def has_masks(self) -> bool:
@@ -60,26 +69,26 @@ class Listing:
 
     @property
     def has_splits(self) -> bool:
-        """Whether its lines name splits themselves."""
+        """Whether its lines name splits."""
         return any(entry.split for entry in self.entries)
 
 
 def read_listing(path: Path, given: bool = False) -> Listing | str | None:
-    """What a file lists; a sentence if it says splits that are not understood; None if it is none.
+    """Read a list of images; return a note if its splits are not recognised, None if the file is no list.
 
     Args:
-        path: of a text file, a table or a JSON file; lists of one name in a line only count by their file's name.
-        given: the user names this very file, so that it counts whatever its name is.
+        path: of a text file, a table or a JSON file; a list of one name per line must be named after a split.
+        given: whether the user names this file, so that its name does not matter.
 
     Raises:
-        UsageError: it is binary, or a table of images and masks says a split that is unknown.
+        UsageError: it is binary, or a table of images and masks has an unknown split.
     """
     said = said_by(path.stem, FILLERS + LIST_FILLERS)
     suffix = path.suffix.lower()
     if suffix not in TABLES + LISTS + JSON or (suffix in LISTS and not said.split and not given):
         return None
     try:
-        found = _of_table(read_rows(path), said) if suffix in TABLES else _of_text(path, said)
+        entries = _of_table(read_rows(path), said) if suffix in TABLES else _of_text(path, said)
     except UnknownSplit as error:
         raise UsageError(f'{path}: {error}') from error
     except (OSError, RecursionError, json.JSONDecodeError) as error:
@@ -90,17 +99,13 @@ def read_listing(path: Path, given: bool = False) -> Listing | str | None:
         if given:
             raise
         return f'not used: {error}'
-    if isinstance(found, str) or not found:
-        return (
-            f'{path} {found}: no split is guessed from it; give lists (train.txt, val.txt) or a column split'
-            if found
-            else None
-        )
-    return Listing(path, found, said)
+    if isinstance(entries, str):
+        return f'{path} {entries}: no split is guessed from it; give lists (train.txt, val.txt) or a column split'
+    return Listing(path, entries, said) if entries else None
 
 
 class UnknownSplit(ValueError):
-    """A table of images and masks has a split that is none of train, val and test."""
+    """A table of images and masks has a split other than train, val and test."""
 
 
 def _of_text(path: Path, said: Said) -> list[Entry] | str | None:
@@ -110,7 +115,7 @@ def _of_text(path: Path, said: Said) -> list[Entry] | str | None:
 
 
 def _of_lines(lines: Sequence[str]) -> list[Entry]:
-    """One name in a line, or in all lines an image and its mask with a blank, tab, comma or semicolon between; or all
+    """Read one name per line, or an image and its mask per line (separated by blank, tab, comma or semicolon), or all
     names in one line.
     """
     lines = [line for line in lines if not line.startswith('#')]
@@ -152,15 +157,15 @@ def _of_table(rows: Sequence[Sequence[str]], said: Said) -> list[Entry] | str | 
     maybe = columns.get('maybe_split')
     if split is None and maybe is not None and all(split_of(row[maybe]) for row in body):
         split = maybe
-    flags = {place: FLAGS[head] for place, head in enumerate(heads) if head in FLAGS}
+    flags = {i: FLAGS[head] for i, head in enumerate(heads) if head in FLAGS}
     if mask is None and split is None and not flags and not said.split:
         folds = next((head for head in heads if head in FOLDS), None)
-        return f'has a column {folds!r} and none that says train, val or test' if folds else None
+        return f'has a column {folds!r} and no column of train, val or test' if folds else None
     cells = [] if split is None else [row[split] for row in body if row[split] and not said_by(row[split]).split]
     if cells and mask is None:
-        return f'says the split {cells[0]!r}, which is none of train, val and test'
+        return f'has the split {cells[0]!r}, which is not train, val or test'
     if cells:
-        raise UnknownSplit(f'the split {cells[0]!r} is none of train, val and test')
+        raise UnknownSplit(f'the split {cells[0]!r} is not train, val or test')
     return [
         Entry(row[image], row[mask] or None if mask is not None else None, _split(row, split, flags), f'row {n}')
         for n, row in enumerate(body, first)
@@ -174,34 +179,34 @@ def _column(heads: Sequence[str], known: Sequence[str]) -> int | None:
 
 def _split(row: Sequence[str], column: int | None, flags: Mapping[int, str]) -> str | None:
     if column is None:
-        held_out = next((split for place, split in flags.items() if row[place].lower() in TRUE), None)
+        held_out = next((split for i, split in flags.items() if row[i].lower() in TRUE), None)
         return held_out or ('train' if flags else None)
     return said_by(row[column]).split
 
 
 def _of_json(content: Any, said: Said) -> list[Entry] | str | None:
-    """`{"train": [...], "val": [...]}`, `{"a.jpg": "train"}`, or a list of images with their masks and splits."""
+    """Read `{"train": [...], "val": [...]}`, `{"a.jpg": "train"}`, or a list of images with their masks and splits."""
     if isinstance(content, list) and content and all(_by_split(fold) for fold in content):
         if len(content) == 1:
             return [*_by_split(content[0])]
         return f'holds {len(content)} folds, each with its own training and validation images'
     if isinstance(content, dict):
-        if found := _by_split(content):
-            return found
+        if entries := _by_split(content):
+            return entries
         if content and all(isinstance(v, str) and split_of(v) for v in content.values()):
             return [Entry(name, None, split_of(split), f'name {name!r}') for name, split in content.items()]
         return None
     if isinstance(content, list) and said.split and all(isinstance(item, str) for item in content):
         return [Entry(name, None, None, f'item {n}') for n, name in enumerate(content, 1)]
     if isinstance(content, list) and content and all(isinstance(item, dict) for item in content):
-        found = [_of_item(item, None, f'item {n}') for n, item in enumerate(content, 1)]
-        if None not in found and any(entry and (entry.mask or entry.split) for entry in found):
-            return [entry for entry in found if entry]
+        items = [_of_item(item, None, f'item {n}') for n, item in enumerate(content, 1)]
+        if None not in items and any(entry and (entry.mask or entry.split) for entry in items):
+            return [entry for entry in items if entry]
     return None
 
 
 def _by_split(content: Any) -> list[Entry]:
-    found = []
+    entries = []
     for key, items in content.items() if isinstance(content, dict) else ():
         split = said_by(key, FILLERS + LIST_FILLERS).split if isinstance(key, str) else None
         if not split or not isinstance(items, list):
@@ -210,8 +215,8 @@ def _by_split(content: Any) -> list[Entry]:
             entry = _of_item(item, split, f'{key}, item {number}')
             if entry is None:
                 return []
-            found.append(entry)
-    return found
+            entries.append(entry)
+    return entries
 
 
 def _of_item(item: Any, split: str | None, where: str) -> Entry | None:

@@ -1,22 +1,23 @@
-"""Masks of one image in several files, by class, object or label: they are not merged, and a message says so."""
+"""Recognise masks of one image in several files, by class, object or label, which are not merged."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Hashable, Sequence
 from pathlib import Path
 
 TAG = re.compile(r'task-\d+-annotation-\d+-by-.+?-tag-(.+)-\d+')  # Label Studio's
 SHOWN = 4
 MERGE = 'merge the files of an image into one mask, with a value for each class'
+Folder = tuple[str, ...]
 
 
-def several_per_image(images: Sequence[tuple[tuple, Path]], masks: Sequence[tuple[tuple, Path]]) -> str | None:
-    """A sentence if most images have several masks.
+def several_per_image(images: Sequence[tuple[Folder, Path]], masks: Sequence[tuple[Folder, Path]]) -> str | None:
+    """Return an error message if most images have several masks, else None.
 
     Args:
-        images: with what their folders say, beyond role and split.
-        masks: in the same way.
+        images: with the names of their folders beyond role and split.
+        masks: in the same form.
     """
     tags = [match[1] for _, path in masks if (match := TAG.fullmatch(path.stem))]
     if len(tags) > len(masks) / 2:
@@ -24,32 +25,35 @@ def several_per_image(images: Sequence[tuple[tuple, Path]], masks: Sequence[tupl
             f'{masks[0][1]} and others are an export of Label Studio, a black and white file for each label of an '
             f'image ({_some(tags)}), named after tasks and not images: {MERGE}, named as the image is'
         )
-    parts: dict[tuple, list[tuple[str, Path]]] = {(place, path.stem): [] for place, path in images}
-    for place, path in masks:
-        if (key := _owner(place, path.stem, parts)) is not None:
-            parts[key].append((path.stem[len(key[1]) + 1 :], path))
-    if found := _most([*parts.values()], len(images)):
-        ends = [end for end, _ in found[0]]
+    by_image: dict[tuple[Folder, str], list[tuple[str, Path]]] = {(folder, path.stem): [] for folder, path in images}
+    for folder, path in masks:
+        if (owner := _owner(folder, path.stem, by_image)) is not None:
+            by_image[owner].append((path.stem[len(owner[1]) + 1 :], path))
+    if several := _most([*by_image.values()], len(images)):
+        ends = [end for end, _ in several[0]]
         what = 'object or class' if all(end.isdecimal() for end in ends) else 'class'
-        return f'{_names(found[0])} are masks of one image, a file for each {what} ({_some(ends)}): {_way(found[0])}'
-    for key in (lambda place, path: path.stem, lambda place, path: place or None):
-        groups: dict[object, list[tuple[str, Path]]] = {key(*image): [] for image in images}
-        for place, path in masks:
-            if (k := key(place, path)) is not None and k in groups:
+        return (
+            f'{_names(several[0])} are masks of one image, a file for each {what} ({_some(ends)}): {_way(several[0])}'
+        )
+    keys: tuple[Callable[[Folder, Path], Hashable], ...] = (lambda _, path: path.stem, lambda folder, _: folder or None)
+    for key in keys:
+        groups: dict[Hashable, list[tuple[str, Path]]] = {key(*image): [] for image in images}
+        for folder, path in masks:
+            if (k := key(folder, path)) is not None and k in groups:
                 groups[k].append(('', path))
-        if len(groups) == len(images) and (found := _most([*groups.values()], len(images))):
-            return f'{_names(found[0])} are masks of one image, a file for each class or object: {_way(found[0])}'
+        if len(groups) == len(images) and (several := _most([*groups.values()], len(images))):
+            return f'{_names(several[0])} are masks of one image, a file for each class or object: {_way(several[0])}'
     return None
 
 
-def _owner(place: tuple, stem: str, images: dict[tuple, list]) -> tuple | None:
-    """The image whose name a mask's begins with, up to a mark."""
+def _owner(folder: Folder, stem: str, images: Container[tuple[Folder, str]]) -> tuple[Folder, str] | None:
+    """Return the image whose name starts that of a mask, up to a separator."""
     cuts = [match.start() for match in re.finditer(r'[_.\- ]', stem)]
-    return next((key for cut in reversed(cuts) if (key := (place, stem[:cut])) in images), None)
+    return next((key for cut in reversed(cuts) if (key := (folder, stem[:cut])) in images), None)
 
 
 def _most(groups: list[list[tuple[str, Path]]], images: int) -> list[list[tuple[str, Path]]]:
-    """The groups of several masks, if half of all images have one."""
+    """Return the groups of several masks, if half of all images have one."""
     several = [group for group in groups if len(group) > 1]
     return several if several and len(several) >= images / 2 else []
 

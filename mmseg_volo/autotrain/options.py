@@ -1,4 +1,4 @@
-"""What a user wants of a training on a folder: the options of `train --data`."""
+"""Define the options of `train --data`, a training on a folder."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-RECIPE = 'recipe'  # folder below the work dir: the config, its lists, and what was understood
+RECIPE = 'recipe'  # folder below the work dir: the config, its lists and its summary
 
 
 @dataclass(frozen=True)
 class AutoTrainOptions:
-    """What the user gives; all but the first two may be left out."""
+    """Options of `train --data`; all but the first two may be omitted."""
 
     data: str
     model: str
@@ -22,7 +22,7 @@ class AutoTrainOptions:
     epochs: float | None = None
     batch: int | None = None
     weights: str | None = None
-    seed: int | None = None  # 0
+    seed: int | None = None  # 0 if None
     val_share: float | None = None
     images: str | None = None
     masks: str | None = None
@@ -32,12 +32,12 @@ class AutoTrainOptions:
     overwrite: bool = False
 
     @property
-    def place(self) -> Path:
+    def folder(self) -> Path:
         """The work dir."""
         name = f'{Path(self.data).absolute().with_suffix("").name}_{Path(self.model).stem}'
         return Path(self.work_dir) if self.work_dir else Path('work_dirs') / name
 
     @property
     def config(self) -> Path:
-        """The config that is written."""
-        return self.place / RECIPE / f'{self.place.absolute().name}.py'
+        """Path of the config to write."""
+        return self.folder / RECIPE / f'{self.folder.absolute().name}.py'

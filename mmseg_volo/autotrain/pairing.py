@@ -1,7 +1,7 @@
-"""Which mask belongs to which image, by their names.
+"""Pair images and masks by their names.
 
-Names that agree exactly come first, and what they pair stays so. What is left over is tried by ever wider guesses:
-another split or case of letters, words of a mask or an image at the end or the beginning (`a.jpg` with `a_mask.png`),
+Names that agree exactly come first, and their pairs are final. Files left over are matched by ever wider rules: another
+split or case of letters, words of a mask or an image at the end or the beginning (`a.jpg` with `a_mask.png`),
 a channel number at the end of every image, parts that all have in common, the folder alone.
 """
 
@@ -21,36 +21,36 @@ from mmseg_volo.errors import UsageError
 MASK_ENDS = (*MASKS, 'l', 'labelids', 'labeltrainids')  # of file names
 STRIPPED = 3  # words at most
 CHANNEL = re.compile(r'_\d{4}$')  # nnU-Net's
-Key = Callable[['File'], Hashable | None]  # None: the file takes no part
+Key = Callable[['File'], Hashable | None]  # None: the file does not take part
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An image, its mask and what it is for."""
+    """An image, its mask and its split."""
 
     image: Path
-    mask: Path | None  # of test images only, there may be none
-    split: str | None = None  # 'train', 'val', 'test'; None where nothing says it
+    mask: Path | None  # None for test images only
+    split: str | None = None  # 'train', 'val', 'test'; None if unknown
 
 
 @dataclass(frozen=True)
 class File:
-    """An image or a mask, and what its folders say."""
+    """An image or a mask, and the meaning of its folders."""
 
     path: Path
     role: str  # 'image', 'mask'
     split: str | None
-    folder: tuple[str, ...] = ()  # parts of its folder that say neither split nor role
-    number: str = ''  # of the folder of its split
+    folder: tuple[str, ...] = ()  # names of its folders without those of split and role
+    number: str = ''  # in the name of the folder of its split
 
     @cached_property
     def place(self) -> tuple[str, ...]:
-        """Its folder as file systems that ignore case see it."""
+        """Its folder in the form of `plain`."""
         return tuple(map(plain, self.folder))
 
     @cached_property
     def stems(self) -> tuple[str, ...]:
-        """Its stem, and that without one word at its end, two, ...; each as `plain`."""
+        """Its stem, and the stem without one word at its end, two, ...; each in the form of `plain`."""
         stems: list[str] = [self.path.stem]
         words = MASK_ENDS if self.role == 'mask' else IMAGES
         while stems[-1] and (shorter := without_end(stems[-1], words)) is not None:
@@ -60,25 +60,25 @@ class File:
 
 @dataclass(frozen=True)
 class Matched:
-    """What was paired, and what was not."""
+    """The pairs, and the files without partner."""
 
     pairs: list[tuple[File, File]]  # image, mask
     images: list[File]
     masks: list[File]
-    guess: str = ''  # how names were read that do not agree by words that are known
+    guess: str = ''  # a note on how names were read, if known words were not enough
 
 
 def match(images: Sequence[File], masks: Sequence[File]) -> Matched:
-    """Pairs images and masks, each with one at most.
+    """Pair images and masks, each with at most one.
 
     Raises:
-        UsageError: several files fit the same partner; names them.
+        UsageError: several files match the same partner; names them.
     """
     pairs, left = _rounds(_sure(), dict(image=[*images], mask=[*masks]))
     guess = ''
-    if not pairs and (said := several_per_image(*([(f.folder, f.path) for f in files] for files in (images, masks)))):
-        raise UsageError(said)
-    if not pairs:  # one data set has one way of naming: nothing so wide is tried for the few that are left over
+    if not pairs and (fault := several_per_image(*([(f.folder, f.path) for f in files] for files in (images, masks)))):
+        raise UsageError(fault)
+    if not pairs:  # one data set has one way of naming: wide rules are not tried for a few files left over
         pairs, left = _rounds(_wide(images), left)
     if not pairs:
         pairs = _alone_in_folders(images, masks)
@@ -107,7 +107,7 @@ def _without(left: dict[str, list[File]], pairs: Sequence[tuple[File, File]]) ->
 
 
 def _sure() -> Iterator[Key]:
-    """What an image and its mask share, from the surest on."""
+    """Yield the keys that an image shares with its mask, the surest first."""
     yield lambda f: (f.number, f.folder, f.path.stem)
     yield lambda f: (f.folder, f.path.stem)
     yield lambda f: (f.place, f.stems[0])
@@ -116,7 +116,7 @@ def _sure() -> Iterator[Key]:
 
 
 def _wide(images: Sequence[File]) -> Iterator[Key]:
-    """What an image and its mask may share where nothing surer pairs any."""
+    """Yield the keys that an image may share with its mask if no surer key pairs any."""
     for place in (lambda f: f.place, lambda f: ()):
         yield from _bare(place)
         if all(CHANNEL.search(image.stems[0]) for image in images):
@@ -124,7 +124,7 @@ def _wide(images: Sequence[File]) -> Iterator[Key]:
 
 
 def _bare(place: Key) -> Iterator[Key]:
-    """Stems without words at their ends, the fewest first; then without all at both ends."""
+    """Yield stems without known words at their ends, the fewest first; then without all at both ends."""
     for total in range(2 * STRIPPED + 1):
         for of_image in range(min(total, STRIPPED) + 1):
             if total - of_image <= STRIPPED:
@@ -133,7 +133,7 @@ def _bare(place: Key) -> Iterator[Key]:
 
 
 def _stripped(place: Key, words: dict[str, int]) -> Key:
-    """By stems without so many words at their ends."""
+    """Return a key of stems without so many words at their ends."""
 
     def key(file: File) -> Hashable | None:
         count = words[file.role]
@@ -143,7 +143,7 @@ def _stripped(place: Key, words: dict[str, int]) -> Key:
 
 
 def _without_words(place: Key) -> Key:
-    """By stems without all words at their ends and beginnings: `img_01` with `mask_01`, `image` with `mask`."""
+    """Return a key of stems without known words at both ends: `img_01` with `mask_01`, `image` with `mask`."""
 
     def key(file: File) -> Hashable | None:
         stem, words = file.stems[-1], MASK_ENDS if file.role == 'mask' else IMAGES
@@ -156,7 +156,7 @@ def _without_words(place: Key) -> Key:
 
 
 def _without_channel(place: Key) -> Key:
-    """By the stems of masks, and of images without the number of their channel (nnU-Net's `_0000`)."""
+    """Return a key of the stems of masks, and of images without their channel number (nnU-Net's `_0000`)."""
     return lambda f: (place(f), CHANNEL.sub('', f.stems[0]) if f.role == 'image' else f.stems[0])
 
 
@@ -165,13 +165,13 @@ def _same_split(key: Key, left: dict[str, list[File]]) -> Key:
 
 
 def _any_split(key: Key, left: dict[str, list[File]]) -> Key:
-    """Where only one of the two lies in folders of splits, the other has all in one."""
+    """Match across splits if only images or only masks lie in folders of splits."""
     whole = [role for role, files in left.items() if all(file.split is None for file in files)]
     return key if whole else lambda f: None
 
 
 def plain(text: str) -> str:
-    """Text as file systems that ignore case and ways of writing accents see it."""
+    """Return text in lower case and normal form (NFC), for comparing file names."""
     return unicodedata.normalize('NFC', text).casefold()
 
 
@@ -183,13 +183,13 @@ def _agree(images: Sequence[File], masks: Sequence[File], key: Key) -> list[tupl
             if (k := key(file)) is not None:
                 table.setdefault(k, []).append(file)
         tables.append(table)
-    one, two = tables
+    images_of, masks_of = tables
     pairs = []
-    for k in (k for k in one if k in two):
-        for same in (one[k], two[k]):
+    for k in (k for k in images_of if k in masks_of):
+        for same in (images_of[k], masks_of[k]):
             if len(same) > 1:
-                raise UsageError(_several(one[k], two[k], same))
-        pairs.append((one[k][0], two[k][0]))
+                raise UsageError(_several(images_of[k], masks_of[k], same))
+        pairs.append((images_of[k][0], masks_of[k][0]))
     return pairs
 
 
@@ -202,47 +202,48 @@ def _several(images: Sequence[File], masks: Sequence[File], same: Sequence[File]
         )
     partner = (masks if first.role == 'image' else images)[0]
     return (
-        f'{first.path} and {second.path} are one {first.role} by their name: rename or remove one, or say with '
-        f'--images FOLDER --masks FOLDER which are meant; both fit {partner.path}'
+        f'{first.path} and {second.path} both match {partner.path}: rename or remove one, or choose folders with '
+        f'--images FOLDER --masks FOLDER'
     )
 
 
 def _alone_in_folders(images: Sequence[File], masks: Sequence[File]) -> list[tuple[File, File]]:
-    """By the folder, where each holds one image and one mask at most."""
-    one, two = ({(file.split, file.place): file for file in files if file.place} for files in (images, masks))
-    if len(one) < len(images) or len(two) < len(masks):
+    """Pair by folder, if each holds at most one image and one mask."""
+    image_of, mask_of = ({(f.split, f.place): f for f in files if f.place} for files in (images, masks))
+    if len(image_of) < len(images) or len(mask_of) < len(masks):
         return []
-    return [(one[k], two[k]) for k in one if k in two]
+    return [(image_of[k], mask_of[k]) for k in image_of if k in mask_of]
 
 
 def _by_common_parts(images: Sequence[File], masks: Sequence[File]) -> tuple[list[tuple[File, File]], str]:
-    """By what is left of names without the first or last part that all images, or all masks, have in common.
+    """Pair by names without the first or last segment that all images, or all masks, have in common.
 
-    Only if that pairs all masks: `21_training.tif` with `21_manual1.gif`.
+    Apply only if this pairs all masks: `21_training.tif` with `21_manual1.gif`.
     """
     cuts = dict(image=_common(images), mask=_common(masks))
     if len(images) < 2 or not any(map(any, cuts.values())):
         return [], ''
 
     def key(file: File, deep: bool) -> Hashable:
-        begin, end = cuts[file.role]
-        stem = file.path.stem.removeprefix(begin).removesuffix(end)
+        start, end = cuts[file.role]
+        stem = file.path.stem.removeprefix(start).removesuffix(end)
         while end and (shorter := without_end(stem, MASK_ENDS if file.role == 'mask' else IMAGES)):
             stem = shorter
         return file.split, file.place * deep, plain(stem)
 
     for deep in (True, False):
-        one, two = ({key(file, deep): file for file in files} for files in (images, masks))
-        if len(one) == len(images) and len(two) == len(masks) and two.keys() <= one.keys():
-            said = ' with '.join(f'{begin}*{end}' for begin, end in cuts.values())
-            return [(one[k], two[k]) for k in two], f'names are read as {said}: rename files if that is wrong'
+        image_of, mask_of = ({key(file, deep): file for file in files} for files in (images, masks))
+        if len(image_of) == len(images) and len(mask_of) == len(masks) and mask_of.keys() <= image_of.keys():
+            patterns = ' with '.join(f'{start}*{end}' for start, end in cuts.values())
+            note = f'names are matched as {patterns}: rename files if that is wrong'
+            return [(image_of[k], mask_of[k]) for k in mask_of], note
     return [], ''
 
 
 def _common(files: Sequence[File]) -> tuple[str, str]:
-    """The parts that all stems begin and end with, up to a mark between."""
-    parts = [re.split(r'([_.\- ]+)', file.path.stem) for file in files]
-    begin, end = {(*p[:2],) if len(p) > 2 else () for p in parts}, {(*p[-2:],) if len(p) > 2 else () for p in parts}
-    first = ''.join(next(iter(begin))) if len(begin) == 1 else ''
-    last = ''.join(next(iter(end))) if len(end) == 1 else ''
-    return (first, last) if all(len(p) > 4 for p in parts) or not (first and last) else ('', last)
+    """Return the segments, with a separator, that all stems start and end with."""
+    stems = [re.split(r'([_.\- ]+)', file.path.stem) for file in files]
+    starts, ends = ({(*s[cut],) if len(s) > 2 else () for s in stems} for cut in (slice(2), slice(-2, None)))
+    first = ''.join(next(iter(starts))) if len(starts) == 1 else ''
+    last = ''.join(next(iter(ends))) if len(ends) == 1 else ''
+    return (first, last) if all(len(s) > 4 for s in stems) or not (first and last) else ('', last)

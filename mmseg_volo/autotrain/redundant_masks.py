@@ -1,4 +1,4 @@
-"""Masks that say the same once more, by the last words of their names: in colours, of instances, in other numbers."""
+"""Drop masks that repeat others in colours, by instances or in other ids, by the last word of their names."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pathlib import Path
 
 from mmseg_volo.autotrain.pairing import File
 
-INDICES = ('labeltrainids', 'labelids')  # as Cityscapes names them; the first that is there counts
+INDICES = ('labeltrainids', 'labelids')  # as Cityscapes names them; the first that exists counts
 OTHERS = ('color', 'labelcolor', 'instanceids', 'instancetrainids')
 
 
 def without_twins(masks: Sequence[File]) -> tuple[list[File], list[str]]:
-    """Masks without those in colours or of instances beside one of indices, and a note that says so."""
+    """Return masks without those in colours or of instances beside one of indices, and a note on these."""
     groups: dict[tuple[Path, str], dict[str, File]] = {}
     for mask in masks:
-        begin, _, end = mask.path.stem.rpartition('_')
+        start, _, end = mask.path.stem.rpartition('_')
         if end.lower() in INDICES + OTHERS:
-            groups.setdefault((mask.path.parent, begin), {})[end] = mask
+            groups.setdefault((mask.path.parent, start), {})[end] = mask
     used, gone = dict[str, None](), dict[str, None]()
     left: set[Path] = set()
     for ends in groups.values():

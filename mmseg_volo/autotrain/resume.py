@@ -1,11 +1,11 @@
-"""`train --data FOLDER ... --resume`: what is asked for now, against the recipe of the training that goes on."""
+"""Check the options of `train --data FOLDER ... --resume` against the recipe of the training, and set its length."""
 
 from __future__ import annotations
 
 import ast
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,113 +21,120 @@ from mmseg_volo.errors import UsageError
 from mmseg_volo.redaction import redact
 from mmseg_volo.utils.files import write_whole
 
-OPTIONS_FILE = '.wishes.json'  # of a recipe: the options that it was made with
-IN_CONFIG = ('size', 'batch', 'seed', 'epochs')  # options that a recipe itself says
+OPTIONS_FILE = '.wishes.json'  # of a recipe: the options that it was written with
+IN_CONFIG = ('size', 'batch', 'seed', 'epochs')  # options that the config of a recipe holds
 OF_PLACE = ('work_dir', 'overwrite')
+Keys = tuple[str | int, ...]  # of nested values of a config
 LENGTH = re.compile(r'(?m)^(length:? +)\d+( iterations of \d+ images = )\d+( epochs; validated every )\d+')
 
 
-def as_text(wishes: AutoTrainOptions) -> str:
-    """What a recipe keeps of the options that it was made with."""
-    kept = {key: value for key, value in asdict(wishes).items() if key not in OF_PLACE}
-    return json.dumps(redact({**kept, 'data': str(Path(wishes.data).absolute())}), indent=1)
+def as_text(options: AutoTrainOptions) -> str:
+    """Return the options that a recipe stores, as JSON without secrets."""
+    kept = {key: value for key, value in asdict(options).items() if key not in OF_PLACE}
+    return json.dumps(redact({**kept, 'data': str(Path(options.data).absolute())}), indent=1)
 
 
-def update_recipe(wishes: AutoTrainOptions) -> None:
-    """Holds options against the recipe of a training; `--epochs` makes that longer.
+def update_recipe(options: AutoTrainOptions) -> None:
+    """Compare options with the recipe of a training, and set its length to `--epochs`.
 
     Raises:
-        UsageError: an option is another one than the recipe has; or its length cannot be set.
+        UsageError: an option differs from the recipe, or its length cannot be set.
     """
-    cfg, count = load_config(wishes.config), _count(wishes.config.with_name('train.csv'))
-    if differing := [*_differing(wishes, cfg)]:
+    cfg, count = load_config(options.config), _count(options.config.with_name('train.csv'))
+    if differing := [*_differing(options, cfg)]:
         raise UsageError(
-            f'--resume goes on with {wishes.place} as it was begun, and its recipe has '
-            f'{" and ".join(differing)}: leave that out, or name another --work-dir'
+            f'--resume goes on with {options.folder} as it was started, and its recipe has '
+            f'{" and ".join(differing)}: leave that out, or choose another --work-dir'
         )
-    if wishes.epochs is not None:
-        iters = plan.length_of(count, cfg.train_dataloader.batch_size, wishes.epochs, False)
+    if options.epochs is not None:
+        iters = plan.length_of(count, cfg.train_dataloader.batch_size, options.epochs, False)
         if iters != cfg.train_cfg.max_iters:
-            _set_length(wishes, cfg.to_dict(), iters, count)
+            _set_length(options, cfg.to_dict(), iters, count)
 
 
 def _count(path: Path) -> int:
     return len(path.read_text(encoding='utf-8').splitlines()) - 1
 
 
-def _differing(wishes: AutoTrainOptions, cfg: Config) -> Iterator[str]:
-    """Options that are given and are not the recipe's."""
+def _differing(options: AutoTrainOptions, cfg: Config) -> Iterator[str]:
+    """Describe the options that are given and differ from the recipe."""
     try:
-        then = json.loads((wishes.config.parent / OPTIONS_FILE).read_text(encoding='utf-8'))
+        then = json.loads((options.config.parent / OPTIONS_FILE).read_text(encoding='utf-8'))
     except (OSError, ValueError):  # the recipe is older, or edited
         then = {}
-    now = json.loads(as_text(wishes))
+    now = json.loads(as_text(options))
     for key, value in now.items():
         if key not in IN_CONFIG and key in then and value not in (None, [], False, then[key]):
             yield _both(key, then[key], value)
-    if wishes.size and tuple(cfg.crop_size) != (wishes.size[0], wishes.size[-1]):
-        yield _both('size', cfg.crop_size, wishes.size)
+    if options.size and tuple(cfg.crop_size) != (options.size[0], options.size[-1]):
+        yield _both('size', cfg.crop_size, options.size)
     for key, theirs in (('batch', cfg.train_dataloader.batch_size), ('seed', cfg.get('randomness', {}).get('seed'))):
-        if getattr(wishes, key) not in (None, theirs):
-            yield _both(key, theirs, getattr(wishes, key))
+        if getattr(options, key) not in (None, theirs):
+            yield _both(key, theirs, getattr(options, key))
 
 
 def _both(key: str, theirs: Any, asked: Any) -> str:
     option = f'--{key.replace("_", "-")}'
     if isinstance(asked, bool):
         return f'no {option}'
-    said, wish = (' '.join(map(str, v)) if isinstance(v, (list, tuple)) else v for v in (theirs, asked))
-    return f'{option} {said}, not {wish}' if theirs not in (None, [], False) else f'no {option}, not {wish}'
+    old, new = (' '.join(map(str, v)) if isinstance(v, (list, tuple)) else v for v in (theirs, asked))
+    return f'{option} {old}, not {new}' if theirs not in (None, [], False) else f'no {option}, not {new}'
 
 
-def _set_length(wishes: AutoTrainOptions, cfg: dict[str, Any], iters: int, count: int) -> None:
-    """Writes another length into a recipe, and where the recipe says it in words."""
-    done = max((int(path.stem.removeprefix('iter_')) for path in wishes.place.glob('iter_*.pth')), default=0)
+def _set_length(options: AutoTrainOptions, cfg: dict[str, Any], iters: int, count: int) -> None:
+    """Write another length into a recipe: the numbers of its config, and the words of its card and summary."""
+    done = max((int(path.stem.removeprefix('iter_')) for path in options.folder.glob('iter_*.pth')), default=0)
     if iters < done:
-        raise UsageError(f'--epochs {wishes.epochs:g} are {iters} iterations, and {done} are done: ask for more')
-    text, changes = wishes.config.read_text(encoding='utf-8'), [*_changes(cfg, iters)]
-    for place, old, new in changes:
-        text = _with_number(text, place, old, new, wishes.config)
+        raise UsageError(f'--epochs {options.epochs:g} are {iters} iterations, and {done} are done: give more epochs')
+    text, changes = options.config.read_text(encoding='utf-8'), [*_changes(cfg, iters)]
+    for keys, old, new in changes:
+        text = _with_number(text, keys, old, new, options.config)
     batch = cfg['train_dataloader']['batch_size']
     words = rf'\g<1>{iters}\g<2>{iters * batch / count:.0f}\g<3>{cfg["train_cfg"]["val_interval"]}'
-    said = wishes.config.with_name(UNDERSTOOD)
-    texts = {wishes.config: LENGTH.sub(words, text, count=1)}
-    if said.is_file():
-        texts[said] = LENGTH.sub(words, said.read_text(encoding='utf-8'), count=1)
+    summary = options.config.with_name(UNDERSTOOD)
+    texts = {options.config: LENGTH.sub(words, text, count=1)}
+    if summary.is_file():
+        texts[summary] = LENGTH.sub(words, summary.read_text(encoding='utf-8'), count=1)
     untouched = [path for path in texts if path.name not in edited(path.parent)]
     for path, content in texts.items():
         write_whole(path, content.encode())
-    note_written(wishes.config.parent, untouched)
+    note_written(options.config.parent, untouched)
 
 
-def _changes(cfg: dict[str, Any], iters: int) -> Iterator[tuple[tuple[str | int, ...], int, int]]:
-    """(keys, number, other number) of what a config of this length has otherwise; `cfg` is changed."""
-    places = [('train_cfg', 'max_iters'), ('train_cfg', 'val_interval'), ('default_hooks', 'checkpoint', 'interval')]
-    places += [('param_scheduler', i, key) for i in range(len(cfg['param_scheduler'])) for key in ('begin', 'end')]
-    before = {place: _at(cfg, place) for place in places}
+def _changes(cfg: dict[str, Any], iters: int) -> Iterator[tuple[Keys, int, int]]:
+    """Yield (keys, old number, new number) where another length changes a config; changes `cfg`."""
+    paths: list[Keys] = [('train_cfg', 'max_iters'), ('train_cfg', 'val_interval')]
+    paths.append(('default_hooks', 'checkpoint', 'interval'))
+    paths += [('param_scheduler', i, key) for i in range(len(cfg['param_scheduler'])) for key in ('begin', 'end')]
+    before = {keys: _at(cfg, keys) for keys in paths}
     plan.set_length(cfg, iters)
-    for place, number in before.items():
+    for keys, number in before.items():
         if number is not None:
-            yield place, number, _at(cfg, place)
+            yield keys, number, _at(cfg, keys)
 
 
-def _at(cfg: Any, place: Sequence[str | int]) -> int | None:
-    for key in place:
+def _at(cfg: Any, keys: Keys) -> Any:
+    for key in keys:
         cfg = cfg[key] if isinstance(key, int) else cfg.get(key)
     return cfg
 
 
-def _with_number(text: str, place: Sequence[str | int], old: int, new: int, path: Path) -> str:
-    """The text of a config with another number at a place.
+def _with_number(text: str, keys: Keys, old: int, new: int, path: Path) -> str:
+    """Replace the number under some keys in the text of a config.
 
     Raises:
-        UsageError: it does not stand there as a number.
+        UsageError: the old number is not there.
     """
-    node = {s.targets[0].id: s.value for s in ast.parse(text).body if isinstance(s, ast.Assign)}.get(place[0])
-    for key in place[1:]:
+    variables: dict[str | int, ast.expr] = {
+        statement.targets[0].id: statement.value
+        for statement in ast.parse(text).body
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name)
+    }
+    node = variables.get(keys[0])
+    for key in keys[1:]:
         node = _child(node, key)
     if not isinstance(node, ast.Constant) or node.value != old:
-        where = '.'.join(map(str, place))
+        where = '.'.join(map(str, keys))
         raise UsageError(f'{path} was edited, and {where} is no number there: set it to {new}, and leave out --epochs')
     lines = text.encode().splitlines(keepends=True)
     line = lines[node.lineno - 1]
@@ -136,7 +143,7 @@ def _with_number(text: str, place: Sequence[str | int], old: int, new: int, path
 
 
 def _child(node: ast.expr | None, key: str | int) -> ast.expr | None:
-    """What stands under a key of `dict(...)`, `{...}`, `[...]` or `(...)`."""
+    """Return the value under a key of `dict(...)`, `{...}`, `[...]` or `(...)`."""
     if isinstance(key, int):
         return node.elts[key] if isinstance(node, (ast.List, ast.Tuple)) and key < len(node.elts) else None
     if isinstance(node, ast.Call):

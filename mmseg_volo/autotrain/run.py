@@ -1,4 +1,4 @@
-"""From a folder of images and masks to a config that trains on them: `mmseg-volo train --data FOLDER --model NAME`."""
+"""Write a config that trains on a folder of images and masks: `mmseg-volo train --data FOLDER --model NAME`."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ from mmseg_volo.errors import UsageError
 from mmseg_volo.redaction import redact_text
 from mmseg_volo.utils.text import format_table
 
-COMMON = ('.png', '.jpg', '.jpeg', '.bmp', '.webp')  # that OpenCV, with which mmseg loads, reads as we do
+COMMON = ('.png', '.jpg', '.jpeg', '.bmp', '.webp')  # formats that mmseg, by OpenCV, reads as we do
 
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """What a folder holds."""
+    """The images, masks, classes and splits of a folder."""
 
     layout: DiscoveredPairs
     splits: Mapping[str, Sequence[Pair]]
@@ -60,87 +60,85 @@ class DatasetSummary:
     notes: Sequence[str]
 
 
-def write_training_recipe(wishes: AutoTrainOptions) -> Path:
-    """Looks at a folder, decides how to train on it, says it in a table and writes a config with lists of files.
+def write_training_recipe(options: AutoTrainOptions) -> Path:
+    """Analyse a folder, choose how to train on it, print a summary, and write a config with lists of files.
 
     Returns:
-        The config.
+        The path of the config.
 
     Raises:
-        FileNotFoundError, UsageError: something is wrong with the data or the wishes; nothing was written.
+        FileNotFoundError, UsageError: the data or the options are faulty; nothing was written.
     """
-    _check(wishes)
-    refuse_edited(wishes.config.parent, edited(wishes.config.parent))
-    start = starting_point(wishes.model, wishes.weights)
-    found = inspect_folder(wishes)
-    start = start and for_images(start, found.images, wishes.model)
-    report, sets = _report(found)
+    _check(options)
+    refuse_edited(options.config.parent, edited(options.config.parent))
+    start = starting_point(options.model, options.weights)
+    data = inspect_folder(options)
+    start = start and for_images(start, data.images, options.model)
+    report, sets = _report(data)
     raise_if_faulty(report, WAY)
-    weights = plan.class_weights(_pixels(found.splits['train'], found))
-    cfg, lines = _plan(wishes, start, found, weights)
-    text = config_text(cfg, _card(wishes, found, lines))
-    root = found.layout.root.absolute()
+    weights = plan.class_weights(_pixels(data.splits['train'], data))
+    cfg, lines = _plan(options, start, data, weights)
+    text = config_text(cfg, _card(options, data, lines))
+    root = data.layout.root.absolute()
     lists = {
         f'{split}.csv': list_text([(pair.image.absolute(), pair.mask and pair.mask.absolute()) for pair in pairs], root)
-        for split, pairs in found.splits.items()
+        for split, pairs in data.splits.items()
     }
     lists['classes.csv'] = class_text(
-        found.labels.classes, found.labels.rule.codes, found.labels.rule.ignored, found.labels.palette
+        data.labels.classes, data.labels.rule.codes, data.labels.rule.ignored, data.labels.palette
     )
     table = '\n'.join(
         [
-            format_table([*found.lines, *lines]),
+            format_table([*data.lines, *lines]),
             '',
-            class_table(
-                found.labels, {s: [found.facts[p.image] for p in ps] for s, ps in found.splits.items()}, weights
-            ),
-            *[f'note: {note}' for note in found.notes],
+            class_table(data.labels, {s: [data.facts[p.image] for p in ps] for s, ps in data.splits.items()}, weights),
+            *[f'note: {note}' for note in data.notes],
         ]
     )
     print(table)
-    files = {**lists, wishes.config.name: text, UNDERSTOOD: f'{table}\n', OPTIONS_FILE: as_text(wishes)}
-    write_recipe(wishes.config.parent, files, wishes.overwrite)
-    print(f'\n{wishes.config} is this training as a config: mmseg-volo train {shlex.quote(str(wishes.config))}')
-    cache_report(report, sets)  # the look before the training need not read all files again
-    return wishes.config
+    files = {**lists, options.config.name: text, UNDERSTOOD: f'{table}\n', OPTIONS_FILE: as_text(options)}
+    write_recipe(options.config.parent, files, options.overwrite)
+    print(f'\n{options.config} is this training as a config: mmseg-volo train {shlex.quote(str(options.config))}')
+    cache_report(report, sets)  # so that the check before the training need not read all files again
+    return options.config
 
 
-def _check(wishes: AutoTrainOptions) -> None:
-    refuse_folders(wishes.data, str(wishes.place.absolute()))
-    if wishes.weights and redact_text(wishes.weights) != wishes.weights:
+def _check(options: AutoTrainOptions) -> None:
+    refuse_folders(options.data, str(options.folder.absolute()))
+    if options.weights and redact_text(options.weights) != options.weights:
         raise UsageError(
-            f'--weights {redact_text(wishes.weights)}: the recipe would hold the password of this address: fetch the '
-            f'file first, and give its path'
+            f'--weights {redact_text(options.weights)}: the recipe would contain the password of this address: '
+            f'download the file first, and give its path'
         )
-    if wishes.batch is not None and wishes.batch < 1:
-        raise UsageError(f'--batch must be at least 1, got {wishes.batch}')
-    plan.crop_of(plan.ImageProperties(64, 64, False), wishes.size)
-    plan.length_of(1, 1, wishes.epochs, False)
-    if not Path(os.path.expanduser(wishes.data)).exists():
-        find_layout(Path(os.path.expanduser(wishes.data)))  # says so, before weights are fetched
+    if options.batch is not None and options.batch < 1:
+        raise UsageError(f'--batch must be at least 1, got {options.batch}')
+    plan.crop_of(plan.ImageProperties(64, 64, False), options.size)
+    plan.length_of(1, 1, options.epochs, False)
+    if not Path(os.path.expanduser(options.data)).exists():
+        find_layout(Path(os.path.expanduser(options.data)))  # raises, before weights are fetched
 
 
-def inspect_folder(wishes: AutoTrainOptions) -> DatasetSummary:
-    """What a folder holds and how it is split; reads every file once.
+def inspect_folder(options: AutoTrainOptions) -> DatasetSummary:
+    """Find the images, masks, classes and splits of a folder; reads every file once.
 
     Raises:
         FileNotFoundError, UsageError: see `write_training_recipe`.
     """
-    where = Path(os.path.expanduser(wishes.data))
-    layout = find_layout(where, wishes.images, wishes.masks, wishes.skip_unpaired, wishes.allow_outside)
+    where = Path(os.path.expanduser(options.data))
+    layout = find_layout(where, options.images, options.masks, options.skip_unpaired, options.allow_outside)
     files = [path for pair in layout.pairs for path in (pair.image, pair.mask) if path is not None]
     refuse_unlisted(files, layout.root)
     parents = [*{path.parent for path in files}]
-    names, source, unread = read_names(wishes.classes, layout.root, parents)
+    names, source, unread = read_names(options.classes, layout.root, parents)
     paths = [pair.image for pair in layout.pairs]
     many = ANY if names and all(item.code is not None for item in names) else MANY
-    seen, odd = settle_alpha(collect_stats([(pair.image, pair.mask) for pair in layout.pairs], many), paths)
-    facts = dict(zip(paths, seen, strict=True))
+    stats, odd = settle_alpha(collect_stats([(pair.image, pair.mask) for pair in layout.pairs], many), paths)
+    facts = dict(zip(paths, stats, strict=True))
     common = all(pair.image.suffix.lower() in COMMON for pair in layout.pairs)
     images = replace(_images([facts[pair.image] for pair in layout.pairs]), common=common)
     masked = [facts[pair.image] for pair in layout.pairs if pair.mask is not None]
-    labels = infer_label_map(masked, names, source, wishes.ignore, wishes.binary)
-    splits, how, notes = split_pairs(layout, facts, labels, wishes.val_share, wishes.seed or 0)
+    labels = infer_label_map(masked, names, source, options.ignore, options.binary)
+    splits, how, notes = split_pairs(layout, facts, labels, options.val_share, options.seed or 0)
     counts = ', '.join(f'{split} {len(pairs)}' for split, pairs in splits.items())
     sizes = Counter(f'{f.size[0]}x{f.size[1]}' for f in facts.values())
     size = f'of {len(sizes)} sizes, {images.width}x{images.height} median'
@@ -152,10 +150,10 @@ def inspect_folder(wishes: AutoTrainOptions) -> DatasetSummary:
         ('data', str(layout.root)),
         ('images', f'{len(facts)} {size}, {kind}; found as {layout.how}'),
         ('masks', f'{labels.rule.words}, {len(labels.classes)} classes; ignored: {ignored or "nothing"}'),
-        ('names', source or 'none given (--classes), so made up; --ignore VALUE leaves out what is no class'),
+        ('names', source or 'none given (--classes), so made up; --ignore VALUE excludes a value that is no class'),
         ('split', f'{counts}, {how}'),
     ]
-    named = [] if wishes.classes else name_files(layout.root, parents)
+    named = [] if options.classes else name_files(layout.root, parents)
     read = [path.relative_to(layout.root).as_posix() for path in named]
     others = unused_notes([name for name in layout.unused if name not in read])
     notes = [*layout.notes, *others, *unread, *odd, *labels.notes, *notes]
@@ -165,8 +163,8 @@ def inspect_folder(wishes: AutoTrainOptions) -> DatasetSummary:
 def _images(facts: Sequence[ImageStats]) -> plan.ImageProperties:
     kinds = {(fact.channels, fact.dtype) for fact in facts}
     if len(kinds) > 1:
-        said = ', '.join(sorted(f'{channels} channels of {dtype}' for channels, dtype in kinds))
-        raise UsageError(f'images are of several kinds ({said}): they must have the same channels and depth')
+        types = ', '.join(sorted(f'{channels} channels of {dtype}' for channels, dtype in kinds))
+        raise UsageError(f'images are of several types ({types}): all must have the same channels and depth')
     sizes = np.array([fact.size for fact in facts])
     width, height = (int(side) for side in np.median(sizes, 0))
     mixed = bool((sizes != sizes[0]).any())
@@ -176,53 +174,53 @@ def _images(facts: Sequence[ImageStats]) -> plan.ImageProperties:
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 0))
     std[std == 0] = 1  # a channel without content
-    normal = (tuple(float(f'{v:.5g}') for v in values) for values in (mean, std))
-    return plan.ImageProperties(width, height, mixed, *normal, dtype=facts[0].dtype)
+    means, stds = (tuple(float(f'{v:.5g}') for v in values) for values in (mean, std))
+    return plan.ImageProperties(width, height, mixed, means, stds, facts[0].dtype)
 
 
-def _pixels(pairs: Sequence[Pair], found: DatasetSummary) -> list[int]:
+def _pixels(pairs: Sequence[Pair], data: DatasetSummary) -> list[int]:
     total: Counter[int] = Counter()
     for pair in pairs:
-        total.update(found.labels.pixels(found.facts[pair.image]))
-    return [total[i] for i in range(len(found.labels.classes))]
+        total.update(data.labels.pixels(data.facts[pair.image]))
+    return [total[i] for i in range(len(data.labels.classes))]
 
 
 def _plan(
-    wishes: AutoTrainOptions, start: plan.InitialWeights | None, found: DatasetSummary, weights: list[float] | None
+    options: AutoTrainOptions, start: plan.InitialWeights | None, data: DatasetSummary, weights: list[float] | None
 ) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """The config, and lines of the table."""
-    count, own = len(found.splits['train']), start is None
-    root, splits = plan.absolute(found.layout.root), [*found.splits]
+    """Return the config, and lines of the summary."""
+    count, own = len(data.splits['train']), start is None
+    root, splits = plan.absolute(data.layout.root), [*data.splits]
 
     def build(batch: int | None) -> dict[str, Any]:
         if start is None:
-            base = plan.shipped(wishes.model, wishes.size, batch)
-            if wishes.weights == 'none':
+            base = plan.shipped(options.model, options.size, batch)
+            if options.weights == 'none':
                 base['model']['backbone'].pop('init_cfg', None)
-            if wishes.epochs is not None:
+            if options.epochs is not None:
                 batch = base['train_dataloader']['batch_size']
-                plan.set_length(base, plan.length_of(count, batch, wishes.epochs, False))
+                plan.set_length(base, plan.length_of(count, batch, options.epochs, False))
         else:
-            iters = plan.length_of(count, batch or plan.CPU_BATCH, wishes.epochs, start.checkpoint is None)
-            crop = plan.crop_of(found.images, wishes.size)
-            base = plan.recipe(wishes.model, start, found.images, crop, batch or plan.CPU_BATCH, iters, count)
-        return fit_recipe(base, found.labels, found.images, weights, batch, splits, root, wishes.seed or 0)
+            iters = plan.length_of(count, batch or plan.CPU_BATCH, options.epochs, start.checkpoint is None)
+            crop = plan.crop_of(data.images, options.size)
+            base = plan.recipe(options.model, start, data.images, crop, batch or plan.CPU_BATCH, iters, count)
+        return fit_recipe(base, data.labels, data.images, weights, batch, splits, root, options.seed or 0)
 
-    batch = wishes.batch
+    batch = options.batch
     if batch is None and not own:
         batch = plan.CPU_BATCH
         if torch.cuda.is_available():
-            print('trying how many images the GPU takes at once', file=sys.stderr)
-            batch = fitting_batch(_as_config(build(batch)), len(found.images.mean or (0, 0, 0)), count)
+            print('finding the largest batch size that fits the GPU', file=sys.stderr)
+            batch = fitting_batch(_as_config(build(batch)), len(data.images.mean or (0, 0, 0)), count)
         batch = min(batch, max(2, count))
     cfg = build(batch)
-    parameters = check_disk(_as_config(cfg), wishes.place)
+    parameters = check_disk(_as_config(cfg), options.folder)
     images, iters = cfg['train_dataloader']['batch_size'], cfg['train_cfg']['max_iters']
-    loss = 'weighted by class, as their pixels differ much' if weights else 'all classes alike; no ignored pixels'
+    loss = 'weighted by class, as classes differ much in pixels' if weights else 'all classes alike; no ignored pixels'
     lines = [
         ('model', f'{plan.model_words(cfg)}, {parameters / 1e6:.1f} M parameters'),
-        ('weights', weight_words(wishes.model, start, cfg)),
-        ('pixels', pixel_words(cfg, start, found.images)),
+        ('weights', weight_words(options.model, start, cfg)),
+        ('pixels', pixel_words(cfg, start, data.images)),
         ('crops', '{}x{} (height x width)'.format(*cfg['crop_size'])),
         (
             'length',
@@ -238,34 +236,34 @@ def _as_config(cfg: Mapping[str, Any]) -> Config:
     return Config({key: resolved(cfg[key], cfg) for key in ('model', 'crop_size')})
 
 
-def _card(wishes: AutoTrainOptions, found: DatasetSummary, lines: Sequence[tuple[str, str]]) -> str:
-    rows = '\n'.join(f'{name}: {said}' for name, said in [*found.lines[:1], *found.lines[1:], *lines])
+def _card(options: AutoTrainOptions, data: DatasetSummary, lines: Sequence[tuple[str, str]]) -> str:
+    rows = '\n'.join(f'{name}: {value}' for name, value in [*data.lines, *lines])
     return (
-        f'{Path(wishes.model).stem} on {found.layout.root.absolute().name}, written by mmseg-volo train --data; '
+        f'{Path(options.model).stem} on {data.layout.root.absolute().name}, written by mmseg-volo train --data; '
         f'edit it as you like.\n\n{rows}'
     )
 
 
-def _report(found: DatasetSummary) -> tuple[dict[str, Any], dict[str, list[FilePairs]]]:
-    """What the look before a training would find, and in which files, which then need not all be read again."""
-    labels = found.labels
+def _report(data: DatasetSummary) -> tuple[dict[str, Any], dict[str, list[FilePairs]]]:
+    """Build the report of the check before a training, and the files that it covers, which need not be read again."""
+    labels = data.labels
     names = {code: (*labels.classes, IGNORED)[min(i, len(labels.classes))] for code, i in labels.rule.index.items()}
     by_index = {labels.rule.index[code]: name for code, name in names.items()}
     sets, tallies = {}, {}
     for role in ('train_dataloader', 'val_dataloader'):
-        pairs = found.splits[role.removesuffix('_dataloader')]
+        pairs = data.splits[role.removesuffix('_dataloader')]
         files = [(pair.image.absolute(), pair.mask and pair.mask.absolute()) for pair in pairs]
         sets[role], tallies[role] = [FilePairs(files, names, labels.classes)], DatasetStats()
         for pair, (image, mask) in zip(pairs, files, strict=True):
-            fact = found.facts[pair.image]
+            fact = data.facts[pair.image]
             pixels = count_by_class(labels.pixels(fact), by_index)
             tallies[role].add(image, mask, (f'{fact.size[0]}x{fact.size[1]}', pixels, fact.turned))
     return build_report(sets, tallies, {}, []), sets
 
 
-def print_best_checkpoint(wishes: AutoTrainOptions) -> None:
-    """After a training: where its best weights are, and what to do with them."""
-    found = sorted(wishes.place.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
-    if found:
-        best = shlex.quote(str(found[-1]))
+def print_best_checkpoint(options: AutoTrainOptions) -> None:
+    """Print the path of a training's best checkpoint, and the command that predicts with it."""
+    checkpoints = sorted(options.folder.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
+    if checkpoints:
+        best = shlex.quote(str(checkpoints[-1]))
         print(f'the best weights are {best}: mmseg-volo predict {best} IMAGES --out FOLDER')

@@ -1,5 +1,4 @@
-"""The splits of a folder: its own, or a validation split by a seed, in which no image has its equal or its near
-duplicate among the training images."""
+"""Split a folder: as its data say, or by a seed, with no near duplicates across training and validation."""
 
 from __future__ import annotations
 
@@ -7,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmseg_volo.autotrain.discover import DiscoveredPairs, Pair
 from mmseg_volo.autotrain.image_stats import ImageStats
@@ -15,68 +15,68 @@ from mmseg_volo.autotrain.near_duplicates import alike_groups
 from mmseg_volo.errors import UsageError
 
 SPLITS = ('train', 'val', 'test')
-SHUFFLES = 200  # shuffles, of which the best is taken
+SHUFFLES = 200  # of which the best is used
 
 
 def split_pairs(
     layout: DiscoveredPairs, facts: Mapping[Path, ImageStats], labels: Labels, share: float | None, seed: int
 ) -> tuple[dict[str, list[Pair]], str, list[str]]:
-    """The pairs of each split, how they were split, and notes.
+    """Return the pairs of each split, how they were split, and notes.
 
     Args:
-        layout: the pairs, and what the data say of their splits.
-        facts: of each image, by its path.
-        labels: what masks mean.
-        share: of validation, see `choose`, where the data do not say which images are for it.
+        layout: the pairs, with the splits that the data give.
+        facts: statistics of each image, by its path.
+        labels: the meaning of mask values.
+        share: of validation, see `choose`, if the data give no validation images.
         seed: of this choice.
 
     Raises:
-        UsageError: there are no training images, or too few to be split; or a share, and the data have a split.
+        UsageError: there are no training images, or too few to split; or a share is given, but the data have a split.
     """
-    found = {name: [pair for pair in layout.pairs if pair.split == name] for name in SPLITS}
+    given = {name: [pair for pair in layout.pairs if pair.split == name] for name in SPLITS}
     rest = [pair for pair in layout.pairs if pair.split is None]
-    source = found['train'] + rest
-    if found['val']:
+    source = given['train'] + rest
+    if given['val']:
         if not source:
-            raise UsageError(f'{layout.root}: there are validation images and no training images')
+            raise UsageError(f'{layout.root}: there are validation images but no training images')
         if share is not None:
             raise UsageError(f'--val-share is for data without a split, and {layout.root} has one: leave it out')
-        found['train'] = source
-        return {k: v for k, v in found.items() if v}, 'as the data say', []
-    seen = [facts[pair.image] for pair in source]
-    chosen, notes = choose(seen, [labels.pixels(fact) for fact in seen], len(labels.classes), share, seed)
+        given['train'] = source
+        return {k: v for k, v in given.items() if v}, 'as the data say', []
+    stats = [facts[pair.image] for pair in source]
+    chosen, notes = choose(stats, [labels.pixels(fact) for fact in stats], len(labels.classes), share, seed)
     picked = {*chosen}
     splits = dict(
         train=[pair for i, pair in enumerate(source) if i not in picked],
         val=[pair for i, pair in enumerate(source) if i in picked],
-        test=found['test'],
+        test=given['test'],
     )
     return {k: v for k, v in splits.items() if v}, f'validation by seed {seed}', notes
 
 
-def groups_of(facts: Sequence[ImageStats]) -> np.ndarray:
-    """A number for each image, the same for near duplicates: (n,) integers."""
+def groups_of(facts: Sequence[ImageStats]) -> NDArray[np.int64]:
+    """Number the groups of near duplicates: (n,) integers, one for each image."""
     return alike_groups([fact.thumb for fact in facts])
 
 
 def choose(
     facts: Sequence[ImageStats], pixels: Sequence[Mapping[int, int]], classes: int, share: float | None, seed: int
 ) -> tuple[list[int], list[str]]:
-    """Which images are for validation.
+    """Choose the validation images.
 
     Args:
-        facts: of the images that are to be split.
+        facts: statistics of the images to split.
         pixels: of each image's mask, index of a class -> pixels.
-        classes: how many there are.
-        share: of validation; a fifth of up to 1000 images, else a tenth, if None.
-        seed: of the shuffles. Among some, that is taken which leaves no class without training or validation images if
-            any can, and whose classes have the most even shares.
+        classes: number of classes.
+        share: of validation; if None, a fifth of up to 1000 images, a tenth of more.
+        seed: of the shuffles. The best has training and validation images of each class, if any shuffle has, and the
+            most even shares of the classes.
 
     Returns:
-        Their places in `facts`, ascending, and what is worth saying.
+        Their indices in `facts`, ascending, and notes.
 
     Raises:
-        UsageError: there are fewer than two images, or the share is none.
+        UsageError: there are fewer than two images, or the share is not between 0 and 1.
     """
     n = len(facts)
     if n < 2:
@@ -89,30 +89,31 @@ def choose(
     sizes = np.bincount(np.unique(group, return_inverse=True)[1])
     alike = int(sizes[sizes > 1].sum())
     if sizes.max() > n - max(1, wanted // 2):
-        notes.append(f'{sizes.max()} of {n} images are near duplicates: they are split all the same, so that the score')
-        notes[-1] += ' says little'
+        notes.append(
+            f'{sizes.max()} of {n} images are near duplicates and are split all the same: the score will be too high'
+        )
         group = np.arange(n)
     elif alike:
         notes.append(f'{alike} images have near duplicates, which stay on one side of the split')
     holds = np.zeros((n, classes))
-    for i, found in enumerate(pixels):
-        for index, count in found.items():
+    for i, by_class in enumerate(pixels):
+        for index, count in by_class.items():
             if index < classes:
                 holds[i, index] = count
     return _best(group, holds, wanted, seed), notes
 
 
-def _best(group: np.ndarray, holds: np.ndarray, wanted: int, seed: int) -> list[int]:
+def _best(group: NDArray[np.int64], holds: NDArray[np.float64], wanted: int, seed: int) -> list[int]:
     _, group = np.unique(group, return_inverse=True)
     count = np.bincount(group)
-    # of each group: images with each class, and its pixels as a share of the class
+    # by group: number of images with each class, and share of the pixels of each class
     images = np.zeros((len(count), holds.shape[1]))
     np.add.at(images, group, holds > 0)
     area = np.zeros_like(images)
     np.add.at(area, group, holds / np.maximum(holds.sum(0), 1))
     total, goal = images.sum(0), wanted / len(group)
     rng = np.random.default_rng(seed)
-    best: tuple[float, np.ndarray] | None = None
+    best: tuple[float, NDArray[np.int64]] | None = None
     for _ in range(SHUFFLES):
         order = rng.permutation(len(count))
         filled = np.cumsum(count[order])

@@ -1,4 +1,4 @@
-"""Which lists of a data set are followed, and what their lines mean among its files."""
+"""Choose the lists of a data set to use, and find the files that their lines name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmseg_volo.errors import UsageError, printable
 from mmseg_volo.io.text_files import local_path, unquoted
 
 VOC = 'ImageSets/Segmentation'  # at any depth: beside it lie lists for other tasks
-PLACES = ('', 'splits', 'split', 'lists', VOC, 'ImageSets')  # below the root, of lists
+PLACES = ('', 'splits', 'split', 'lists', VOC, 'ImageSets')  # folders of lists, below the root
 SHOWN = 5
 
 
@@ -24,7 +24,7 @@ class OutsideError(UsageError):
 
 
 class BareNames(UsageError):
-    """No file that lists name is where they say."""
+    """None of the files that lists name exists at the path given."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Group:
 
     @property
     def entries(self) -> list[tuple[Listing, Entry, str | None]]:
-        """All lines, each with its split as it is written; without those of `trainval` where `train` is there."""
+        """All lines, each with its split as written; without those of `trainval` if there is `train`."""
         rows = [(one, entry, entry.split or one.said.split) for one in self.listings for entry in one.entries]
         splits = {split for _, _, split in rows}
         rows = [row for row in rows if row[2] != 'trainval' or 'train' not in splits]
@@ -48,14 +48,14 @@ class Group:
 
     @property
     def has_masks(self) -> bool:
-        """Whether it pairs images with masks, but for test images."""
+        """Whether it pairs images with masks, except test images."""
         return all(one.has_masks or one.said.split in ('test', 'eval') for one in self.listings) and any(
             one.has_masks for one in self.listings
         )
 
     @property
     def notes(self) -> list[str]:
-        """What is worth saying of its splits."""
+        """Notes on its splits."""
         meant = settle(self.splits)
         names = sorted({one.path.name for one in self.listings if one.said.split == 'eval'})
         return [held_out_note(names, meant['eval'])] if names else []
@@ -65,9 +65,9 @@ class Group:
 
 
 def group(listings: Iterable[Listing], root: Path) -> list[Group]:
-    """Lists by what belongs together, in the order in which they are asked: by place, those with training first.
+    """Group lists that belong together, and sort the groups by `order`.
 
-    Of several lists of one split in a folder, the one with the plainest name counts.
+    Of several lists of one split in a folder, the one with the plainest name is used.
     """
     alone, by_folder = [], dict[Path, dict[str, Listing]]()
     for one in sorted(listings, key=lambda one: (len(one.said.rest), len(one.path.stem), one.path.name)):
@@ -82,12 +82,12 @@ def group(listings: Iterable[Listing], root: Path) -> list[Group]:
 
 
 def order(one: Group, root: Path) -> tuple[bool, int, int]:
-    """Which lists are asked first: those that name training images, in the most usual place."""
+    """Return a sort key: lists with training images first, then those in the most usual folder."""
     return (not one.splits & {'train', 'trainval'}, *rank(one, root))
 
 
 def rank(one: Group, root: Path) -> tuple[int, int]:
-    """How usual the place of lists is: smaller is more usual."""
+    """Return how usual the folder of lists is; smaller is more usual."""
     folder = one.listings[0].path.parent.relative_to(root)
     name = folder.as_posix() if folder.parts else ''
     if name.endswith(f'/{VOC}'):
@@ -96,7 +96,7 @@ def rank(one: Group, root: Path) -> tuple[int, int]:
 
 
 def folds_of(listings: Iterable[Listing]) -> list[Listing]:
-    """Those of cross-validation: lists of one split in a folder, whose names differ by numbers (`train_fold0.txt`)."""
+    """Return lists of cross-validation: of one split in a folder, with different numbers (`train_fold0.txt`)."""
     alike: dict[tuple, list[Listing]] = {}
     for one in listings:
         if one.said.number:
@@ -105,16 +105,16 @@ def folds_of(listings: Iterable[Listing]) -> list[Listing]:
 
 
 def pairs_of(one: Group, root: Path, outside: bool) -> list[Pair]:
-    """The pairs that lists name.
+    """Return the pairs that lists name.
 
     Args:
         one: lists of images and masks.
         root: folder of the data.
-        outside: whether files may lie elsewhere.
+        outside: whether files may lie outside of it.
 
     Raises:
         BareNames: all files are missing.
-        UsageError: a line leads out of the folder, files are missing, an image has no mask or stands twice.
+        UsageError: a file lies outside of the folder, files are missing, an image has no mask or is listed twice.
     """
     meant = settle(one.splits)
     pairs: dict[Path, Pair] = {}
@@ -128,10 +128,10 @@ def pairs_of(one: Group, root: Path, outside: bool) -> list[Pair]:
         if image in pairs:
             if split == 'trainval':
                 continue
-            raise UsageError(f'{listing.path} names {image} twice: an image belongs to one split')
+            raise UsageError(f'{listing.path} names {image} twice: an image may be in one split only')
         pairs[image] = Pair(image, mask, meant[split])
     if len(missing) == sum(1 + (entry.mask is not None) for _, entry, _ in one.entries):
-        raise BareNames(f'{one}: none of the files that are named is there, e.g. {missing[0]}')
+        raise BareNames(f'{one}: none of the files that it names exists, e.g. {missing[0]}')
     for what, files in (('names files that are missing', missing), ('names no mask for', lone)):
         if files:
             names = ', '.join(printable(str(path)) for path in files[:SHOWN])
@@ -143,10 +143,10 @@ def pairs_of(one: Group, root: Path, outside: bool) -> list[Pair]:
 
 
 def located(text: str, listing: Listing, entry: Entry, root: Path, outside: bool) -> Path:
-    """The file that a line names, relative to the list or to the folder of the data.
+    """Return the file that a line names, relative to the list or to the folder of the data.
 
     Raises:
-        OutsideError: it leads out of the folder of the data, by what is written; links in there may lead anywhere.
+        OutsideError: its path as written leads out of the folder of the data; links inside may lead anywhere.
     """
     bases = dict.fromkeys((listing.path.parent, root))
     paths = [_tidy(local_path(text, base), base) for base in bases]
@@ -157,13 +157,13 @@ def located(text: str, listing: Listing, entry: Entry, root: Path, outside: bool
     if not any(map(os.path.exists, paths)):
         return (inside or paths)[0]
     raise OutsideError(
-        f'{listing.path}, {entry.where} names {unquoted(text)!r}, which lies outside of {root}: lists may not lead out '
-        f'of the folder of the data, unless --allow-outside says so'
+        f'{listing.path}, {entry.where} names {unquoted(text)!r}, which lies outside of {root}: to use files '
+        f'outside of the folder of the data, give --allow-outside'
     )
 
 
 def _tidy(path: Path, base: Path) -> Path:
-    """A path without `..`, by what is written."""
+    """Return a path without `..`, resolved as text."""
     inner = os.path.normpath(path.relative_to(base)) if path.is_relative_to(base) else os.path.normpath(path)
     return Path(os.path.normpath(base / inner)) if inner.startswith('..') else base / inner
 
@@ -175,11 +175,11 @@ def _below(path: Path, root: Path) -> bool:
 
 @dataclass
 class Index:
-    """Finds the pair that a list names: by its image's path, the end of it, or its name, with or without suffix."""
+    """Finds the pair that a line names: by the path of its image, the end of the path, or its name without suffix."""
 
     root: Path
     pairs: Sequence[Pair]
-    tables: tuple[dict[str, set[int]], ...] = field(init=False)  # of images, of masks, of their bare names
+    tables: tuple[dict[str, set[int]], ...] = field(init=False)  # of images, masks, and names without known words
 
     def __post_init__(self) -> None:
         self.tables = ({}, {}, {})
@@ -197,64 +197,64 @@ class Index:
                     self.tables[2].setdefault(plain(bare), set()).add(number)
 
     def find(self, text: str) -> int | None:
-        """The place in `pairs`; None if nothing or several fit."""
+        """Return the index in `pairs`; None if none or several match."""
         words = [text, *(word for mark in '\t,;' for word in text.split(mark)), *text.split()]
         for word in dict.fromkeys(words):
             for table in self.tables:
                 for tail in _tails(unquoted(word).replace('\\', '/').removeprefix('file://')):
-                    if len(places := table.get(tail, ())) == 1:
-                        return next(iter(places))
-                    if places:
+                    if len(indices := table.get(tail, ())) == 1:
+                        return next(iter(indices))
+                    if indices:
                         break
         return None
 
 
 def _tails(name: str) -> list[str]:
-    """`a/b/c`, `b/c`, `c`, as `plain`."""
-    parts = [part for part in plain(name).split('/') if part not in ('', '.')]
-    return ['/'.join(parts[start:]) for start in range(len(parts))]
+    """Return `a/b/c`, `b/c`, `c` in the form of `plain`."""
+    names = [n for n in plain(name).split('/') if n not in ('', '.')]
+    return ['/'.join(names[start:]) for start in range(len(names))]
 
 
 def splits_of(one: Group, index: Index) -> tuple[dict[int, str | None], Mapping[str, list[str]]]:
-    """The split of each pair that lists name, by its place, and the names that are none, by split.
+    """Return the split of each pair that lists name, by its index, and the names that match none, by list.
 
     Raises:
-        UsageError: an image is in two lists, or has another mask there.
+        UsageError: an image is in two lists, or a list gives it another mask.
     """
     meant = settle(one.splits)
-    found: dict[int, str | None] = {}
+    splits: dict[int, str | None] = {}
     unknown: dict[str, list[str]] = {}
     for listing, entry, split in one.entries:
-        place = index.find(entry.image)
-        if place is None:
+        number = index.find(entry.image)
+        if number is None:
             unknown.setdefault(f'{listing.path}: {meant[split]} list', []).append(entry.image)
             continue
-        image, mask = index.pairs[place].image, index.pairs[place].mask
+        image, mask = index.pairs[number].image, index.pairs[number].mask
         if entry.mask and mask and plain(Path(entry.mask.replace('\\', '/')).stem) != plain(mask.stem):
             raise UsageError(
-                f'{listing.path}, {entry.where} names {printable(entry.mask)} as the mask of {image.name}, whose name '
-                f'fits {mask}: write paths below {index.root}'
+                f'{listing.path}, {entry.where} names {printable(entry.mask)} as the mask of {image.name}, which by '
+                f'its name has {mask}: write paths relative to {index.root}'
             )
-        if found.setdefault(place, meant[split]) != meant[split] and split != 'trainval':
-            raise UsageError(f'{image} is in the lists of {found[place]} and {meant[split]}: keep one')
-    return found, unknown
+        if splits.setdefault(number, meant[split]) != meant[split] and split != 'trainval':
+            raise UsageError(f'{image} is in the lists of {splits[number]} and {meant[split]}: keep one')
+    return splits, unknown
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The lists that say the splits."""
+    """The lists that give the splits."""
 
     lists: Group | None = None
-    splits: Mapping[int, str | None] = field(default_factory=dict)  # of each pair that they name, by its place
+    splits: Mapping[int, str | None] = field(default_factory=dict)  # of each pair that they name, by its index
     notes: Sequence[str] = ()
-    paths: Collection[Path] = ()  # of lists that are followed, or that the notes are about
+    paths: Collection[Path] = ()  # of lists that are used, or that the notes mention
 
 
 def choose_lists(groups: Sequence[Group], index: Index) -> Choice:
-    """The first lists that name any image; none if others in as usual a place say something else.
+    """Choose the first lists that name any image; none if equally ranked ones give other splits.
 
     Raises:
-        UsageError: they name some images that are not there, or an image is in two lists.
+        UsageError: they name images that do not exist, or an image is in two lists.
     """
     waiting = [one for one in groups if one.splits - {None}]
     while waiting:
@@ -267,17 +267,17 @@ def choose_lists(groups: Sequence[Group], index: Index) -> Choice:
         paths = {listing.path for one in (first, *equal) for listing in one.listings}
         if equal:
             names = ' and '.join(str(one.listings[0].path) for one in (first, *equal[:SHOWN]))
-            said = f'no list is followed, as {names} say different splits: leave only those that count'
-            return Choice(notes=[said], paths=paths)
-        for what, names in unknown.items():
+            note = f'no list is used, as {names} say different splits: keep only those that are valid'
+            return Choice(notes=[note], paths=paths)
+        for what, missing in unknown.items():
             raise UsageError(
-                f'{what}: {len(names)} names are no image of {index.root}, e.g. {printable(names[0])}; complete the '
-                f'images, or remove these lines'
+                f'{what}: {len(missing)} names are no image of {index.root}, e.g. {printable(missing[0])}; complete '
+                f'the images, or remove these lines'
             )
         return Choice(first, splits, first.notes, paths)
     return Choice()
 
 
 def is_table(one: Group) -> bool:
-    """Whether it is a table at least in part, and not only plain lists."""
+    """Whether a table is among the lists."""
     return any(listing.path.suffix.lower() in TABLES for listing in one.listings)

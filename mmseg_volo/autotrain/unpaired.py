@@ -1,4 +1,4 @@
-"""That every image has a mask and every mask an image, or that it is said which have none."""
+"""Check that every image has a mask and every mask an image."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ SHOWN = 5
 def complete(
     root: Path, pairs: Sequence[Pair], masks: Sequence[Path], skip_unpaired: bool
 ) -> tuple[list[Pair], list[str]]:
-    """The pairs that can be used, and notes on what is left out.
+    """Return the pairs that can be used, and notes on files that are left out.
 
-    Test images need no masks; validation images without any, as of competitions, are of no use.
+    Test images need no masks. If no validation image has a mask, as in competitions, all are left out.
 
     Args:
-        root: of the data.
-        pairs: of which some may have no mask.
-        masks: that have no image.
-        skip_unpaired: leave out what has no partner.
+        root: folder of the data.
+        pairs: some may have no mask.
+        masks: those without image.
+        skip_unpaired: leave out files without partner.
 
     Raises:
-        UsageError: something has none, and is not to be left out.
+        UsageError: files have no partner, and `skip_unpaired` is False.
     """
     held = {pair.split for pair in pairs if pair.mask}
     bare = {split: [p.image for p in pairs if p.split == split] for split in {'val', 'test'} - held}

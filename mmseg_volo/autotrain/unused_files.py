@@ -1,4 +1,4 @@
-"""What a folder holds that was not used: lists, tables and folders, of which a user should know."""
+"""List the lists, tables and folders of a data set that are not used."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from pathlib import Path
 
 from mmseg_volo.autotrain.name_words import looks_like_split
 
-LISTS = ('.txt', '.lst', '.list', '.csv', '.tsv', '.json', '.jsonl', '.xml', '.yaml', '.yml', '.xlsx')
+LISTS: tuple[str, ...] = ('.txt', '.lst', '.list', '.csv', '.tsv', '.json', '.jsonl', '.xml', '.yaml', '.yml', '.xlsx')
 LISTS += ('.npy', '.npz', '.pkl', '.mat', '.pbtxt')
-SIDECAR = '.aux.xml'  # what GDAL writes beside a picture
+SIDECAR = '.aux.xml'  # GDAL's, beside an image
 PAPERS = ('readme', 'license', 'licence', 'copying', 'citation', 'changelog', 'requirements')  # about data, no data
 SHOWN = 8
 MANY = 3  # lists in one folder that are named one by one
 
 
 def unused(root: Path, files: Sequence[Path], used: Collection[Path]) -> list[str]:
-    """Names of folders of which nothing was used, with a slash, and of lists and tables elsewhere that were not.
+    """Name the folders without a used file, with a slash, and the unused lists and tables elsewhere.
 
     Args:
-        root: of the data.
-        files: all below it.
-        used: of them.
+        root: folder of the data.
+        files: all files below it.
+        used: the files that are used.
     """
     kept = {folder for parent in {path.parent for path in used} for folder in (parent, *parent.parents)}
-    tops: dict[Path, Path | None] = {}  # the highest folder of which nothing was used
+    tops: dict[Path, Path | None] = {}  # folder -> the highest one around it without a used file
     names: dict[str, None] = {}
     loose: dict[Path, list[Path]] = {}
     for path in sorted(files):
@@ -50,7 +50,7 @@ def _is_list(name: str) -> bool:
 
 
 def unused_notes(names: Sequence[str]) -> list[str]:
-    """What is said of them: those that look like a split in a sentence of its own."""
+    """Return notes on unused names; those that look like a split get their own."""
     splits = [name for name in names if looks_like_split(name.rstrip('/').rpartition('/')[2])]
     others = [name for name in names if name not in splits]
     notes = []

@@ -55,7 +55,7 @@ def train(args: argparse.Namespace) -> None:
     folder = folder_options(args)
     with ExitStack() as stack:
         if folder:
-            stack.enter_context(in_use_by_training(folder.place))
+            stack.enter_context(in_use_by_training(folder.folder))
             _write_or_update_recipe(folder, args.resume)
         if args.plan_only:
             return

@@ -18,7 +18,7 @@ def train_options(args: argparse.Namespace, folder: AutoTrainOptions | None) -> 
     """Return the options of `train`; `folder` sets the config and the work dir."""
     values = {**vars(args)}
     if folder:
-        values.update(config=str(folder.config), work_dir=str(folder.place))
+        values.update(config=str(folder.config), work_dir=str(folder.folder))
     return _options(TrainOptions, values)
 
 

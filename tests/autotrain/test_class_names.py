@@ -118,12 +118,12 @@ def test_names_with_numbers_and_marks(tmp_path: Path, text: str, expected: list[
 @pytest.mark.parametrize(
     'files, said',
     [
-        ({'classes.txt': 'a\nb\na\n'}, 'classes.txt: the class a stands twice'),
+        ({'classes.txt': 'a\nb\na\n'}, 'classes.txt: the class a is listed twice'),
         ({'classes.csv': 'id,name\n0,a\n0,b\n'}, 'classes.csv: a and b have the same value'),
-        ({'classes.csv': 'id,name\n0,a\n1,\n'}, 'classes.csv: names .* one is empty'),
-        ({'classes.csv': 'id,name\n0,a\nx,b\n'}, "classes.csv: no number stands for 'b'"),
+        ({'classes.csv': 'id,name\n0,a\n1,\n'}, 'classes.csv: class names .* one is empty'),
+        ({'classes.csv': 'id,name\n0,a\nx,b\n'}, "classes.csv: 'b' has no value or colour"),
         ({'classes.txt': 'a 0 0 0\nb 0 0 256\n'}, 'a colour beyond 255'),
-        ({'classes.txt': 'a\n12\n'}, "'12' is no name"),
+        ({'classes.txt': 'a\n12\n'}, "'12' is not a class name"),
         ({'classes.json': '["a", "b\\u001b[31m"]'}, r"plain text, 'b\\x1b\[31m'"),
         ({'classes.json': '["a", "b\\nc"]'}, r"'b\\nc' has characters"),
         ({'classes.txt': 'a\nb\u202egnp\n'}, r"'b\\u202egnp' has characters"),
@@ -133,7 +133,7 @@ def test_names_with_numbers_and_marks(tmp_path: Path, text: str, expected: list[
         ),
         (
             {'train/_classes.csv': 'id,name\n0,a\n1,b\n', 'valid/_classes.csv': 'id,name\n0,b\n1,a\n'},
-            'disagree .* for a',
+            'disagree on the value or colour of a',
         ),
         ({'classes.txt': 'a\nb\n', 'names.txt': 'b\na\n'}, 'classes.txt and names.txt .* different orders'),
     ],
@@ -166,8 +166,8 @@ def test_files_that_are_not_used_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     'words, said',
     [
-        (['car,tree,road'], 'names stand apart, car tree road'),
-        (['car=1,tree=2'], 'names stand apart, car=1 tree=2'),
+        (['car,tree,road'], 'separate names by spaces, car tree road'),
+        (['car=1,tree=2'], 'separate names by spaces, car=1 tree=2'),
         (['nowhere.txt'], 'no such file'),
         (['a=1', 'b='], 'expected NAME, NAME=VALUE'),
         (['a=1', 'b=1,2'], 'expected NAME, NAME=VALUE'),
@@ -221,7 +221,7 @@ def test_names_beside_the_images_as_roboflow_writes_them(tmp_path: Path, capsys:
     assert 'train/_classes.csv' in (out := capsys.readouterr().out) and '\ntree ' in out
     (data / 'valid/_classes.csv').write_text('Pixel Value, Class\n0, background\n1, tree\n2, car\n')
     assert plan(data) == 2
-    assert 'disagree on what stands for car' in capsys.readouterr().err
+    assert 'disagree on the value or colour of car' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -95,8 +95,11 @@ def test_options_name_folders(tmp_path: Path) -> None:
     [
         (['images/a.jpg', 'masks/a.png', 'images/b.jpg'], r'1 images have no mask \(images/b.jpg\).*--skip-unpaired'),
         (['images/a.jpg', 'masks/a.png', 'masks/c.png'], r'1 masks have no image \(masks/c.png\).*--skip-unpaired'),
-        (['images/a.jpg', 'images/a.png', 'masks/a.png'], r'a.jpg and .*a.png are one image by their name: rename'),
-        (['images/a.jpg', 'masks/a.png', 'labels/a.png'], r'are one mask by their name.*--masks FOLDER'),
+        (['images/a.jpg', 'images/a.png', 'masks/a.png'], r'a.jpg and .*a.png both match .*masks.a.png: rename'),
+        (
+            ['images/a.jpg', 'masks/a.png', 'labels/a.png'],
+            r'a.png and .*a.png both match .*images.a.jpg: rename.*--masks FOLDER',
+        ),
         (['images/a.jpg', 'masks/b.png'], r'no mask has the name of an image, e.g. .*a.jpg and .*b.png'),
         (['images/a.jpg'], 'none is a mask'),
         (['masks/a.png'], '1 masks and no images'),

@@ -113,7 +113,7 @@ def test_white_that_may_be_what_is_one_elsewhere_is_asked(
     change: Change, said: str, capsys: pytest.CaptureFixture
 ) -> None:
     assert plan(change) == 2
-    assert re.search(f'masks hold 255, .*beside 0; 1{said}: do these .*--ignore 255, or', capsys.readouterr().err)
+    assert re.search(f'masks hold 255, .*beside 0; 1{said}: are these .*--ignore 255, or', capsys.readouterr().err)
 
 
 def table(out: str, name: str) -> str:
@@ -150,7 +150,7 @@ def test_nodata_is_ignored(
 
 def test_a_negative_value_on_most_pixels_is_asked(capsys: pytest.CaptureFixture) -> None:
     assert plan(with_rows(40, -1), dtype='int16') == 2
-    assert re.search('masks hold -1, .*--ignore -1, or make masks anew', capsys.readouterr().err)
+    assert re.search('masks hold -1, .*--ignore -1, or replace it in the masks by', capsys.readouterr().err)
     assert train(Path('data'), '--plan-only', '--ignore', '-1') == 0
     assert table(capsys.readouterr().out, 'ignored').split()[1] == '-1'
 

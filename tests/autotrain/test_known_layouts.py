@@ -91,7 +91,7 @@ def test_lists_of_folds_are_not_chosen_from(tmp_path: Path) -> None:
     layout = find_layout(filled(tmp_path, texts))
     assert layout.splits.keys() == {None}
     assert layout.notes == [
-        'train_fold0.txt, train_fold1.txt, val_fold0.txt, val_fold1.txt are folds: none is followed; give lists '
+        'train_fold0.txt, train_fold1.txt, val_fold0.txt, val_fold1.txt are folds, and none is used: give lists '
         '(train.txt, val.txt) of the one meant'
     ]
     (tmp_path / 'train.txt').write_text(lines(*NAMES[:4]))
@@ -105,7 +105,7 @@ def test_tables_may_hold_names_without_folders(tmp_path: Path) -> None:
     filled(tmp_path, texts)
     assert splits(tmp_path) == rows
     (tmp_path / 'val.csv').write_text(f'image,mask\n{NAMES[4]}.jpg,{NAMES[5]}.png\n')
-    with pytest.raises(UsageError, match='row 2 names 05.png as the mask of 04.jpg, whose name fits .*04.png'):
+    with pytest.raises(UsageError, match='row 2 names 05.png as the mask of 04.jpg, which by its name has .*04.png'):
         find_layout(tmp_path)
 
 

@@ -159,12 +159,12 @@ def test_palettes() -> None:
         ({0: 1, 5: 1, 9: 1, 11: 1}, ('a', 'b'), {}, 'hold 4 values .0; 5; 9; 11. and --classes has 2 names'),
         ({0: 1, 1: 1}, ('a=0', 'b=2'), {}, 'no class of --classes: 1; 50 % .*NAME=1.*--ignore 1'),
         ({0: 9}, (), {}, 'one class only'),
-        ({0: 1, 255: 3}, ('a', 'b'), dict(ignore=['c']), '--ignore c is no value and no name'),
+        ({0: 1, 255: 3}, ('a', 'b'), dict(ignore=['c']), '--ignore c is neither a value nor a name'),
         ({0: 1, 0xFF: 3, 0xFF00: 1}, ('a', 'b', 'c'), dict(coloured=True), 'does not say which is which.*a=0,0,0'),
         ({0: 1, 0xFF: 3}, ('a=0,0,0', 'b=1,1,1'), dict(coloured=True), 'no class of --classes: 0,0,255; 75 %'),
         (dict.fromkeys(range(300), 2), (), dict(coloured=True), 'JPEG .*as PNG'),
         ({0: 900, 255: 900} | dict.fromkeys(range(1, 200), 1), (), {}, '--binary'),
-        ({0: 1, 1: 1}, ('a', 'a'), {}, 'a stands twice'),
+        ({0: 1, 1: 1}, ('a', 'a'), {}, 'a is listed twice'),
     ],
 )
 def test_what_cannot_be_told_is_asked(counts: dict, names: tuple, options: dict, said: str) -> None:

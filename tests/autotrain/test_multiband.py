@@ -154,7 +154,7 @@ def test_alpha_is_left_out_where_it_is_one(kind: str, capsys: pytest.CaptureFixt
     assert train(data, '--plan-only') == 0
     out = capsys.readouterr().out
     said = {'unnamed': '4 channels of uint8', 'grey': '2 channels of uint8'}.get(kind, '8-bit RGB')
-    assert said in out and ('by 2 of 4 images, and left out, though' in out) == (kind == 'one of two')
+    assert said in out and ('by 2 of 4 images and left out, though' in out) == (kind == 'one of two')
 
 
 @pytest.mark.filterwarnings('ignore::rasterio.errors.NotGeoreferencedWarning')

@@ -78,7 +78,7 @@ def test_no_wide_guess_pairs_what_is_left_over(tmp_path: Path) -> None:
 
 def test_a_guess_is_said(tmp_path: Path) -> None:
     laid(tmp_path, *both('images/{}.jpg', 'masks/{}_car.png', '1', '2'))
-    assert find_layout(tmp_path).notes == ['names are read as * with *_car: rename files if that is wrong']
+    assert find_layout(tmp_path).notes == ['names are matched as * with *_car: rename files if that is wrong']
 
 
 @pytest.mark.parametrize(

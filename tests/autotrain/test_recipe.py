@@ -115,4 +115,4 @@ def test_a_gpu_takes_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_source_of_values() -> None:
     value = dict(a=[dict(type='X', b=(1,), c=list(range(80)))], d={'x-y': None}, e='it\'s "so"')
-    assert eval(literal(value, 0, 0)) == value
+    assert eval(literal(value)) == value

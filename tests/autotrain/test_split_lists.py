@@ -93,7 +93,7 @@ def test_validation_is_drawn_from_what_is_for_both(tmp_path: Path) -> None:
         (['trainval', 'test'], ['train', 'test'], ''),
         (['ISIC_Training_v2', 'ISIC_Test_v2'], ['train', 'test'], 'taken for splits by a word'),
         (['train', 'unseen'], ['train', None], '1 images are of no split and count as training images (unseen/images)'),
-        (['test_tube', 'other'], [None, None], 'test_tube: looks like a split and is not understood'),
+        (['test_tube', 'other'], [None, None], 'test_tube: looks like a split but is not recognised'),
     ],
 )
 def test_folders_of_splits(tmp_path: Path, folders: list[str], expected: list[str | None], said: str) -> None:
@@ -122,7 +122,7 @@ def test_names_of_files_say_splits_if_all_do(tmp_path: Path) -> None:
     'texts, said',
     [
         ({'folds.csv': 'image,fold\n' + ''.join(f'{name}.jpg,{name}\n' for name in NAMES)}, 'folds.csv has a column'),
-        ({'split.csv': 'image,split\n' + ''.join(f'{name}.jpg,0\n' for name in NAMES)}, "says the split '0'"),
+        ({'split.csv': 'image,split\n' + ''.join(f'{name}.jpg,0\n' for name in NAMES)}, "has the split '0'"),
         ({'splits.json': json.dumps([{'train': NAMES[:3], 'val': NAMES[3:]}] * 2)}, 'holds 2 folds'),
         (
             {

@@ -156,6 +156,11 @@ def test_leaves_have_no_bases_and_are_used(path: Path) -> None:
     assert any(str(path.relative_to(CONFIGS)) in e.read_text() for e in EXPERIMENTS), f'nothing uses {path.name}'
 
 
+def test_adamw_schedules_differ_in_length_only() -> None:
+    short, long = ((CONFIGS / f'_base_/schedules/adamw_{n}k.py').read_text().split('"""')[2] for n in (80, 160))
+    assert short == long.replace('160_000', '80_000')
+
+
 def test_the_config_of_the_published_number_is_where_it_was_promised() -> None:
     assert (ROOT / 'configs/volo_d4_cityscapes.py').is_file()
     short, long = load_config('volo_d4_cityscapes'), load_config('volo_d4_cityscapes_160k')

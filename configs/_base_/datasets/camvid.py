@@ -1,4 +1,4 @@
-"""CamVid, 11 classes, void ignored, in the layout of data/README.md; seen at about 2/3 of its 480x360 pixels.
+"""CamVid, 11 classes, void ignored, in the layout of data/README.md; resized to about 2/3 of its 480x360 pixels.
 
 Validation is the test split: the official val is one clip of near-duplicates.
 """
@@ -9,7 +9,7 @@ num_classes = 11
 # the square root of ENet's 1 / ln(1.02 + share of the training pixels), which has a mean of 1
 class_weight = [0.52, 0.46, 1.27, 0.40, 0.86, 0.65, 1.23, 1.24, 0.79, 1.35, 1.45]
 
-# a fifth of the training frames and a quarter of the test frames are from dusk: contrast is evened out in both
+# a fifth of the training frames and a quarter of the test frames are from dusk: equalise contrast in both
 even = dict(type='CLAHE', clip_limit=3.0)
 train_pipeline = [
     dict(type='LoadImageFromFile'),

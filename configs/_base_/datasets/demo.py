@@ -1,4 +1,4 @@
-"""The procedural scenes of `make demo`: Cityscapes' layout and train ids, of which ten classes occur."""
+"""The procedural scenes of `make demo`: Cityscapes' layout and train ids, with ten of its classes."""
 
 data_root = 'data/demo/'
 crop_size = (128, 256)

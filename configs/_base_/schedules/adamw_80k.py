@@ -1,11 +1,4 @@
-"""AdamW for 80k iterations: 6e-5, warm-up, linear decay to 0; norms, biases, position tables and scales do not decay.
-
-Learning rate, weight decay, a warm-up of 1500 iterations from 1e-6 of the rate (a ratio, not a rate) and a decay of
-power 1.0 to 0 are LV-ViT's (zihangJiang/TokenLabeling), Swin's (mmsegmentation) and SegFormer's (NVlabs/SegFormer);
-ConvNeXt's (facebookresearch/ConvNeXt) has another rate, weight decay and layer decay [all read]. They have 160k
-iterations; half of that is ours. Norms and position tables do not decay in Swin's, norms in SegFormer's; that biases
-and scales do not is ours; LV-ViT decays everything. Configs of VOLO end at 5e-6 [recalled].
-"""
+"""AdamW for 80k iterations: adamw_160k.py with half of its length, which is ours; see there for all other choices."""
 
 max_iters = 80_000
 optim_wrapper = dict(
