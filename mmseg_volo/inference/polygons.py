@@ -175,7 +175,9 @@ def _areas(points: Points, ring: Indices, polygon: Indices, ground: Ground) -> l
     longitudes, heights = np.radians(points[:, 0]), height(points[:, 1]) - base[ring]
     middles = height((points[1:, 1] + points[:-1, 1]) / 2) - base[ring[1:]]
     strips = (heights[1:] + heights[:-1] + 4 * middles) / 6 * np.diff(longitudes)
-    around = 2 * math.pi * np.rint((longitudes[np.append(starts[1:], len(ring)) - 1] - longitudes[starts]) / 2 / math.pi)
+    around = (
+        2 * math.pi * np.rint((longitudes[np.append(starts[1:], len(ring)) - 1] - longitudes[starts]) / 2 / math.pi)
+    )
     rings = np.abs(around) - np.bincount(ring[1:][same], strips[same]) - base * around
     total, whole = np.bincount(polygon, rings), 4 * math.pi
     total -= whole * np.maximum(np.ceil(total / whole - 1e-9) - 1, 0)
