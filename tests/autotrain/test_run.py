@@ -13,9 +13,9 @@ import torch
 from helpers import folder_data as fd
 from helpers.folder_training import apart, train  # noqa: F401
 from helpers.paths import ROOT
+from helpers.tiny_training import write_config
 from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
-from small import write_config
 
 import mmseg_volo
 from mmseg_volo.autotrain import batch_size as memory
