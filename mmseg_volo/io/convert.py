@@ -6,7 +6,6 @@ import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -79,7 +78,7 @@ def to_path(name: str | os.PathLike[str]) -> Path:
     raise FileNotFoundError(f'no image at {path.absolute()}')
 
 
-def as_array(image: Any) -> tuple[np.ndarray, str]:
+def as_array(image: object) -> tuple[np.ndarray, str]:
     """Return a PIL image, array or tensor as an array (H, W) or (H, W, C), and its description for messages.
 
     Raises:

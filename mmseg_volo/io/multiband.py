@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -135,7 +134,7 @@ def _opencv(content: bytes) -> np.ndarray:
     return pixels
 
 
-def array_of(image: Any) -> tuple[np.ndarray, np.ndarray | None]:
+def array_of(image: object) -> tuple[np.ndarray, np.ndarray | None]:
     """Read whatever an application passes as an image, as `read_bands` does; tensors are (C, H, W)."""
     if isinstance(image, (bytes, bytearray, memoryview)):
         return read_bands(bytes(image))

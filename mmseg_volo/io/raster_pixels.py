@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,12 +16,15 @@ from mmseg_volo.io.steps import MULTI_BAND_STEPS
 from mmseg_volo.io.value_range import LOGGER, NODATA_RGB, Tell, Values, check_range, to_bytes
 from mmseg_volo.utils.progress import ProgressBar
 
+if TYPE_CHECKING:
+    from rasterio import DatasetReader
+
 OWN_VALUES = 'the network takes the values of files as they are: leave the value range out'
 PIECE = 64 << 20  # bytes that are checked at once
 Window = tuple[tuple[int, int], tuple[int, int]]  # (top, bottom), (left, right)
 
 
-def colours_of(raster: Any) -> np.ndarray | None:
+def colours_of(raster: DatasetReader) -> np.ndarray | None:
     """Return the palette of a raster of one band, uint8 RGB (n, 3); None if it has none."""
     kinds = {kind.name for kind in raster.colorinterp} - {'alpha'}
     if kinds != {'palette'} or raster.dtypes[0] not in ('uint8', 'uint16'):
@@ -32,7 +35,7 @@ def colours_of(raster: Any) -> np.ndarray | None:
     return colours
 
 
-def native(raster: Any, bands: Sequence[int] | None = None, window: Window | None = None) -> np.ndarray:
+def native(raster: DatasetReader, bands: Sequence[int] | None = None, window: Window | None = None) -> np.ndarray:
     """Read the pixels (C, n, m) of bands, by default of all; palettes become colours, and white is the largest value.
 
     The bands of a palette are red, green and blue.
@@ -48,7 +51,7 @@ def native(raster: Any, bands: Sequence[int] | None = None, window: Window | Non
     return pixels
 
 
-def widened(raster: Any, pixels: np.ndarray) -> np.ndarray:
+def widened(raster: DatasetReader, pixels: np.ndarray) -> np.ndarray:
     """Scale values that the file declares to have 2, 4 or 12 bits to the whole range of their type."""
     bits = _bits(raster)
     if pixels.dtype.kind != 'u' or bits >= 8 * pixels.dtype.itemsize or colours_of(raster) is not None:
@@ -56,13 +59,13 @@ def widened(raster: Any, pixels: np.ndarray) -> np.ndarray:
     return (pixels.astype(np.uint64) * np.iinfo(pixels.dtype).max // ((1 << bits) - 1)).astype(pixels.dtype)
 
 
-def _bits(raster: Any) -> int:
+def _bits(raster: DatasetReader) -> int:
     own = raster.tags(1, ns='IMAGE_STRUCTURE').get('NBITS')
     return int(own) if own else 8 * np.dtype(raster.dtypes[0]).itemsize
 
 
 def missing(
-    raster: Any, bands: Sequence[int] | None, pixels: np.ndarray, window: Window | None = None
+    raster: DatasetReader, bands: Sequence[int] | None, pixels: np.ndarray, window: Window | None = None
 ) -> np.ndarray | None:
     """Return where a raster has no data: by its nodata value, its mask, alpha of 0 unless alpha is one of the bands,
     or values that are NaN or infinite.
@@ -87,7 +90,7 @@ def missing(
     return where if where is not None and where.any() else None
 
 
-def is_masked(raster: Any, bands: Sequence[int] | None = None) -> bool:
+def is_masked(raster: DatasetReader, bands: Sequence[int] | None = None) -> bool:
     """Whether a raster marks missing pixels by a nodata value, a mask or alpha. Alpha counts in a georeferenced raster,
     unless it is a band that the network takes; in pictures it is dropped."""
     flags = {flag.name for flags in raster.mask_flag_enums for flag in flags}
@@ -116,7 +119,7 @@ class RasterPixels:
 
     def __init__(
         self,
-        raster: Any,
+        raster: DatasetReader,
         loading: Mapping[str, Any] | None = None,
         bands: Sequence[int] | None = None,
         value_range: Sequence[float] | None = None,
@@ -232,7 +235,7 @@ class RasterPixels:
             check_range(values, self.name, self.tell)
 
 
-def _bands(raster: Any, channels: int, bands: Sequence[int] | None, name: str) -> list[int]:
+def _bands(raster: DatasetReader, channels: int, bands: Sequence[int] | None, name: str) -> list[int]:
     kinds = [kind.name for kind in raster.colorinterp]
     if colours_of(raster) is not None:
         kinds = ['red', 'green', 'blue']

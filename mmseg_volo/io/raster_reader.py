@@ -8,11 +8,14 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from mmseg_volo.errors import UsageError
+
+if TYPE_CHECKING:
+    from rasterio import DatasetReader
 
 DRIVERS = {  # first bytes -> GDAL's driver; only drivers that cannot refer to other files
     b'II*\0': 'GTiff',
@@ -49,7 +52,7 @@ def driver_of(head: bytes) -> str | None:
 
 
 @contextlib.contextmanager
-def open_any(source: str | Path | bytes) -> Iterator[Any]:
+def open_any(source: str | Path | bytes) -> Iterator[DatasetReader | None]:
     """Open a TIFF or JPEG 2000 file, or the content of one, with rasterio.
 
     Yields:
@@ -80,7 +83,7 @@ def open_any(source: str | Path | bytes) -> Iterator[Any]:
         yield raster
 
 
-def open_georeferenced(path: Path) -> Any | None:
+def open_georeferenced(path: Path) -> DatasetReader | None:
     """Open a georeferenced TIFF or JPEG 2000 file; None for other files, or if rasterio is not installed.
 
     Raises:
@@ -103,7 +106,7 @@ def open_georeferenced(path: Path) -> Any | None:
     return None
 
 
-def _open(path: Path, driver: str) -> Any:
+def _open(path: Path, driver: str) -> DatasetReader:
     """Open a file with a driver of GDAL. GDAL also opens a mask beside the file, and that with any driver.
 
     Raises:
@@ -118,7 +121,7 @@ def _open(path: Path, driver: str) -> Any:
         return rasterio.open(os.path.abspath(path), driver=driver)  # a relative path may look like an address
 
 
-def is_georeferenced(raster: Any) -> bool:
+def is_georeferenced(raster: DatasetReader) -> bool:
     """Whether a raster has a CRS, ground control points, RPCs or a transform."""
     return bool(raster.crs or raster.gcps[0] or raster.rpcs) or not raster.transform.is_identity
 
@@ -136,7 +139,7 @@ def _head(path: Path) -> bytes:
         return file.read(12)
 
 
-def forget_error(raster: Any) -> None:
+def forget_error(raster: DatasetReader) -> None:
     """Clear GDAL's error after a failed call: rasterio (1.4) would attribute it to the thread's next call."""
     with contextlib.suppress(Exception):
         _ = raster.colorinterp

@@ -21,7 +21,7 @@ KINDS = 'biufSU'  # NumPy's kinds of truth values, numbers and text; no Python o
 class Type:
     """Stand-in for numpy.dtype."""
 
-    def __init__(self, code: str, *_: Any):
+    def __init__(self, code: str, *_: object):
         self.code, self.order = code, '='
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:

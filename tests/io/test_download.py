@@ -133,10 +133,7 @@ REFUSALS = {
     'there is none': (File(status=404), r'HTTP 404 .*no such file'),
     'forbidden': (File(status=403), 'HTTP 403'),
     'overloaded': (File(status=503), 'HTTP 503'),
-    'truncated': (
-        File(CONTENT, headers={'Content-Length': '6000'}),
-        'the file on the server is shorter than announced',
-    ),
+    'truncated': (File(CONTENT, headers={'Content-Length': '6000'}), 'the server is shorter than announced'),
     'login': (File(b'<p>Sign in</p>', headers={'Content-Type': 'text/html; charset=utf-8'}), 'a web page came'),
     'page as a file': (File(b'\n<!DOCTYPE html><title>Blocked</title>'), 'a web page came'),
     'empty': (File(), 'an empty file came'),

@@ -72,7 +72,7 @@ def files_of(folder: Path) -> dict[str, tuple[int, int]]:
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='it forks')
 def test_a_killed_process_is_in_nobodys_way(tmp_path: Path) -> None:
     path = tmp_path / 'deep/er/.train.lock'
-    command = [sys.executable, '-c', HOLDER, str(ROOT / 'mmseg_volo'), str(path)]
+    command = [sys.executable, '-c', HOLDER, str(ROOT / 'mmseg_volo/utils'), str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as holder:
         try:
             assert holder.stdout.readline() == b'held\n'
