@@ -123,7 +123,7 @@ def test_polygons_become_what_cityscapesscripts_makes(
     assert {path for path in expected if path.exists()} == expected.keys() - {second}
     broken.write_text(whole)
     first.write_bytes(first.read_bytes()[:40])
-    train_ids.scratch(first).write_bytes(b'left by a process that was killed')
+    train_ids.scratch_path(first).write_bytes(b'left by a process that was killed')
     with Lock(Path(os.path.commonpath([first.parent, second.parent])) / train_ids.LOCK) as lock:
         assert lock.take() and main(['cityscapes', str(root)]) == 2
     assert 'training labels are being made' in capsys.readouterr().err
