@@ -58,7 +58,7 @@ def checkpoint_content(runner: Runner, meta: Mapping[str, Any], optimizer: bool,
     return content
 
 
-def to_plain(value: Any) -> Any:
+def to_plain(value: object) -> object:
     """Convert content to types that `torch.load(weights_only=True)` reads: NumPy to torch or Python, a class to its
     registered name."""
     if isinstance(value, Mapping):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,7 @@ def _refuse_counts(cfg: Mapping[str, Any], loop: Mapping[str, Any]) -> None:
         )
 
 
-def _refuse_losses(value: Any, key: str) -> None:
+def _refuse_losses(value: object, key: str) -> None:
     """Refuse class weights together with `avg_non_ignore`, where mmseg's `CrossEntropyLoss` fails."""
     pairs = (
         value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, (list, tuple)) else ()
@@ -178,7 +178,7 @@ def _meaning(rule: MaskRule, names: Sequence[str]) -> str:
     return f'{code} stands for {names[index] if index < len(names) else "ignored pixels"}'
 
 
-def _all_steps(steps: Any) -> Iterator[Mapping[str, Any]]:
+def _all_steps(steps: Iterable[object]) -> Iterator[Mapping[str, Any]]:
     """Yield the steps of a pipeline, and those nested in them."""
     for step in steps:
         if isinstance(step, Mapping):
@@ -238,17 +238,17 @@ def datasets_of(dataset: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield dataset
 
 
-def _name(kind: Any) -> str:
+def _name(kind: object) -> str:
     return kind.__name__ if isinstance(kind, type) else str(kind or '')
 
 
-def _list(value: Any) -> list[Any]:
+def _list(value: object) -> list[Any]:
     return [*value] if isinstance(value, (list, tuple)) else [value] if isinstance(value, Mapping) else []
 
 
-def _sides(size: Any) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else tuple(size)
+def _sides(size: int | Sequence[int]) -> Sequence[int]:
+    return (size, size) if isinstance(size, int) else size
 
 
-def _by(size: Any) -> str:
+def _by(size: int | Sequence[int]) -> str:
     return 'x'.join(map(str, _sides(size)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import EMAHook, ParamSchedulerHook
@@ -178,7 +177,7 @@ def accumulate(cfg: Config, count: int) -> None:
 class SchedulePerUpdateHook(ParamSchedulerHook):
     """Step the schedules at the iterations that update the weights."""
 
-    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+    def after_train_iter(self, runner: Runner, *args: object, **kwargs: object) -> None:
         if runner.optim_wrapper.should_update():
             super().after_train_iter(runner, *args, **kwargs)
 
@@ -187,6 +186,6 @@ class SchedulePerUpdateHook(ParamSchedulerHook):
 class AveragePerUpdateHook(EMAHook):
     """Average the weights at the iterations that update them. The arguments are those of mmengine's `EMAHook`."""
 
-    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+    def after_train_iter(self, runner: Runner, *args: object, **kwargs: object) -> None:
         if runner.optim_wrapper.should_update():
             super().after_train_iter(runner, *args, **kwargs)

@@ -47,7 +47,7 @@ def try_first_items(cfg: Config, roles: Sequence[str]) -> None:
                 _check(item, cfg.get('model') or {}, role)
 
 
-def _item(dataset: NamedDataset, role: str, tries: int) -> Any:
+def _item(dataset: NamedDataset, role: str, tries: int) -> object:
     for index in range(tries):
         try:
             item = dataset[index]
@@ -85,7 +85,7 @@ def _refuse_colours(cfg: Mapping[str, Any], dataset: Any, role: str) -> None:
         )
 
 
-def _check(item: Any, model: Mapping[str, Any], role: str) -> None:
+def _check(item: object, model: Mapping[str, Any], role: str) -> None:
     inputs = item.get('inputs') if isinstance(item, Mapping) else None
     sample = item.get('data_samples') if isinstance(item, Mapping) else None
     if not isinstance(inputs, Tensor) or not isinstance(sample, SegDataSample):

@@ -88,21 +88,21 @@ def keep_states_whole(optimizer: torch.optim.Optimizer) -> None:
     optimizer.register_load_state_dict_pre_hook(_split_states)
 
 
-def _whole(value: Any) -> Any:
+def _whole(value: object) -> object:
     if not isinstance(value, DTensor):
         return value
     full = value.full_tensor()  # in all processes, one tensor at a time
     return full.cpu() if is_main_process() else full.to('meta')
 
 
-def _own_shard(value: Any, like: Any) -> Any:
+def _own_shard(value: object, like: object) -> object:
     """Return this process's shard of a tensor, split like a parameter of the same shape; anything else unchanged."""
     if isinstance(like, DTensor) and isinstance(value, Tensor) and value.shape == like.shape:
         return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
     return value
 
 
-def _gather_weights(module: nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: Any) -> None:
+def _gather_weights(module: nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: object) -> None:
     state_dict.update({key: _whole(value) for key, value in state_dict.items()})
 
 
@@ -110,7 +110,7 @@ def _split_weights(
     module: nn.Module,
     state_dict: dict[str, Any],
     prefix: str,
-    local_metadata: Any,
+    local_metadata: object,
     strict: bool,
     missing_keys: list[str],
     unexpected_keys: list[str],

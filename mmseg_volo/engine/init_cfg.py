@@ -24,7 +24,7 @@ PRETRAINED = ('Pretrained', 'mmengine.Pretrained')
 
 
 @CheckpointLoader.register_scheme(prefixes=SCHEME)
-def load_from_mmseg_volo(filename: str, map_location: Any = None) -> dict[str, Any]:
+def load_from_mmseg_volo(filename: str, map_location: object = None) -> dict[str, Any]:
     """Return weights, classes and palette of a checkpoint, without its config text, which mmengine would execute.
 
     Args:
@@ -78,7 +78,7 @@ def _without_checkpoints(value: Any) -> Any:
     return {key: inner for key, inner in kept.items() if key != 'override' or inner is not None}
 
 
-def _redirect(value: Any) -> None:
+def _redirect(value: object) -> None:
     if isinstance(value, dict):
         source = value.get('checkpoint')
         if isinstance(source, str) and not source.startswith(SCHEME):

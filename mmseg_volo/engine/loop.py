@@ -114,7 +114,7 @@ class SegTrainLoop(IterBasedTrainLoop):
         model: nn.Module = self.runner.model
         return model
 
-    def run_iter(self, data_batch: Any) -> None:
+    def run_iter(self, data_batch: dict[str, Any]) -> None:
         """Train on one batch, with the random numbers of this iteration."""
         if self.skip:
             log_skipped(self.runner, data_batch.pop(SKIPPED, []), self.max_bad_share)

@@ -62,7 +62,7 @@ def check_progress(checkpoint: Mapping[str, Any], source: str) -> None:
             raise UsageError(f'{source}: {key} of its training is damaged: resume an earlier checkpoint')
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> bool:
     return isinstance(value, int) and 0 <= value < 2**63
 
 

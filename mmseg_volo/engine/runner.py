@@ -14,11 +14,12 @@ from mmengine.device import get_device
 from mmengine.dist import is_distributed, is_main_process
 from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel, MMDistributedDataParallel, is_model_wrapper
-from mmengine.optim import OptimWrapper
+from mmengine.optim import BaseOptimWrapper, OptimWrapper
 from mmengine.registry import DATASETS, RUNNERS
 from mmengine.runner import BaseLoop, Runner
 from mmengine.visualization import Visualizer
 from torch import nn
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from mmseg_volo import datasets, evaluation  # noqa: F401, registers what a config may name
@@ -86,7 +87,7 @@ class SegRunner(NamingRunner):
         if self._training_started:
             super().dump_config()
 
-    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+    def build_logger(self, *args: object, **kwargs: object) -> MMLogger:
         """Build mmengine's logger; its console handler passes only warnings until `load_or_resume`. A line that cannot
         be written, as on a full disk, is dropped without the traceback that Python would print."""
         logging.raiseExceptions = False
@@ -147,7 +148,7 @@ class SegRunner(NamingRunner):
             model = model.get_submodule('module')
         return model
 
-    def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
+    def build_optim_wrapper(self, optim_wrapper: BaseOptimWrapper | Optimizer | dict[str, Any]) -> BaseOptimWrapper:
         """Build the optimiser; if the model is sharded, its states are too."""
         built = super().build_optim_wrapper(optim_wrapper)
         if self._sharded and built is not optim_wrapper:
@@ -214,7 +215,7 @@ class SegRunner(NamingRunner):
         model.compile(**(options if isinstance(options, Mapping) else {}))
         self.logger.info('torch.compile: the first iterations take long')
 
-    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+    def resume(self, filename: str, *args: object, **kwargs: object) -> None:
         """Resume; an optimiser or schedule state of another training raises a UsageError."""
         with states_of(filename):
             super().resume(filename, *args, **kwargs)
@@ -278,9 +279,9 @@ class SegRunner(NamingRunner):
     def load_checkpoint(
         self,
         filename: str,
-        map_location: Any = 'cpu',
+        map_location: object = 'cpu',
         strict: bool = True,
-        revise_keys: Any = None,
+        revise_keys: object = None,
     ) -> dict[str, Any]:
         """Load a checkpoint into the model; the signature is mmengine's, but it is read on the CPU, and strictly: only
         the start of a training may come from another head, see `partial_state`.

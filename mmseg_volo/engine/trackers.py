@@ -78,18 +78,18 @@ class FaultTolerantTracker(BaseVisBackend):
     def experiment(self) -> FaultTolerantTracker:
         return self
 
-    def add_config(self, config: Config, **kwargs: Any) -> None:
+    def add_config(self, config: Config, **kwargs: object) -> None:
         self._attempt(self.write_config, config)
 
-    def add_scalar(self, name: str, value: float | Tensor, step: int = 0, **kwargs: Any) -> None:
+    def add_scalar(self, name: str, value: float | Tensor, step: int = 0, **kwargs: object) -> None:
         self.add_scalars({name: value}, step)
 
     def add_scalars(
-        self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
+        self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **kwargs: object
     ) -> None:
         self._attempt(self.write_scalars, {name: float(value) for name, value in scalar_dict.items()}, int(step))
 
-    def add_image(self, name: str, image: NDArray[np.uint8], step: int = 0, **kwargs: Any) -> None:
+    def add_image(self, name: str, image: NDArray[np.uint8], step: int = 0, **kwargs: object) -> None:
         self._attempt(self.write_image, name, image, int(step))
 
     def close(self) -> None:
@@ -101,7 +101,7 @@ class FaultTolerantTracker(BaseVisBackend):
     def _init_env(self) -> None:
         """Do nothing: `_attempt` opens the run; mmengine's base class requires the method."""
 
-    def _attempt(self, work: Callable[..., None], *args: Any) -> None:
+    def _attempt(self, work: Callable[..., None], *args: object) -> None:
         if self._failures >= MAX_FAILURES:
             return
         try:
@@ -208,9 +208,9 @@ class FaultTolerantMLflow(FaultTolerantTracker):
         self._client.set_terminated(self._run)
 
 
-def _leaves(config: Mapping[str, Any], path: str) -> list[tuple[str, Any]]:
+def _leaves(config: Mapping[str, Any], path: str) -> list[tuple[str, object]]:
     """Return (dotted name, value) of all leaves below a dotted name."""
-    value: Any = config
+    value: object = config
     for key in path.split('.'):
         value = value.get(key) if isinstance(value, Mapping) else None
     if isinstance(value, Mapping):
@@ -277,14 +277,14 @@ class FaultTolerantVisBackend(LocalVisBackend):
 
     _failed = False
 
-    def add_scalar(self, name: str, value: float | Tensor, step: int = 0, **kwargs: Any) -> None:
+    def add_scalar(self, name: str, value: float | Tensor, step: int = 0, **kwargs: object) -> None:
         try:
             super().add_scalar(name, value, step, **kwargs)
         except OSError as error:
             self._warn_once(error)
 
     def add_scalars(
-        self, scalar_dict: dict[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
+        self, scalar_dict: dict[str, Any], step: int = 0, file_path: str | None = None, **kwargs: object
     ) -> None:
         try:
             super().add_scalars(scalar_dict, step, file_path, **kwargs)

@@ -52,7 +52,7 @@ class SegIoUMetric(IoUMetric):
         )
         self.matrices: list[np.ndarray] = []  # one per image of the last batch: (classes, classes), rows are the truth
 
-    def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
+    def process(self, data_batch: object, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Count a batch and write its masks; mmengine calls it.
 
         Raises:

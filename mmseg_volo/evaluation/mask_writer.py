@@ -56,7 +56,7 @@ class MaskFiles(BaseMetric):
             return np.array([name2label[name].id for name in classes], np.uint8)
         return class_values(self.dataset_meta)
 
-    def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
+    def process(self, data_batch: object, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Write the masks of a batch; mmengine calls it."""
         values = self.values()
         for sample in data_samples:

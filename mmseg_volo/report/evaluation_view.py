@@ -77,7 +77,7 @@ def _confusions(confusion: np.ndarray, classes: Sequence[str], palette: Palette)
     return [
         dict(
             truth=classes[t],
-            found=classes[p],
+            prediction=classes[p],
             colours=(css(palette[t]), css(palette[p])),
             of_wrong=100 * wrong[t, p] / wrong.sum(),
             of_class=100 * wrong[t, p] / confusion[t].sum(),

@@ -72,12 +72,12 @@ class RecordHook(Hook):
         self._open(runner.test_dataloader.dataset)
 
     def after_val_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[SegDataSample] | None = None
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: Sequence[SegDataSample] | None = None
     ) -> None:
         self._count(runner.val_loop, outputs or [])
 
     def after_test_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[SegDataSample] | None = None
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: Sequence[SegDataSample] | None = None
     ) -> None:
         self._count(runner.test_loop, outputs or [])
 
@@ -211,7 +211,7 @@ def _warn(subject: str, error: Exception) -> None:
 
 def _counted(loop: BaseLoop, count: int) -> Sequence[np.ndarray | None]:
     """Return the confusion matrices of the last batch as our metric has counted them; None each for another metric."""
-    for metric in loop.evaluator.metrics:
+    for metric in getattr(getattr(loop, 'evaluator', None), 'metrics', ()):  # loops of others may have none
         if isinstance(metric, SegIoUMetric) and len(metric.matrices) == count:
             return metric.matrices
     return [None] * count
@@ -221,7 +221,7 @@ def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec='seconds')
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 

@@ -97,7 +97,7 @@ def test_settings_of_the_optimiser_are_the_config_s(
 @pytest.mark.parametrize(
     ('options', 'said'),
     [
-        (['optim_wrapper.optimizer.type=SGD'], 'was trained by AdamW, and the config has SGD: resume it with'),
+        (['optim_wrapper.optimizer.type=SGD'], 'was trained by AdamW, but the config has SGD: resume it with'),
         (['optim_wrapper.paramwise_cfg.custom_keys.head.lr_mult=10'], 'other groups of parameters than those'),
         (['train_dataloader.dataset.metainfo.classes=' + OTHERS], 'was trained on other classes'),
     ],

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mmengine.dist import all_reduce_dict
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -18,7 +16,7 @@ class AverageLogsHook(Hook):
     priority = 'HIGHEST'  # before the hook that logs them
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: dict[str, object] | None = None
     ) -> None:
         if runner.world_size > 1 and outputs:
             values = {k: v.detach().float() for k, v in outputs.items() if isinstance(v, Tensor)}

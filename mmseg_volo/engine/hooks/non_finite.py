@@ -64,7 +64,7 @@ class NonFiniteGuardHook(Hook):
 
         wrapper.optimizer.register_step_pre_hook(skip_non_finite)
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
         """Warn once if every pixel of a batch is ignored."""
         if not self._warned and _all_ignored(data_batch, runner):
             self._warned = True
@@ -74,7 +74,7 @@ class NonFiniteGuardHook(Hook):
             )
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Mapping[str, Any] | None = None
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: Mapping[str, object] | None = None
     ) -> None:
         """Count a non-finite update, or end the training."""
         loss = torch.as_tensor((outputs or {}).get('loss', 0.0)).item()
@@ -87,7 +87,7 @@ class NonFiniteGuardHook(Hook):
         elif runner.optim_wrapper.should_update():
             self._failed = 0
 
-    def _fail(self, runner: Runner, data_batch: Any) -> None:
+    def _fail(self, runner: Runner, data_batch: object) -> None:
         buffers = non_finite_names(dict(runner.model.named_buffers()))
         processes: list[tuple[str, list[str], list[str]]] = all_gather_object(
             (self._reason, _images(data_batch), buffers)
@@ -136,11 +136,11 @@ def _norm(wrapper: OptimWrapper, params: Sequence[torch.nn.Parameter]) -> float:
     return float(norm.full_tensor() if hasattr(norm, 'full_tensor') else norm)
 
 
-def _samples(data_batch: Any) -> Sequence[Any]:
+def _samples(data_batch: object) -> Sequence[Any]:
     return data_batch.get('data_samples') or () if isinstance(data_batch, Mapping) else ()
 
 
-def _images(data_batch: Any) -> list[str]:
+def _images(data_batch: object) -> list[str]:
     return [str(sample.get('img_path')) for sample in _samples(data_batch)]
 
 
@@ -148,7 +148,7 @@ def _some(paths: Sequence[str]) -> str:
     return ', '.join(paths[:SHOWN]) + (f' and {len(paths) - SHOWN} more' if len(paths) > SHOWN else '')
 
 
-def _all_ignored(data_batch: Any, runner: Runner) -> bool:
+def _all_ignored(data_batch: object, runner: Runner) -> bool:
     """Tell whether every pixel of a batch, still on the CPU, is ignored."""
     index = getattr(runner.train_dataloader.dataset, 'ignore_index', 255)
     labels = [sample.gt_sem_seg.data for sample in _samples(data_batch) if 'gt_sem_seg' in sample]

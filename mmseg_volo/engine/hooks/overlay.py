@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from mmengine.hooks import Hook
@@ -35,7 +34,7 @@ class OverlayHook(Hook):
         self.opacity = opacity
 
     def after_test_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any, outputs: Sequence[SegDataSample]
+        self, runner: Runner, batch_idx: int, data_batch: object, outputs: Sequence[SegDataSample]
     ) -> None:
         dataset = runner.test_dataloader.dataset
         classes, palette = dataset.metainfo['classes'], dataset.metainfo['palette']

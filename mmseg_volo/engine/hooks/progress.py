@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence, Sized
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any, cast
 
 from mmengine.dist import is_main_process
@@ -30,7 +30,7 @@ class ProgressHook(Hook):
         self._begin(runner, bar)
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: Mapping[str, object] | None = None
     ) -> None:
         self._bars[-1].update()
 
@@ -44,12 +44,12 @@ class ProgressHook(Hook):
         self._begin(runner, _image_bar(runner.test_dataloader, 'testing'))
 
     def after_val_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[SegDataSample] | None = None
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: Sequence[SegDataSample] | None = None
     ) -> None:
         self._count(runner, outputs)
 
     def after_test_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[SegDataSample] | None = None
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: Sequence[SegDataSample] | None = None
     ) -> None:
         self._count(runner, outputs)
 

@@ -55,10 +55,10 @@ class GracefulStopHook(Hook):
     def after_train(self, runner: Runner) -> None:
         self._restore()
 
-    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+    def after_train_iter(self, runner: Runner, *args: object, **kwargs: object) -> None:
         self._stop_if_asked(runner, runner.iter + 1)
 
-    def after_val_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+    def after_val_iter(self, runner: Runner, *args: object, **kwargs: object) -> None:
         self._stop_if_asked(runner, runner.iter, validating=True)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
