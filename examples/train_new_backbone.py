@@ -1,4 +1,4 @@
-"""Trains the backbone of examples/new_backbone.py from a plain config, and predicts with it.
+"""Train the backbone of examples/new_backbone.py from a plain config, and predict with it.
 
     python examples/train_new_backbone.py     # results in work_dirs/new_backbone
 
@@ -20,7 +20,7 @@ from mmseg_volo.config import load_config
 
 
 def run(out: Path, iters: int) -> mmseg_volo.Prediction:
-    """Writes the config beside the results, trains it and predicts an image."""
+    """Write the config beside the results, train it and predict an image."""
     data = shapes.write(out / 'data')
     cfg = load_config(CONFIG)
     cfg.custom_imports.imports.append(new_backbone.__name__)

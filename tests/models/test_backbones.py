@@ -106,8 +106,10 @@ def test_frozen_stages(name: str, frozen: int) -> None:
     optimiser.step()
     changed = {k.removeprefix('module.') for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
     frozen_keys, free_keys = set(), set()
-    for i, parts in enumerate(model._parts()):
-        ids = {id(t) for part in parts for t in ([part] if isinstance(part, nn.Parameter) else _tensors(part))}
+    for i, modules in enumerate(model._stage_modules()):
+        ids = {
+            id(t) for module in modules for t in ([module] if isinstance(module, nn.Parameter) else _tensors(module))
+        }
         keys = {k for k, v in [*model.named_parameters(), *model.named_buffers()] if id(v) in ids}
         (frozen_keys if i <= frozen else free_keys).update(keys)
     # buffers that no training changes: position tables, random features

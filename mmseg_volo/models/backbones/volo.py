@@ -104,12 +104,12 @@ class Downsample(nn.Module):
 
 
 def _resolve(arch: str | Mapping[str, Any]) -> Arch:
-    found: Arch = resolve_arch('VOLO', ARCHS, arch)
-    if not len(found.depths) == len(found.dims) == len(found.num_heads) == len(STRIDES):
-        raise ValueError(f'VOLO: depths, dims and num_heads must have {len(STRIDES)} entries, got {found}')
-    if len(set(found.dims[1:])) != 1 or any(d % h for d, h in zip(found.dims, found.num_heads, strict=True)):
-        raise ValueError(f'VOLO: stages 1 to 3 share one width, and each width divides into its heads, got {found}')
-    return found
+    a = resolve_arch('VOLO', ARCHS, arch)
+    if not len(a.depths) == len(a.dims) == len(a.num_heads) == len(STRIDES):
+        raise ValueError(f'VOLO: depths, dims and num_heads must have {len(STRIDES)} entries, got {a}')
+    if len(set(a.dims[1:])) != 1 or any(d % h for d, h in zip(a.dims, a.num_heads, strict=True)):
+        raise ValueError(f'VOLO: stages 1 to 3 share one width, and each width divides into its heads, got {a}')
+    return a
 
 
 def _stage(a: Arch, i: int, rates: Sequence[float]) -> nn.Sequential:
