@@ -71,7 +71,7 @@ def test_what_a_file_cannot_hold_is_told_and_the_rest_kept(
     assert main(command(checkpoint, photos, '--out', out, '--outputs', 'masks')) == 0  # that much is done
 
 
-@pytest.mark.parametrize('where', ['as_rgb', 'predict', 'write_image'])
+@pytest.mark.parametrize('where', ['to_rgb', 'predict', 'write_image'])
 @pytest.mark.parametrize('error', [KeyError('x'), cv2.error('OpenCV(5) no'), SyntaxError('cut'), RuntimeError('shape')])
 def test_no_error_of_one_file_ends_a_folder(
     where: str, error: Exception, model: torch.nn.Module, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
