@@ -5,6 +5,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,14 @@ import torch
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / 'shared' / 'data'
 
+ONEDL = any(metadata.Distribution.discover(name='onedl-mmengine'))  # or OpenMMLab's own: make test-openmmlab
+
 pytest.register_assert_rewrite('segmentors')  # what differs is shown there as in a test
+
+
+def needs_onedl(reason: str) -> pytest.MarkDecorator:
+    """Of a test that OpenMMLab's own packages cannot pass, and why."""
+    return pytest.mark.skipif(not ONEDL, reason=f"OpenMMLab's own packages: {reason}")
 
 
 class Trap:
