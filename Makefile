@@ -23,9 +23,10 @@ demo: $(STAMP)  ## makes a data set, trains a small VOLO on it, evaluates it, dr
 test: lint  ## ruff and pytest, whose processes have one thread each
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
-# mmcv has no wheels for such a torch and is compiled: eight minutes with two processes of a GB each, for CPUs only
+# mmcv has no wheels for such a torch and is compiled, for CPUs: twelve minutes of processor time, in MAX_JOBS processes.
+# The folder takes 8 GB, and the tests as long as those of `make test`
 $(OPENMMLAB)/installed: requirements.txt requirements-dev.txt requirements-openmmlab.txt setup.py mmseg_volo/ops/outlook_cpu.c
-	@echo "installing OpenMMLab's packages into $(OPENMMLAB); compiling mmcv takes about eight minutes"
+	@echo "installing OpenMMLab's packages into $(OPENMMLAB); mmcv is compiled, which takes about ten minutes"
 	$(PYTHON) -m venv $(OPENMMLAB)
 	sed '/^onedl-/d; /^-r /d' requirements.txt requirements-dev.txt >$(OPENMMLAB)/others.txt
 	$(OPENMMLAB)/bin/python -m pip install -q --disable-pip-version-check \
@@ -38,7 +39,7 @@ $(OPENMMLAB)/installed: requirements.txt requirements-dev.txt requirements-openm
 	@touch $@
 
 test-openmmlab: $(OPENMMLAB)/installed  ## pytest with OpenMMLab's own mmengine, mmcv and mmsegmentation
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(OPENMMLAB)/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(OPENMMLAB)/bin/python -m pytest -q -rs -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.originals import ONEDL
 from helpers.paths import ROOT
 from safetensors.torch import save_file
 
@@ -55,10 +56,10 @@ def test_nothing_is_installed(tmp_path: Path) -> None:
 
 
 def test_what_is_too_old_or_broken_is_named(tmp_path: Path) -> None:
-    stubs = tmp_path / 'stubs'
+    stubs, mmcv = tmp_path / 'stubs', 'onedl-mmcv' if ONEDL else 'mmcv'  # the one that is installed, or there are two
     for name, version, module, text in (
         ('torch', '2.1.0+cpu', 'torch', ''),
-        ('onedl_mmcv', '2.3.6', 'mmcv', 'raise AttributeError("no such symbol")'),
+        (mmcv.replace('-', '_'), '2.3.6', 'mmcv', 'raise AttributeError("no such symbol")'),
         ('opencv_python', '5.1', 'cv2', 'raise ImportError("libGL.so.1: cannot open shared object file")'),
         ('tqdm', '4.0', 'tqdm', 'import sys; sys.exit(3)'),
     ):
@@ -69,7 +70,7 @@ def test_what_is_too_old_or_broken_is_named(tmp_path: Path) -> None:
     status, said = called(tmp_path, PYTHONPATH=f'{stubs}{os.pathsep}{ROOT}')
     assert status == 1
     assert "WRONG  torch 2.1.0+cpu does not fit: >=2.10 is needed\n         -> pip install 'torch>=2.10'" in said
-    assert 'WRONG  onedl-mmcv 2.3.6 cannot be imported: AttributeError: no such symbol' in said
+    assert f'WRONG  {mmcv} 2.3.6 cannot be imported: AttributeError: no such symbol' in said
     assert "pip uninstall opencv-python, then pip install 'opencv-python-headless'" in said
     assert 'WRONG  tqdm 4.0 cannot be imported: SystemExit: 3' in said
     assert 'One training step' in said
