@@ -47,7 +47,7 @@ setup(
     install_requires=(HERE / 'requirements.txt').read_text().splitlines(),
     extras_require={
         'demo': ['gradio>=6,<7'],
-        'geo': ['rasterio'],
+        'geo': ['rasterio', 'shapely>=2.1'],
         'video': ['av'],
         **{name: [name] for name in ('tensorboard', 'wandb', 'mlflow')},
     },

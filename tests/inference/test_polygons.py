@@ -34,6 +34,10 @@ GROUNDS = {
     'degrees over the antimeridian': ('EPSG:4326', Affine(0.1, 0.03, 175, 0.02, -0.1, 50)),
     'Web Mercator, all': ('EPSG:3857', from_origin(-20037508.342789244, 20037508.342789244, 333958.472, 667916.945)),
     'Web Mercator, beyond': ('EPSG:3857', from_origin(19.6e6, 8e6, 9000, 9000)),
+    'plate carree, all': (
+        'EPSG:4087',
+        from_origin(-20037508.342789244, 10018754.171394622, 333958.4723798207, 333958.4723798207),
+    ),
     'a pole at a corner': ('EPSG:3031', from_origin(-3.6e6, 1.8e6, 60000, 60000)),
     'a pole in a pixel': ('EPSG:3413', from_origin(-3.63e6, 1.83e6, 60000, 60000)),
 }

@@ -140,6 +140,11 @@ def test_absent_packages_are_named(
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ValueError, match='polygons: this needs rasterio, pip install rasterio'):
         predict_files(model, [str(photos)], tmp_path / 'out', Options(['polygons']))
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, 'shapely', None)
+    with pytest.raises(ValueError, match='polygons: this needs shapely, pip install shapely'):
+        predict_files(model, [str(photos)], tmp_path / 'out', Options(['polygons']))
+    monkeypatch.setitem(sys.modules, 'av', None)
     (photos / 'v.mp4').touch()
     with pytest.raises(ValueError, match='v.mp4 is a video: reading it needs PyAV, pip install av'):
         predict_files(model, [str(photos)], tmp_path / 'out')
