@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.tiny_coatnet import HALF, KNOWN, built, small  # noqa: F401
+from helpers.tiny_coatnet import HALF, KNOWN, built
 from mmengine.config import Config
 from mmseg.apis import init_model
 

@@ -99,10 +99,8 @@ def test_fine_tuning_what_train_data_made(examples: None, tmp_path: Path, capsys
         assert name != 'few' or 'class_weight' in (work / f'recipe/{work.name}.py').read_text()
         (first,) = work.glob('iter_*.pth')
         if name == 'deep':
-            with pytest.raises(
-                ValueError,
-                match='was trained on images other than 8-bit RGB: fine-tune it with mmseg-volo train --data',
-            ):
+            message = 'was trained on images other than 8-bit RGB: fine-tune it with mmseg-volo train --data'
+            with pytest.raises(ValueError, match=message):
                 fine_tune.run(first, None, fine_tune.CLASSES, tmp_path / 'tuned', 2)
             continue
         second = fine_tune.run(first, None, fine_tune.CLASSES, tmp_path / f'{name}_tuned', 2)
