@@ -53,7 +53,7 @@ class Later:
     """A data loader whose workers start at its first batch, when the hooks listen to signals. mmengine's loop asks for
     an iterator when it is built; OpenMMLab's mmengine starts one then, which also draws a random number."""
 
-    def __init__(self, loader: DataLoader):
+    def __init__(self, loader: DataLoader[Any]):
         self.loader = loader
 
     def __iter__(self) -> Iterator[Any]:

@@ -16,7 +16,7 @@ T = TypeVar('T')
 COUNT = 4  # items pending between two threads
 
 
-def prefetch(items: Iterable[T]) -> Iterator[T]:
+def prefetch(items: Iterable[T]) -> Generator[T, None, None]:
     """Yield the same items, up to COUNT of which another thread produces in advance."""
     source, end = iter(items), object()
     pool = ThreadPoolExecutor(1)
