@@ -84,7 +84,7 @@ def test_tables_of_one_column_of_many_and_none(tmp_path: Path) -> None:
 def test_a_quote_that_never_ends_is_said(tmp_path: Path) -> None:
     path = tmp_path / 'table.csv'
     path.write_text('image,mask\n"a.png,b.png\n' + 'c.png,d.png\n' * 20_000)
-    with pytest.raises(UsageError, match=r'table.csv is no table'):
+    with pytest.raises(UsageError, match=r'table.csv is not a table'):
         read_rows(path)
 
 
