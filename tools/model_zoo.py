@@ -1,4 +1,4 @@
-"""Update docs/model_zoo.md and configs/metafile.yml from the configs and their recipe cards."""
+"""Update docs/model_zoo.md and configs/metafile.yml from the configs and mmseg_volo/zoo/results.yml."""
 
 import argparse
 from pathlib import Path

@@ -38,8 +38,8 @@ COLUMNS = ['config', 'backbone', 'head', 'crop', 'batch', 'iterations', 'paramet
 COLUMNS += ['published', 'from', 'ours', 'cost']
 HEADER = f"""# Model zoo
 
-Every shipped config. `python tools/model_zoo.py` writes this page and `configs/metafile.yml` from the configs and their
-docstrings, the recipe cards, which say more; `tests/zoo/test_pages.py` holds them to it.
+Every shipped config. `python tools/model_zoo.py` writes this page and `configs/metafile.yml` from the configs and
+`mmseg_volo/zoo/results.yml`; the configs' docstrings, the recipe cards, say more; `tests/zoo/test_pages.py` checks both.
 
 - **Parameters**: of the whole model in millions, in brackets without the auxiliary head, which only training has.
 - **GMACs**: one image through the model without auxiliary head, at the size in the heading. Papers print 512x2048 for
@@ -164,7 +164,7 @@ def metafile(models: Sequence[Model]) -> str:
         )
     content = {'Collections': collections, 'Models': [_entry(m) for m in models]}
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
-    return f'# written by tools/model_zoo.py from the configs and their recipe cards\n{text}'
+    return f'# written by tools/model_zoo.py from the configs and mmseg_volo/zoo/results.yml\n{text}'
 
 
 def _entry(m: Model) -> dict[str, Any]:
