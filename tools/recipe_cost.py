@@ -1,4 +1,4 @@
-"""Estimate the training cost of recipes, and write it into their cards and mmseg_volo/zoo/results.yml: see `python tools/recipe_cost.py --help`."""
+"""Estimate the training cost of recipes; `--write` updates cards and results: `python tools/recipe_cost.py --help`."""
 
 import sys
 

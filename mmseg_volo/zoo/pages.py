@@ -39,7 +39,7 @@ COLUMNS += ['published', 'from', 'ours', 'cost']
 HEADER = f"""# Model zoo
 
 Every shipped config. `python tools/model_zoo.py` writes this page and `configs/metafile.yml` from the configs and
-`mmseg_volo/zoo/results.yml`; the configs' docstrings, the recipe cards, say more; `tests/zoo/test_pages.py` checks both.
+`mmseg_volo/zoo/results.yml`; the configs' docstrings, the recipe cards, say more; `tests/zoo/test_pages.py` checks it.
 
 - **Parameters**: of the whole model in millions, in brackets without the auxiliary head, which only training has.
 - **GMACs**: one image through the model without auxiliary head, at the size in the heading. Papers print 512x2048 for
