@@ -159,7 +159,7 @@ def test_whole_network_under_autocast(tokens_type: str, dtype: torch.dtype, tmp_
 
 MEASURE = """
 import resource, torch
-from mmseg_volo.backbones.t2t_vit import TransformerLayer
+from mmseg_volo.models.backbones.t2t_vit import TransformerLayer
 layer = TransformerLayer(147, 64, (7, 4, 2))
 layer(torch.randn(1, 3, 64, 64)).sum().backward()
 image = torch.randn(1, 3, 512, 512)
