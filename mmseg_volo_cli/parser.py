@@ -95,7 +95,7 @@ def _add_speed(args: argparse.ArgumentParser) -> None:
         '--optimize',
         action=argparse.BooleanOptionalAction,
         default=True,
-        help='on CPUs: fold batch norms and use faster convolutions',
+        help='on CPUs: channels-last tensors and faster convolutions',
     )
     args.add_argument(
         '--bf16',

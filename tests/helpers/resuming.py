@@ -13,7 +13,7 @@ from mmseg_volo_cli import main
 # everything that draws or remembers: augmentation, drop path, dropout, BatchNorm, averaged weights, a best score
 CONFIG = """
 _base_ = ['{configs}/_base_/models/segformer.py', '{configs}/_base_/datasets/demo.py',
-          '{configs}/_base_/schedules/muon_500.py', '{configs}/_base_/default_runtime.py']
+          '{configs}/_base_/schedules/muon.py', '{configs}/_base_/default_runtime.py']
 model = dict(
     data_preprocessor=dict(size=(64, 64)),
     backbone=dict(type='CAFormer', arch=dict(depths=[1, 1, 1, 1], dims=[8, 16, 32, 32]), drop_path_rate=0.5),

@@ -190,7 +190,7 @@ def test_names_that_are_not_utf8(model: torch.nn.Module, tmp_path: Path) -> None
     tiff(tmp_path / 'a.tif', RGB, photometric='RGB', **UTM).rename(place)
     tiff(tmp_path / 'b.tif', RGB.astype(np.uint16) * 257, photometric='RGB').rename(plain)
     np.testing.assert_array_equal(to_rgb(plain), RGB)
-    with pytest.raises(UsageError, match='1 of 2 files left out: .*rename it, to keep its georeference'):
+    with pytest.raises(UsageError, match='1 of 2 files left out: .*rename it to keep its georeference'):
         predict_files(model, [str(place), str(plain)], tmp_path / 'out', Options(['masks', 'areas']))
     assert (tmp_path / 'out/areas.csv').is_file()
 
