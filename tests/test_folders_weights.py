@@ -37,7 +37,7 @@ NO_NETWORK = f'starts from .*{FILE} could not be fetched .*: fetch it by hand an
         ('caformer_s18_ade20k', [], f'the model {NO_NETWORK} trains from random'),
         ('caformer_s18_ade20k', ['--plan-only'], NO_NETWORK),
         ('caformer_s18_ade20k', ['--weights', 'x.pth'], "is a config, which names its own; it takes 'none' only"),
-        ('coatnet_0', [], 'for --model coatnet_0 no weights are published: .* --weights none trains from random'),
+        ('coatnet_0', [], 'no weights are published for --model coatnet_0: .* --weights none trains from random'),
     ],
 )
 def test_no_weights_end_it(
