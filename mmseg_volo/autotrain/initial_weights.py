@@ -199,7 +199,7 @@ def _with_normalisation(
     like, name = zoo.record_of(published) if published else None, published or 'ImageNet'
     mean, std = (like.mean, like.std) if like else (start.mean, start.std)
     if expected is None:
-        note = f'{start.note}, which does not say how images were normalised: as for {name}'
+        note = f'{start.note}, which does not say how its images were normalised: as for {name}'
         return replace(start, note=note, mean=mean, std=std)
     if expected.order == OWN or len(expected.mean) not in (0, 3):
         note = f'{start.note}, trained on {expected}, the statistics of its own data'

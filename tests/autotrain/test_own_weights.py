@@ -70,7 +70,7 @@ def test_weights_for_four_channels(normalisation: dict | None, capsys: pytest.Ca
     assert said == 'each channel by its own mean and standard deviation in these images'
     assert train(fd.write(Path('rgb'), 2), '--weights', 'four.pth', '--work-dir', 'rgb_work', model='caformer_s18') == 2
     error = capsys.readouterr().err
-    assert re.search('four.pth sees 4 channels, and these images have 3: leave --weights out, or', error), error
+    assert re.search('four.pth takes 4 channels, and these images have 3: leave --weights out, or', error), error
     assert not Path('rgb_work/recipe').exists()
 
 
@@ -82,7 +82,7 @@ def test_bgr_weights(image: fd.Write, capsys: pytest.CaptureFixture) -> None:
         assert cfg.model.data_preprocessor.bgr_to_rgb is False and cfg.model.data_preprocessor.mean == [100, 110, 120]
         assert said == 'BGR, mean 100 110 120, std 60 61 62, as these weights expect'
     else:  # brought to what ImageNet has with this mean and deviation: its blue 103.53 less 100, and so on
-        mean, std = re.search(r'gets a mean of (\S+) and a standard deviation of ([\d.]+):', said).groups()
+        mean, std = re.search(r'gets a mean of (\S+) and a standard deviation of ([\d.]+), as', said).groups()
         blue, green, red = (103.53 - 100) / 60, (116.28 - 110) / 61, (123.675 - 120) / 62
         assert float(mean) == pytest.approx((blue + green + red) / 3, abs=0.006)
         assert float(std) == pytest.approx((57.375 / 60 + 57.12 / 61 + 58.395 / 62) / 3, abs=0.006)
