@@ -142,6 +142,7 @@ class Ground:
         """The CRS without an ESRI code, which PROJ would look up in each call (8 ms)."""
         from rasterio.crs import CRS
 
+        assert self.crs is not None
         try:
             wkt = self.crs.to_wkt()
         except Exception:  # the older WKT cannot express it
@@ -215,12 +216,12 @@ class Ground:
         assert self.transform is not None and self.ellipsoid is not None
         if self.is_lonlat:
             return 1 if self.transform.determinant > 0 else -1
-        for point in points:
-            corners = self.ellipsoid.vectors(*self.own(point + [[0, 0], [1, 0], [0, 1]]).T)
-            sign = np.cross(corners[1] - corners[0], corners[2] - corners[0]) @ corners[0]
-            if sign:  # NaN, which is true, counts as -1
-                return 1 if sign > 0 else -1
-        return -1
+        triangles = (points[:, None] + [[0, 0], [1, 0], [0, 1]]).reshape(-1, 2)
+        corners = self.ellipsoid.vectors(*self.own(triangles).T).reshape(-1, 3, 3)
+        edges = corners[:, 1:] - corners[:, :1]
+        signs = (np.cross(edges[:, 0], edges[:, 1]) * corners[:, 0]).sum(1)
+        signs = signs[np.isfinite(signs) & (signs != 0)]
+        return 1 if len(signs) and signs[0] > 0 else -1
 
 
 def _metres(length: Any) -> float:

@@ -1,13 +1,16 @@
-"""GeoTIFFs of any size in bounded memory: read, predicted and written by windows."""
+"""Predicts GeoTIFFs of any size in bounded memory: reads, segments and writes them by windows."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from mmseg_volo.errors import UsageError
@@ -33,21 +36,21 @@ PREVIEW = 4096  # longer side of the overlay
 def predict_geotiff(
     model: nn.Module, item: Item, raster: Any, out: Path, options: Options, tell: Tell = LOGGER.warning
 ) -> tuple[dict[str, list[str]], dict[str, Any]]:
-    """Writes the results of a raster, GeoTIFFs of its size, georeference, blocks and nodata areas.
+    """Write the results for a raster, as GeoTIFFs with its size, georeference, blocks and nodata areas.
 
-    Overlays are JPEG files of at most PREVIEW pixels a side. Memory is bounded but for polygons, which are held until
-    the last one is known.
+    Overlays are JPEG files of at most PREVIEW pixels a side. Memory is bounded except for polygons, which are held
+    until the last one is complete.
 
     Args:
-        raster: from `open_georeferenced`, to be closed by the caller.
-        tell: takes a sentence about what is odd and taken all the same.
+        raster: from `open_georeferenced`; the caller closes it.
+        tell: receives a sentence about each oddity that is accepted.
 
     Returns:
-        The files' paths below OUT by kind, and what is to be kept of it: `pixels` and `square_metres` of each
-        class, in `left_out` what is missing of a kind, and a `note` for the user.
+        The files' paths below OUT by kind, and the entry for the manifest: `pixels` and `square_metres` of each class,
+        in `left_out` what is missing of a kind, and a `note` for the user.
 
     Raises:
-        UsageError, OSError: it cannot be read, predicted or written.
+        UsageError, OSError: the raster cannot be read or predicted, or a file cannot be written.
     """
     import rasterio
 
@@ -62,31 +65,33 @@ def predict_geotiff(
                 writer,
                 ProgressBar(None, f'predicting {item.path.name}', raster.height, 'row', leave=False) as bar,
             ):
-                for rows, found in segment(model, pixels, options.maps, options.windows, tell):
-                    writer.add(rows, {name: values.cpu().numpy() for name, values in found.items()})
+                for rows, maps in segment(model, pixels, options.maps, options.windows, tell):
+                    writer.add(rows, {name: values.cpu().numpy() for name, values in maps.items()})
                     bar.update(rows.stop - rows.start)
                 writer.finish()
     except Exception as error:
-        if type(error).__module__.partition('.')[0] != 'rasterio':  # GDAL's own errors are no RasterioError
+        if type(error).__module__.partition('.')[0] != 'rasterio':  # GDAL's own errors are not RasterioErrors
             raise
         forget_error(raster)
         raise UsageError(f'{item.path} cannot be read or written: {error.__cause__ or error}') from error
-    return writer.files, writer.kept()
+    return writer.files, writer.entry()
 
 
 def _has_transform(raster: Any) -> bool:
     import rasterio
 
-    return raster.transform != rasterio.Affine.identity()
+    return bool(raster.transform != rasterio.Affine.identity())
 
 
 class _Writer:
-    """The files of one raster."""
+    """Writes the files of one raster."""
 
     def __init__(self, model: nn.Module, item: Item, pixels: RasterPixels, out: Path, options: Options, ground: Ground):
         self.item, self.pixels, self.out, self.options, self.ground = item, pixels, out, options, ground
         self.raster = raster = pixels.raster
-        self.classes, self.palette = (model.dataset_meta[name] for name in ('classes', 'palette'))
+        meta = cast(dict[str, Any], model.dataset_meta)  # mmseg's models have it, a Module's attributes are Tensors
+        self.classes: Sequence[str] = meta['classes']
+        self.palette: Sequence[Sequence[int]] = meta['palette']
         channels = getattr(model, 'out_channels', len(self.classes))
         self.names = self.classes if channels == len(self.classes) else self.classes[-1:]
         self.counts = np.zeros(len(self.classes), np.int64)
@@ -97,42 +102,47 @@ class _Writer:
         self.masked = pixels.masked
         self.dtype, self.nodata = mask_type(len(self.classes), self.masked)
         self.step = step = -(-max(raster.width, raster.height) // PREVIEW)
-        self.first = [min(step // 2, n - 1) for n in (raster.height, raster.width)]  # row and column of the preview
+        self.first = [
+            min(step // 2, n - 1) for n in (raster.height, raster.width)
+        ]  # row and column where the preview starts
         size = [len(range(a, n, step)) for a, n in zip(self.first, (raster.height, raster.width), strict=True)]
-        # made at once: rows that are kept one by one among what comes and goes would let the memory grow
+        # allocated at once: rows kept one by one between short-lived arrays would fragment the memory
         self.small = np.empty(size, self.dtype)
         self.small_image = np.empty((3, *size), np.uint8)
+        self.shapes: RasterFile | None = None
+        self._open: dict[str, RasterFile] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> None:
         nodata = self.nodata if self.masked else None
         nan = float('nan') if self.masked else None
-        kinds = {
+        kinds: dict[str, tuple[int, str, float | None, Sequence[str], Sequence[Sequence[int]]]] = {
             'masks': (1, self.dtype, nodata, ['class'], self.palette),
             'colours': (3, 'uint8', None, ['red', 'green', 'blue'], ()),
             'confidence': (1, 'float32', nan, ['confidence'], ()),
             'probabilities': (len(self.names), 'float32', nan, self.names, ()),
         }
         wanted = self.options.outputs
-        self._open = {}
         with ExitStack() as stack:
-            for kind, how in kinds.items():
+            for kind, layout in kinds.items():
                 if kind in wanted:
                     name = Path(kind) / self.item.stem.parent / f'{self.item.stem.name}.tif'
                     self.files[kind] = [str(name)]
-                    self._open[kind] = stack.enter_context(RasterFile(self.out / name, self.raster, *how))
+                    self._open[kind] = stack.enter_context(RasterFile(self.out / name, self.raster, *layout))
             self.shapes = self._open.get('masks')
-            if 'polygons' in wanted and self.shapes is None:  # they are made of the finished mask
-                self.shapes = _Passing(self.out / 'polygons' / self.item.stem, self.raster, *kinds['masks'])
+            if 'polygons' in wanted and self.shapes is None:  # they are made from the finished mask
+                self.shapes = _Temporary(self.out / 'polygons' / self.item.stem, self.raster, *kinds['masks'])
                 stack.enter_context(self.shapes)
             self._stack = stack.pop_all()
 
-    def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
 
-    def add(self, rows: slice, found: dict[str, np.ndarray]) -> None:
-        """The next rows."""
-        mask = found['pred_sem_seg'].astype(self.dtype)
+    def add(self, rows: slice, maps: dict[str, NDArray[Any]]) -> None:
+        """Append the maps of the next rows."""
+        mask = maps['pred_sem_seg'].astype(self.dtype)
         valid = None
         if self.masked:
             window = ((rows.start, rows.stop), (0, self.raster.width))
@@ -147,7 +157,7 @@ class _Writer:
             elif kind == 'colours':
                 file.write(colour_mask(mask[0], self.palette).transpose(2, 0, 1))
             else:
-                values = found[OUTPUT_TO_MAP[kind]].astype(np.float32)
+                values = maps[OUTPUT_TO_MAP[kind]].astype(np.float32)
                 file.write(values if valid is None else np.where(valid, values, np.float32('nan')))
         if self.shapes is not None and self.shapes not in self._open.values():
             self.shapes.write(mask)
@@ -160,7 +170,7 @@ class _Writer:
                 self.small_image[:, (y - top) // self.step] = row[:, 0, left :: self.step]
 
     def finish(self) -> None:
-        """What is made of the whole mask."""
+        """Write what needs the whole mask: the overlay and the polygons."""
         import rasterio
 
         if 'overlays' in self.options.outputs:
@@ -171,11 +181,12 @@ class _Writer:
             self.files |= files
         if 'polygons' in self.options.outputs:
             name = Path('polygons') / self.item.stem.parent / f'{self.item.stem.name}.geojson'
-            place, nodata = self.out / name, self.nodata if self.masked else None
-            place.parent.mkdir(parents=True, exist_ok=True)
+            path, nodata = self.out / name, self.nodata if self.masked else None
+            path.parent.mkdir(parents=True, exist_ok=True)
             lost: list[str] = []
+            assert self.shapes is not None  # opened for polygons
             with (
-                AtomicFile(place) as temporary,
+                AtomicFile(path) as temporary,
                 rasterio.open(self.shapes.finish(), driver='GTiff') as mask,
                 temporary.open('wb') as file,
             ):
@@ -184,21 +195,24 @@ class _Writer:
             if lost:
                 self.left_out['polygons'] = lost[0]
 
-    def kept(self) -> dict[str, Any]:
-        """What the record is to say."""
-        kept, note = dict(pixels=self.counts.tolist(), left_out=self.left_out), ''
+    def entry(self) -> dict[str, Any]:
+        """Return the raster's entry in the manifest."""
+        entry: dict[str, Any] = dict(pixels=self.counts.tolist(), left_out=self.left_out)
+        note = ''
         if self.areas:
-            kept['square_metres'] = self.square_metres.tolist()
+            entry['square_metres'] = self.square_metres.tolist()
             if self.areas.missing:
                 note = f'{self.areas.missing} pixels lie off the ground and count as 0 square metres'
         else:
             note = 'square metres are left out, as no transform and CRS say where on the ground its pixels lie'
-        return {**kept, 'note': note} if note and 'areas' in self.options.outputs else kept
+        return {**entry, 'note': note} if note and 'areas' in self.options.outputs else entry
 
 
-class _Passing(RasterFile):
-    """One that is not kept."""
+class _Temporary(RasterFile):
+    """Is deleted in the end."""
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.file.close()
         self._new.close()

@@ -216,4 +216,4 @@ def _divided(points: Points, ring_of: Numbers, ground: Ground, radius: float) ->
 
 def _wrapped(steps: Points) -> Points:
     """Bring the longitudes of differences to between -180 and 180."""
-    return steps - np.stack([360 * np.rint(steps[:, 0] / 360), np.zeros(len(steps))], 1)
+    return np.stack([steps[:, 0] - 360 * np.rint(steps[:, 0] / 360), steps[:, 1]], 1)

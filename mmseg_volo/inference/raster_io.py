@@ -1,4 +1,4 @@
-"""Write GeoTIFFs row by row."""
+"""Writes GeoTIFFs row by row."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from numpy.typing import NDArray
 from mmseg_volo.io.raster_reader import rasterio_module
 from mmseg_volo.utils.files import AtomicFile
 
-CACHE = 128  # MB of GDAL's block cache; a row of blocks of 512 takes 31 MB for 20,000 RGB pixels
-ROWS = 1024  # the most rows of a block that is copied from the other file
-ROW_BYTES = 256 << 20  # the most bytes of a row of such blocks
+CACHE = 128  # MB of blocks that GDAL caches; a row of 512-pixel blocks of 20,000 RGB pixels takes 31 MB
+ROWS = 1024  # higher strips or blocks are not copied, nor those of which a row takes more than ROW_BYTES
+ROW_BYTES = 256 << 20
 LOSSLESS = ('deflate', 'lzw', 'zstd', 'lzma', 'packbits')
 SPARE = 1 << 20  # bytes: a disk with less free space counts as full
 
 
 class RasterFile:
-    """Write a GeoTIFF with another's size, georeference and blocks, row by row, completely or not at all.
+    """Writes a GeoTIFF from the top, with another's size, georeference and blocks; the file appears only when complete.
 
     Args:
-        path: path of the file.
-        like: the other file, an open rasterio dataset.
+        path: of the new file.
+        like: the other raster, open.
         count: number of bands.
-        dtype: dtype of the pixels.
-        nodata: value of pixels without a result; None if all have one.
-        names: names of the bands.
-        palette: RGB, one per class, for viewers; used for uint8 only.
+        dtype: of the pixels.
+        nodata: value of pixels without a result; None if there are none.
+        names: of the bands.
+        palette: RGB, one per class, for viewers; only for uint8.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class RasterFile:
         points, points_crs = like.gcps
         if points:
             where = dict(gcps=points, crs=points_crs, width=like.width, height=like.height)
+        rasterio = rasterio_module()
+        assert rasterio is not None  # it opened `like`
         self._new = AtomicFile(path)
         self.scratch = self._new.scratch
         try:
-            rasterio = rasterio_module()
-            assert rasterio is not None  # `like` is open
             self.file = rasterio.open(
                 self.scratch, 'w', driver='GTiff', count=count, dtype=dtype, nodata=nodata, **where, **profile
             )
@@ -75,7 +75,7 @@ class RasterFile:
         self._rows = np.empty((count, self._step, like.width), dtype)
 
     def write(self, rows: NDArray[Any]) -> None:
-        """Append rows (count, n, W); they reach the file when a row of blocks is complete."""
+        """Append rows (count, n, W); they reach the file when a row of blocks is full."""
         while rows.shape[1]:
             n = min(self._step - self._held, rows.shape[1])
             self._rows[:, self._held : self._held + n] = rows[:, :n]
@@ -89,27 +89,29 @@ class RasterFile:
         try:
             self.file.write(self._rows[:, : self._held], window=window)
         finally:
-            self._check_disk()
+            self._check_space()
         self._top, self._held = self._top + self._held, 0
 
     def finish(self) -> Path:
-        """Write the remaining rows and return the path of the file, which is hidden until `with` ends."""
+        """Write the remaining rows and return the temporary path, which is valid until `with` ends."""
         if self._held:
             self._flush()
         if not self.file.closed:
             self.file.close()
-            self._check_disk()
+            self._check_space()
         return self.scratch
 
-    def _check_disk(self) -> None:
-        """Raise OSError if the disk is full: GDAL does not distinguish it, and ignores it when it closes a file."""
+    def _check_space(self) -> None:
+        """Raise an OSError if the disk is full: GDAL reports another error, and none when it closes a file."""
         if shutil.disk_usage(self.scratch.parent).free < SPARE:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def __enter__(self) -> RasterFile:
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             if kind is None:
                 self.finish()
@@ -121,6 +123,7 @@ class RasterFile:
 
 
 def _layout(like: Any, count: int, dtype: str) -> dict[str, Any]:
+    """Choose rasterio's options for blocks and compression after another raster's."""
     height, width = like.block_shapes[0]
     tiled = width != like.width
     if height > ROWS or count * height * like.width * np.dtype(dtype).itemsize > ROW_BYTES:
