@@ -20,7 +20,7 @@ $(STAMP): requirements.txt requirements-dev.txt setup.py mmseg_volo/ops/outlook_
 demo: $(STAMP)  ## makes a data set, trains a small VOLO on it, evaluates it, draws its masks
 	$(BIN)/python tools/demo.py
 
-test: lint  ## ruff and pytest, whose processes have one thread each
+test: lint  ## lint and pytest, whose processes have one thread each
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 # mmcv has no wheels for such a torch and is compiled, for CPUs: twelve minutes of processor time, in MAX_JOBS processes.
@@ -45,6 +45,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo --no-cache
+	$(BIN)/mypy
 
 rehearse: $(STAMP)  ## every experiment, shrunken, through the tools
 	REHEARSE=all $(BIN)/python -m pytest -q tests/project/test_rehearsal.py

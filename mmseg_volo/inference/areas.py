@@ -146,7 +146,8 @@ class PixelAreas:
             truth = self._at(first + x * (last - first), top + y * (bottom - top))
             good &= np.abs(guess - truth) <= TOLERANCE * np.abs(parts).max((0, 1))
             gone &= np.isnan(truth)
-        return good | gone
+        well_known: NDArray[np.bool_] = good | gone
+        return well_known
 
     def _exact(self, left: int, right: int, top: int, bottom: int) -> NDArray[np.float64]:
         """Compute the areas of these pixels, each divided into squares of less than COARSE."""

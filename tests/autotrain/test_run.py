@@ -91,7 +91,8 @@ def test_an_edited_recipe_is_not_written_over(capsys: pytest.CaptureFixture) -> 
         capsys.readouterr()
         for more in ([], ['--plan-only'], ['--plan-only', '--seed', '2']):
             assert train(data, '--seed', '1', *more) == 2
-            said = f'{path} was edited since it was written, .* train with them by mmseg-volo train work/recipe/work.py, choose'
+            said = f'{path} was edited since it was written, .* train with them by '
+            said += 'mmseg-volo train work/recipe/work.py, choose'
             assert re.search(said, capsys.readouterr().err)
         assert path.read_bytes().endswith(b'# mine\n')
         path.write_bytes(before)
