@@ -139,7 +139,7 @@ class PixelAreas:
         """Return for which cells parabolas through the nodes (3, 2 * cells + 1) are exact, or all is off the ground."""
         parts = np.stack([nodes[:, i : len(columns) - 2 + i : 2] for i in range(3)], 1)  # (3, 3, cells)
         first, last = columns[:-2:2], columns[2::2]
-        gone = np.asarray(np.isnan(parts).all((0, 1)))
+        gone: NDArray[np.bool_] = np.asarray(np.isnan(parts).all((0, 1)))
         good = np.ones_like(gone)
         for x, y in ((0.25, 0.25), (0.25, 0.75)):
             guess = np.einsum('y,x,yxn->n', _weights(np.array(y)), _weights(np.array(x)), parts)
