@@ -151,6 +151,15 @@ def test_polygons_without_a_place_are_told() -> None:
     assert lost == ['1 polygons are left out: they have corners without longitude and latitude']
 
 
+def test_a_first_polygon_off_the_ground_turns_no_other() -> None:
+    mask = np.zeros((100, 100), np.uint8)
+    mask[40:60, 40:60] = mask[:2, :2] = 1
+    up = Affine(1.1e5, 0, -5.5e6, 0, 1.1e5, -5.5e6)
+    (feature,) = features(mask, Ground(up, CRS.from_user_input(GEOS)))
+    check_rings(polygons(feature)[0])
+    assert feature['properties']['square_metres'] == pytest.approx(4.9296e12, rel=1e-4)
+
+
 def test_small_pixels_stay_apart_without_a_crs() -> None:
     mask = np.arange(4, dtype=np.uint8).reshape(2, 2) % 3
     found = features(mask, Ground(from_origin(10, 50, 1e-5, 1e-5)))
