@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.registry import MODELS, TASK_UTILS, TRANSFORMS, DefaultScope
+from PIL import ImageFile  # noqa: F401, Pillow imports it itself at the first image, whoever asks
 
 import mmseg_volo.register_all  # noqa: F401
 from mmseg_volo.io.allowed.kinds import (
