@@ -31,6 +31,7 @@ from mmseg_volo.io.allowed.kinds import (
 )
 from mmseg_volo.io.allowed.size import NoLargerThan
 from mmseg_volo.io.allowed.types import GROUPS
+from mmseg_volo.io.steps import MULTI_BAND_STEPS
 
 EVERY = bool(os.environ.get('AUDIT_EVERY'))
 TURNS: Counter[str] = Counter()
@@ -131,7 +132,7 @@ SMALL: dict[str, dict[str, Any]] = {  # what a small one of a type takes, where 
         backbone=dict(type='ResNet', **_ONE_STAGE),
         decode_head=[dict(type='FCNHead', **HEAD), dict(type='OCRHead', **HEAD, ocr_channels=4)],
     ),
-    'LoadMultiBandImage': dict(mean=[0], std=[1]),
+    **dict.fromkeys(MULTI_BAND_STEPS, dict(mean=[0], std=[1])),
     'Normalize': dict(mean=[0, 0, 0], std=[1, 1, 1]),
     'Pad': dict(size=(64, 64)),
     'Resize': dict(scale=(16, 16)),
@@ -139,7 +140,7 @@ SMALL: dict[str, dict[str, Any]] = {  # what a small one of a type takes, where 
     'CenterCrop': dict(crop_size=16),
     'RandomFlip': dict(prob=1.0),
 }
-SMALL['StreamingEncoderDecoder'] = SMALL['EncoderDecoder']
+SMALL['StreamingEncoderDecoder'] = SMALL['BandedEncoderDecoder'] = SMALL['EncoderDecoder']
 GIVEN = {  # what the part that asks for one of these gives it
     'norms': dict(num_features=8),
     'convolutions': dict(in_channels=8, out_channels=8, kernel_size=1),
@@ -242,7 +243,7 @@ def build(group: str, asked: dict[str, Any]) -> Any:
 
 def image(name: str) -> dict[str, Any]:
     """What a transform is given."""
-    pixels = np.full((20, 24, 1 if name == 'LoadMultiBandImage' else 3), 7, np.uint8)
+    pixels = np.full((20, 24, 1 if name in MULTI_BAND_STEPS else 3), 7, np.uint8)
     pixels[5:] = 99
     shape = dict(img_shape=(20, 24), ori_shape=(20, 24), pad_shape=(20, 24), scale_factor=(1.0, 1.0), flip=False)
     return dict(img=pixels, seg_fields=[], img_path='a.png', flip_direction=None, **shape)
