@@ -228,7 +228,7 @@ def test_images_that_exif_turns(camvid: Path, tmp_path: Path, capsys: pytest.Cap
         (tmp_path / folder / 'val').mkdir(parents=True)
         shutil.copyfile(next((camvid / folder / 'val').iterdir()), tmp_path / folder / f'val/x{suffix}')
     image, exif = Image.open(tmp_path / 'images/val/x.jpg'), Image.Exif()
-    for orientation, status, message in ((1, 0, ''), (3, 0, '1 images are turned by'), (6, 2, '360x480, after rotation')):
+    for orientation, status, message in ((1, 0, ''), (3, 0, '1 images are turned by'), (6, 2, '360x480, after rotat')):
         exif[0x0112] = orientation
         image.save(tmp_path / 'images/val/x.jpg', exif=exif)
         assert main(['camvid', str(tmp_path)]) == status
