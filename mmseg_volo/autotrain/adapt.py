@@ -14,8 +14,9 @@ from mmseg_volo.autotrain.label_map import Labels
 from mmseg_volo.autotrain.recipe import PATIENCE, ImageProperties, started_from
 from mmseg_volo.config import READ_KEYS
 from mmseg_volo.datasets.mask_codes import MaskRule, ignore_index
+from mmseg_volo.io.steps import PHOTOMETRIC_STEPS
 
-ONLY_RGB = ('PhotoMetricDistortion', 'FastPhotoMetricDistortion', 'CLAHE')  # transforms of 8-bit RGB only
+ONLY_RGB = ('PhotoMetricDistortion', *PHOTOMETRIC_STEPS, 'CLAHE')  # transforms of 8-bit RGB only
 ORDER = ('type', 'data_preprocessor', 'backbone', 'neck', 'decode_head', 'auxiliary_head')  # keys of a model, first
 CROPS = ('LoadRandomCrop', 'RandomCrop')
 HERE = '{{ fileDirname }}/'  # mmengine replaces it by the folder of the config

@@ -11,11 +11,12 @@ from mmengine.registry import TRANSFORMS
 
 from mmseg_volo.errors import UsageError
 from mmseg_volo.io.multiband import array_of
+from mmseg_volo.io.steps import MULTI_BAND_STEPS
 
 LABEL_STEPS = ('LoadAnnotations', 'LoadMask')  # steps of a pipeline that read labels
 
 
-@TRANSFORMS.register_module(name=['LoadMultiBandImage', 'LoadBands'])
+@TRANSFORMS.register_module(name=[*MULTI_BAND_STEPS])
 class LoadMultiBandImage(BaseTransform):
     """Load an image of any number of channels and any depth, each channel normalised: float32 (H, W, C).
 

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset, Sampler
 
 from mmseg_volo.datasets.wrappers import SKIPPED, NamedDataset
 from mmseg_volo.errors import UsageError
+from mmseg_volo.io.steps import RESUMABLE_SAMPLERS
 
 ORDER, SAMPLE, STEP = range(3)  # purpose of a seed, part of what `seed_of` hashes
 MAX_REPLACEMENTS = 10  # attempts to read an item, the first included, before giving up
@@ -56,7 +57,7 @@ class SampleIndex(int):
         return SampleIndex, (int(self), self.position)
 
 
-@DATA_SAMPLERS.register_module(name=['ResumableInfiniteSampler', 'DrawSampler'])
+@DATA_SAMPLERS.register_module(name=[*RESUMABLE_SAMPLERS])
 class ResumableInfiniteSampler(Sampler[SampleIndex]):
     """Draw shuffled passes over a data set without end, starting anywhere at no cost.
 

@@ -15,6 +15,7 @@ from mmseg.datasets.transforms import PhotoMetricDistortion, RandomFlip
 from mmseg_volo.datasets.cache import mapped
 from mmseg_volo.errors import UsageError
 from mmseg_volo.io.image import read_image, read_label
+from mmseg_volo.io.steps import PHOTOMETRIC_STEPS
 
 Box = tuple[int, int, int, int]  # first row, end of the rows, first column, end of the columns
 
@@ -201,7 +202,7 @@ class ContiguousRandomFlip(RandomFlip):
         results['img'] = cv2.flip(image, code)
 
 
-@TRANSFORMS.register_module(name=['FastPhotoMetricDistortion', 'TablePhotoMetricDistortion'])
+@TRANSFORMS.register_module(name=[*PHOTOMETRIC_STEPS])
 class FastPhotoMetricDistortion(PhotoMetricDistortion):
     """Distort as mmseg's `PhotoMetricDistortion`, with the same arguments, draws and pixels, by tables of values."""
 

@@ -11,8 +11,9 @@ from mmseg_volo.datasets.loading import LABEL_STEPS
 from mmseg_volo.datasets.mask_codes import GONE, MaskRule
 from mmseg_volo.engine.resume import length_of
 from mmseg_volo.errors import UsageError
+from mmseg_volo.io.steps import RESUMABLE_SAMPLERS
 
-ENDLESS = ('ResumableInfiniteSampler', 'DrawSampler', 'InfiniteSampler')  # the second is the former name of the first
+ENDLESS = (*RESUMABLE_SAMPLERS, 'InfiniteSampler')
 DECAYS = (
     'PolyLR',
     'ProportionalPolyLR',

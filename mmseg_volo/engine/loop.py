@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from mmseg_volo.datasets.sampler import ResumableInfiniteSampler, SeededDataset, seed_step
 from mmseg_volo.datasets.wrappers import SKIPPED, log_skipped
 from mmseg_volo.errors import UsageError
+from mmseg_volo.io.steps import RESUMABLE_SAMPLERS
 
 SAMPLES_DRAWN = 'draws'  # meta[SAMPLES_DRAWN]: samples drawn by all processes together
 VALIDATED = 'scored'  # message_hub: the last iteration that was validated
@@ -36,7 +37,7 @@ def seeded(
     if isinstance(dataloader, DataLoader):
         return dataloader
     sampler = dataloader['sampler']
-    if sampler['type'] not in ('ResumableInfiniteSampler', 'DrawSampler', ResumableInfiniteSampler):
+    if sampler['type'] not in (*RESUMABLE_SAMPLERS, ResumableInfiniteSampler):
         raise UsageError(
             f'train_dataloader.sampler is {sampler["type"]}: SegTrainLoop needs '
             f'ResumableInfiniteSampler, which can resume at any sample '

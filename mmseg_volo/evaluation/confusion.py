@@ -11,7 +11,7 @@ PIECE = 1 << 22  # pixels counted at once: bounds memory; OpenCV's float32 count
 
 
 def confusion_matrix(truth: Tensor, prediction: Tensor, num_classes: int, ignore_index: int) -> np.ndarray:
-    """Counts the pixels of each class by the class that was predicted.
+    """Count the pixels of each class by the class that was predicted.
 
     Args:
         truth: class indices (H, W), integers, on any device.

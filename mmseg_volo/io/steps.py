@@ -1,4 +1,5 @@
-"""Name the pipeline steps that several rooms check for."""
+"""Both registered names of classes that other modules look for by name: the second one is that of saved configs."""
 
-# both names of one registered class: configs and checkpoints of earlier versions have the second
 MULTI_BAND_STEPS = ('LoadMultiBandImage', 'LoadBands')
+PHOTOMETRIC_STEPS = ('FastPhotoMetricDistortion', 'TablePhotoMetricDistortion')
+RESUMABLE_SAMPLERS = ('ResumableInfiniteSampler', 'DrawSampler')

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import folder_data
 from helpers.paths import TESTS
 
 from mmseg_volo import load, predict
@@ -62,3 +63,11 @@ def test_evaluates_by_the_config_of_a_folder() -> None:
         Path(f'photos/recipe/{name}.csv').write_text(''.join(f'{",".join(line)}\n' for line in lines))
     assert main(['test', 'photos.py', str(BEFORE / 'photos.pth'), '--out', 'masks']) == 0
     assert len(list(Path('masks').iterdir())) == len(images)
+
+
+def test_a_recipe_for_deep_images_drops_the_steps_for_rgb() -> None:
+    assert 'TablePhotoMetricDistortion' in Path('small.py').read_text()
+    folder_data.write(Path('deep'), 4, image=folder_data.five_channels, suffix='.npy')
+    given = ['--model', 'small.py', '--work-dir', 'work', '--weights', 'none', '--plan-only']
+    assert main(['train', '--data', 'deep', *given]) == 0
+    assert 'PhotoMetricDistortion' not in Path('work/recipe/work.py').read_text()
