@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from helpers.app_checkpoints import white_png, write_checkpoint, write_image
+from helpers.app_checkpoints import white_png
 from helpers.paths import ROOT
 
 import mmseg_volo
@@ -29,16 +29,6 @@ from mmseg_volo_cli import main
 CHROMIUM = '/usr/bin/chromium'
 FLAGS = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking'
 FLAGS += ' --disable-component-update --disable-sync'
-
-
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp('weights') / 'demo.pth')
-
-
-@pytest.fixture(scope='module')
-def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_image(tmp_path_factory.mktemp('image') / 'scene <b>1.png')
 
 
 @dataclass

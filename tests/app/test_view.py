@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers.app_checkpoints import white_png, write_checkpoint, write_image
+from helpers.app_checkpoints import white_png, write_image
 
 import mmseg_volo
 from mmseg_volo.app.page import Page, serve
@@ -20,16 +20,6 @@ from mmseg_volo.config import load_config
 from mmseg_volo.errors import UsageError
 
 PALETTE = [[200, 0, 0], [0, 200, 0], [0, 0, 200]]
-
-
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp('weights') / 'demo.pth')
-
-
-@pytest.fixture(scope='module')
-def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_image(tmp_path_factory.mktemp('image') / 'scene <b>1.png')
 
 
 def found(**others: object) -> Segmentation:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.tiny_training import predictor
 from PIL import Image
 
 import mmseg_volo
@@ -38,16 +37,6 @@ LAYOUTS = {
     'one strip': dict(tiled=False, blockysize=4000, compress='deflate'),
     'lossy': dict(tiled=True, blockxsize=64, blockysize=64, compress='jpeg'),
 }
-
-
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return predictor(tmp_path_factory.mktemp('weights'))
-
-
-@pytest.fixture(scope='module')
-def model(checkpoint: Path) -> torch.nn.Module:
-    return mmseg_volo.load(checkpoint, device='cpu')
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)

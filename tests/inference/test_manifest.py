@@ -16,9 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.tiny_training import predictor
 
-import mmseg_volo
 from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo.errors import UsageError
 from mmseg_volo.inference import Options, predict_files
@@ -29,11 +27,6 @@ from mmseg_volo.utils.files import write_whole
 
 CLASSES = ['one', 'two']
 AREAS = Options(['masks', 'areas'])
-
-
-@pytest.fixture(scope='module')
-def model(tmp_path_factory: pytest.TempPathFactory) -> torch.nn.Module:
-    return mmseg_volo.load(predictor(tmp_path_factory.mktemp('weights')), device='cpu')
 
 
 def pictures(folder: Path, *names: str) -> Path:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers.predicting import command, times, write_photos
+from helpers.predicting import command, times
 from helpers.tiny_training import predictor
 
 import mmseg_volo
@@ -24,21 +24,6 @@ from mmseg_volo.visualization import colour_mask
 from mmseg_volo_cli import main
 
 PIXELS = [name for name in OUTPUTS if name != 'polygons']  # what needs no optional package
-
-
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return predictor(tmp_path_factory.mktemp('weights'))
-
-
-@pytest.fixture(scope='module')
-def model(checkpoint: Path) -> torch.nn.Module:
-    return mmseg_volo.load(checkpoint, device='cpu')
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    return write_photos(tmp_path / 'photos')
 
 
 def test_every_kind_says_what_the_model_says(model: torch.nn.Module, photos: Path, tmp_path: Path) -> None:

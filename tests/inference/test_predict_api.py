@@ -8,21 +8,10 @@ import numpy as np
 import pytest
 import torch
 from helpers.given_images import GIVEN
-from helpers.tiny_training import predictor
 
 import mmseg_volo
 from mmseg_volo.datasets.synthetic import scenes
 from mmseg_volo.io.checkpoint import RECORD
-
-
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return predictor(tmp_path_factory.mktemp('weights'))
-
-
-@pytest.fixture(scope='module')
-def model(checkpoint: Path) -> torch.nn.Module:
-    return mmseg_volo.load(checkpoint, device='cpu')
 
 
 def test_mmsegs_segmentor_says_the_same(checkpoint: Path, model: torch.nn.Module, tmp_path: Path) -> None:

@@ -15,30 +15,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers.predicting import command, times, write_photos
-from helpers.tiny_training import predictor
+from helpers.predicting import command, times
 
-import mmseg_volo
 import mmseg_volo_cli
 from mmseg_volo.inference import Options, predict_files
 from mmseg_volo.inference import files as run
 from mmseg_volo.inference import outputs as images
 from mmseg_volo_cli import main
-
-
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return predictor(tmp_path_factory.mktemp('weights'))
-
-
-@pytest.fixture(scope='module')
-def model(checkpoint: Path) -> torch.nn.Module:
-    return mmseg_volo.load(checkpoint, device='cpu')
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    return write_photos(tmp_path / 'photos')
 
 
 def test_bad_files_are_told_and_tried_again(

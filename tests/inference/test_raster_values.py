@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.tiny_training import predictor
 
 import mmseg_volo
 from mmseg_volo.inference import Options, predict_files
@@ -21,16 +20,6 @@ from mmseg_volo_cli import main
 rasterio = pytest.importorskip('rasterio', reason='rasterio reads and writes GeoTIFFs: pip install rasterio')
 
 from helpers.geotiffs import scene, write  # noqa: E402
-
-
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return predictor(tmp_path_factory.mktemp('weights'))
-
-
-@pytest.fixture(scope='module')
-def model(checkpoint: Path) -> torch.nn.Module:
-    return mmseg_volo.load(checkpoint, device='cpu')
 
 
 def test_nodata_stays_nodata(model: torch.nn.Module, tmp_path: Path) -> None:

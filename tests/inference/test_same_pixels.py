@@ -14,7 +14,6 @@ import pytest
 import torch
 from helpers import folder_data as fd
 from helpers.tiffs import GREY, GREY3, RGB, UTM, mask_of, tiff
-from helpers.tiny_training import predictor
 from mmengine.registry import DefaultScope
 from PIL import Image, ImageOps
 
@@ -99,11 +98,6 @@ FILES = {  # kind -> how it is written, and the pixels that it is
     'georeferenced JPEG 2000': (gdal(RGB, **JP2, **UTM), RGB),
 }
 NOT_PILS = ('16 bits', 'floating', 'int16', 'white', 'JPEG 2000')  # Pillow reads these otherwise, or not at all
-
-
-@pytest.fixture(scope='module')
-def model(tmp_path_factory: pytest.TempPathFactory) -> torch.nn.Module:
-    return mmseg_volo.load(predictor(tmp_path_factory.mktemp('weights')), device='cpu')
 
 
 @pytest.mark.filterwarnings('ignore::rasterio.errors.NotGeoreferencedWarning')

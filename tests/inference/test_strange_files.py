@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from helpers.tiffs import GREY, GREY3, RGB, UTM, mask_of, tiff
-from helpers.tiny_training import predictor
 from PIL import Image
 
 import mmseg_volo
@@ -26,16 +25,6 @@ rasterio = pytest.importorskip('rasterio', reason='rasterio reads TIFF files of 
 pytestmark = pytest.mark.filterwarnings('ignore::rasterio.errors.NotGeoreferencedWarning')
 
 SHARE = RGB.astype(np.float32) / 255
-
-
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return predictor(tmp_path_factory.mktemp('weights'))
-
-
-@pytest.fixture(scope='module')
-def model(checkpoint: Path) -> torch.nn.Module:
-    return mmseg_volo.load(checkpoint, device='cpu')
 
 
 @pytest.mark.parametrize('bits', [2, 4, 12])

@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers.tiny_training import predictor
 from helpers.videos import film
 
 import mmseg_volo
@@ -22,16 +21,6 @@ from mmseg_volo.visualization import colour_mask
 from mmseg_volo_cli import main
 
 av = pytest.importorskip('av', reason='PyAV reads and writes videos: pip install av')
-
-
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return predictor(tmp_path_factory.mktemp('weights'))
-
-
-@pytest.fixture(scope='module')
-def model(checkpoint: Path) -> torch.nn.Module:
-    return mmseg_volo.load(checkpoint, device='cpu')
 
 
 def frames_of(path: Path, format_: str = 'rgb24') -> tuple[list[float], list[np.ndarray], tuple]:
