@@ -23,7 +23,7 @@ from mmseg_volo.cli import weights as weights_tool
 from mmseg_volo.cli.option_checks import refuse_unused, refuse_without_effect
 from mmseg_volo.cli.options import folder_options, test_options, train_options
 from mmseg_volo.config import load_config
-from mmseg_volo.datasets.check.config import check_config, check_data, refuse_output_in_data, write_report_file
+from mmseg_volo.datasets.check.config import check_config, check_data, write_report_file
 from mmseg_volo.engine.checkpoint import resumed_from
 from mmseg_volo.engine.config_checks import refuse_impossible
 from mmseg_volo.engine.distributed import command_line, end_with_launcher, is_first
@@ -100,9 +100,6 @@ def test(args: argparse.Namespace) -> None:
         raise FileNotFoundError(f'no checkpoint at {path}: give the path of a .pth file')
     cfg = load_config(options.config, options.cfg_options)
     ensure_local(options.checkpoint)
-    for name, out in (('--out', options.out), ('--show-dir', options.show_dir)):
-        if out:
-            refuse_output_in_data(cfg.test_dataloader.dataset, out, name)
     cfg = apply_options(cfg, options)
     in_use = in_use_by_test(cfg.work_dir) if is_first(cfg.launcher) else nullcontext()
     with in_use, naming_system_errors(cfg.work_dir):

@@ -10,6 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmseg_volo.datasets.check.config import refuse_output_in_data
 from mmseg_volo.engine.config_checks import datasets_of, refuse_steps
 from mmseg_volo.engine.effective_batch import set_batch
 from mmseg_volo.engine.fsdp import set_fsdp
@@ -62,6 +63,7 @@ def apply_options(cfg: Config, options: TrainOptions | TestOptions) -> Config:
     Raises:
         UsageError: an option does not fit the config or this machine.
     """
+    _refuse_absent(cfg, options)
     cfg = copy.deepcopy(cfg)
     cfg.work_dir = options.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(options.config).stem)
     cfg.launcher = options.launcher
@@ -78,10 +80,27 @@ def apply_options(cfg: Config, options: TrainOptions | TestOptions) -> Config:
     return cfg
 
 
+def _refuse_absent(cfg: Config, options: TrainOptions | TestOptions) -> None:
+    """Refuse a config that does not describe a training or a test."""
+    if isinstance(options, TrainOptions):
+        command, keys = 'train', ['model', 'train_dataloader', 'optim_wrapper', 'train_cfg']
+    else:
+        command, keys = 'test', ['model', 'test_dataloader', 'test_cfg']
+        keys += [] if options.format_only else ['test_evaluator']
+    if absent := [key for key in keys if not cfg.get(key)]:
+        raise UsageError(
+            f'{options.config} has no {" and no ".join(absent)}, which mmseg-volo {command} needs: '
+            f'add it, or inherit it by _base_'
+        )
+
+
 def _apply_test_options(cfg: Config, options: TestOptions) -> None:
+    for name, out in (('--out', options.out), ('--show-dir', options.show_dir)):
+        if out:
+            refuse_output_in_data(cfg.test_dataloader.dataset, out, name)
     cfg.load_from = options.checkpoint
     cfg.fsdp = False  # without gradients and optimiser states, the whole model fits each process
-    if options.format_only and cfg.get('test_dataloader'):
+    if options.format_only:
         try:
             format_only(cfg, options.out)
         except (KeyError, TypeError) as error:

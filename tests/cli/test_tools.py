@@ -195,6 +195,28 @@ def test_unreadable_training_files_are_named(
     assert not (tmp_path / 'work_dirs').exists()
 
 
+@pytest.mark.parametrize(
+    ('call', 'absent'),
+    [
+        ('train part.py', 'train_dataloader and no optim_wrapper and no train_cfg'),
+        ('test part.py part.pth', 'test_dataloader and no test_cfg and no test_evaluator'),
+        ('test part.py part.pth --format-only --out masks', 'test_dataloader and no test_cfg'),
+        ('test part.py part.pth --show-dir shown', 'test_dataloader and no test_cfg and no test_evaluator'),
+    ],
+)
+def test_what_a_config_lacks_is_named(
+    call: str, absent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path('part.py').write_text("model = dict(type='EncoderDecoder')\n")
+    Path('part.pth').touch()
+    assert main(call.split()) == 2
+    command = call.split()[0]
+    assert capsys.readouterr().err == (
+        f'error: part.py has no {absent}, which mmseg-volo {command} needs: add it, or inherit it by _base_\n'
+    )
+
+
 def test_a_checkpoint_of_another_model_is_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     torch.save({'state_dict': {'encoder.weight': torch.zeros(1)}}, tmp_path / 'other.pth')
     options = ['--work-dir', str(tmp_path), '--cfg-options', f'data_root={data}', *SHORT]
