@@ -67,6 +67,7 @@ class EvaluationTally:
             step = -(-max(truth.shape) // SIDE)
             masks = [mask[::step, ::step].cpu().numpy() for mask in (truth, prediction)]
             size = masks[0].shape
+            masks[0] = np.where(masks[0] == self.ignore_index, -1, masks[0].astype(np.int64))
             self._keep([Shown(image, score, size, *(_index_png(mask, self.num_classes) for mask in masks))])
 
     def merge(self, other: EvaluationTally) -> None:

@@ -163,6 +163,15 @@ def test_confusion_counts_what_is_scored(monkeypatch: pytest.MonkeyPatch) -> Non
     assert np.isnan(iou(np.diag([3, 0]))[1]) and iou(np.diag([3, 0]))[0] == 1
 
 
+def test_what_is_ignored_is_shown_as_unscored_where_its_value_is_that_of_a_class() -> None:
+    truth, prediction = torch.tensor([[0, 1, 1, 2]], dtype=torch.uint8), torch.tensor([[0, 0, 1, 2]])
+    tally = EvaluationTally(3, ignore_index=1)
+    tally.add('a.png', truth, prediction)
+    pngs = tally.best[0].truth, tally.best[0].prediction
+    shown, seen = (cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED) for png in pngs)
+    assert shown.tolist() == [[0, 3, 3, 2]] and seen.tolist() == [[0, 0, 1, 2]]
+
+
 def test_parts_together_are_the_whole(tmp_path: Path) -> None:
     whole, parts = EvaluationTally(3, 255), [EvaluationTally(3, 255), EvaluationTally(3, 255)]
     for k in range(11):
